@@ -1,0 +1,3 @@
+"""A session store for AI agents."""
+
+__version__ = "0.1.0"

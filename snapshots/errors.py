@@ -1,0 +1,235 @@
+"""What can go wrong with a session, one class per remedy. Facts are attributes; messages may change.
+
+    SnapshotError
+    ├─ SessionNotFoundError · RevisionNotFoundError · StoreNotFoundError (also KeyError)   check the name; create it
+    ├─ SessionExistsError · SessionDeletedError · SessionMovedError(destination)           choose another id, or follow
+    ├─ RevisionConflictError(expected, actual) · TurnConflictError                         load, re-apply
+    ├─ FencedError(fence, holder) · LeaseHeldError(holder, expires_at)                     stop, or acquire again
+    ├─ CommitUnknownError(commit_id, stamp)                 repeat with the same state object or stamp
+    ├─ CorruptSnapshotError(key, ref, reason)               verify; restore a copy
+    ├─ UnsupportedSchemaError(record, found, supported)     use a newer version of this software
+    ├─ InvalidStateError(reason) · IllegalTransitionError(from, to) (also ValueError)      mend the argument
+    ├─ InvalidInputError(source, position, reason)          mend the input
+    └─ LimitExceededError(limit, value)                     send less
+
+Failures of the store itself pass through as `storage.errors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+
+class SnapshotError(Exception):
+    """Any failure that concerns sessions. Catch a subclass: each names its remedy."""
+
+
+class _MissingError(SnapshotError, KeyError):
+    __str__ = Exception.__str__  # KeyError would print the repr of the message
+
+
+class SessionNotFoundError(_MissingError):
+    """No such session (a reservation counts as none). Remedy: check the id and tenant, or create it by a commit."""
+
+    def __init__(self, session_id: str) -> None:
+        self.session_id = session_id
+        super().__init__(f"no session {session_id!r} in this store and tenant; check the id, or create it by a commit")
+
+
+class RevisionNotFoundError(_MissingError):
+    """The session has no such revision, or retention dropped it. Remedy: choose one that `history` lists."""
+
+    def __init__(self, session_id: str, revision: int | str) -> None:
+        self.session_id = session_id
+        self.revision = revision
+        super().__init__(f"session {session_id!r} has no revision {revision}; choose one from its history")
+
+
+class StoreNotFoundError(_MissingError):
+    """There is no store at this place. Remedy: check the URL, or open it with `create=True`."""
+
+    def __init__(self, url: str, reason: str = "there is no store here") -> None:
+        self.url = url
+        self.reason = reason
+        super().__init__(f"{url}: {reason}; check the URL, or create one (create=True, `snapshots demo`)")
+
+
+class SessionExistsError(SnapshotError):
+    """The id is taken by a live session. Remedy: choose another id, or load this one."""
+
+    def __init__(self, session_id: str) -> None:
+        self.session_id = session_id
+        super().__init__(f"session {session_id!r} exists already; load it, or choose another id")
+
+
+class SessionDeletedError(SnapshotError):
+    """The session was deleted; its id is spent. Remedy: choose another id."""
+
+    def __init__(self, session_id: str) -> None:
+        self.session_id = session_id
+        super().__init__(f"session {session_id!r} was deleted and its id is spent; choose another id")
+
+
+class SessionMovedError(SnapshotError):
+    """The session lives elsewhere now. Remedy: open the store at `destination`."""
+
+    def __init__(self, session_id: str, destination: str) -> None:
+        self.session_id = session_id
+        self.destination = destination
+        super().__init__(f"session {session_id!r} was moved to {destination}; use it there")
+
+
+class RevisionConflictError(SnapshotError):
+    """Someone else committed first; nothing of this commit was or will be applied. Remedy: load, re-apply, commit.
+
+    Attributes:
+        expected: The revision this commit was built on; None when it meant to create the session.
+        actual: The revision found.
+    """
+
+    def __init__(self, session_id: str, *, expected: int | None, actual: int) -> None:
+        self.session_id = session_id
+        self.expected = expected
+        self.actual = actual
+        wanted = "no session yet" if expected is None else f"revision {expected}"
+        super().__init__(
+            f"session {session_id!r} is at revision {actual}, not at {wanted}; load it and apply the turn again"
+        )
+
+
+class TurnConflictError(SnapshotError):
+    """This turn id was committed already with other content. Remedy: load; use a new turn id for a new turn."""
+
+    def __init__(self, session_id: str, turn_id: str, revision: int) -> None:
+        self.session_id = session_id
+        self.turn_id = turn_id
+        self.revision = revision
+        super().__init__(
+            f"turn {turn_id!r} of session {session_id!r} stands at revision {revision} with other content; "
+            "load it, and give a new turn its own id"
+        )
+
+
+class FencedError(SnapshotError):
+    """Another owner has taken the session over; this writer can commit no more. Remedy: stop, or acquire again.
+
+    Attributes:
+        fence: The fence now in the head.
+        holder: Owner named by the head, or "" when it names none.
+    """
+
+    def __init__(self, session_id: str, *, fence: int, holder: str) -> None:
+        self.session_id = session_id
+        self.fence = fence
+        self.holder = holder
+        by = f"by {holder!r} " if holder else ""
+        super().__init__(
+            f"session {session_id!r} was taken over {by}(fence {fence}); stop writing, or acquire it again"
+        )
+
+
+class LeaseHeldError(SnapshotError):
+    """Someone else holds the lease. Remedy: wait until `expires_at`, or ask the holder."""
+
+    def __init__(self, session_id: str, *, holder: str, expires_at: datetime) -> None:
+        self.session_id = session_id
+        self.holder = holder
+        self.expires_at = expires_at
+        super().__init__(f"session {session_id!r} is leased by {holder!r} until {expires_at.isoformat()}; wait or ask")
+
+
+class CommitUnknownError(SnapshotError):
+    """The commit may or may not have been applied. Remedy: commit the same state object (or stamp) again; that is safe.
+
+    Attributes:
+        commit_id: Id of the commit in doubt.
+        stamp: Turn id of its stamp, or "" without one.
+    """
+
+    def __init__(self, session_id: str, *, commit_id: str, stamp: str) -> None:
+        self.session_id = session_id
+        self.commit_id = commit_id
+        self.stamp = stamp
+        super().__init__(
+            f"commit {commit_id} of session {session_id!r} may or may not have been applied; "
+            "commit the same state object or stamp again, it is recognised"
+        )
+
+
+class CorruptSnapshotError(SnapshotError):
+    """A stored record or blob is missing, altered or misplaced. Remedy: verify the store; restore from a copy.
+
+    Attributes:
+        key: Object in which it was found.
+        ref: Digest of the blob concerned, or "" for a record without one.
+        reason: What is wrong.
+    """
+
+    def __init__(self, key: str, reason: str, *, ref: str = "") -> None:
+        self.key = key
+        self.ref = ref
+        self.reason = reason
+        where = f" [{ref}]" if ref else ""
+        super().__init__(f"{key}: {reason}{where}; verify the store, restore this from a copy")
+
+
+class UnsupportedSchemaError(SnapshotError):
+    """A record of another schema version than this software reads. Remedy: use a version that reads it."""
+
+    def __init__(self, record: str, *, found: object, supported: Sequence[int]) -> None:
+        self.record = record
+        self.found = found
+        self.supported = tuple(supported)
+        known = ", ".join(map(str, self.supported))
+        super().__init__(
+            f"{record} has schema version {found!r}; this software reads {known}: use a newer version of it"
+        )
+
+
+class InvalidStateError(SnapshotError, ValueError):
+    """The state breaks a rule of its own; nothing was written. Remedy: mend what the reason names."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class IllegalTransitionError(SnapshotError, ValueError):
+    """A life cycle does not allow this step. Remedy: check the status first."""
+
+    def __init__(self, what: str, *, from_status: str, to_status: str) -> None:
+        self.what = what
+        self.from_status = from_status
+        self.to_status = to_status
+        super().__init__(f"{what} is {from_status} and cannot become {to_status}")
+
+
+class InvalidInputError(SnapshotError):
+    """An input document cannot be used; nothing was written. Remedy: mend it at `position`.
+
+    Attributes:
+        source: File name or URL.
+        position: Where in it, in its own terms ("line 3 column 7", "item 4: traj[2].role"), "" for all of it.
+        reason: What is wrong.
+    """
+
+    def __init__(self, source: str, position: str, reason: str) -> None:
+        self.source = source
+        self.position = position
+        self.reason = reason
+        super().__init__(f"{source}: {position + ': ' if position else ''}{reason}")
+
+
+class LimitExceededError(SnapshotError):
+    """A documented limit would be passed; nothing was written. Remedy: send less.
+
+    Attributes:
+        limit: Name and value of the limit.
+        value: What was asked.
+    """
+
+    def __init__(self, limit: str, value: int) -> None:
+        self.limit = limit
+        self.value = value
+        super().__init__(f"{value} is over the limit: {limit}")

@@ -1,0 +1,105 @@
+"""Names of bytes: `Digest` and `BlobRef`. Pure; the only importer of blake3.
+
+Rules:
+1. A digest is of logical bytes: uncompressed, unencrypted. 2. New digests are `b3:`; `sha256:` is verified on read.
+3. A `BlobRef` is identity, equal in every store; it says nothing about place.
+
+    ref = blob_ref(b"hello")
+    verify(b"hello", ref, key="packs/…")
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import NewType
+
+from blake3 import blake3
+
+from storage.errors import CorruptObjectError
+
+Buffer = bytes | bytearray | memoryview
+Digest = NewType("Digest", str)
+_DIGEST = re.compile(r"(?:b3|sha256):[0-9a-f]{64}")
+BLOB_BYTES_MAX = 1 << 46  # 64 TiB: more than any object store holds in one object; bounds what a decoder believes
+
+
+def parse_digest(text: str) -> Digest:
+    """Check `<algorithm>:<64 hex>` and return it as a `Digest`.
+
+    Raises:
+        ValueError: Another algorithm or form.
+    """
+    if not isinstance(text, str) or not _DIGEST.fullmatch(text):
+        raise ValueError(f"not a digest: {str(text)[:80]!r} (want b3: or sha256: and 64 hex digits)")
+    return Digest(text)
+
+
+def digest(data: Buffer) -> Digest:
+    """Return the `b3:` digest of `data`."""
+    return Digest("b3:" + blake3(data).hexdigest())
+
+
+def short_hash(data: Buffer, size_bytes: int = 16) -> bytes:
+    """Return the first `size_bytes` of BLAKE3 of `data`: fan-out, checksums, ring entries."""
+    return blake3(data).digest(length=size_bytes)
+
+
+class Hasher:
+    """A digest built up piece by piece."""
+
+    def __init__(self) -> None:
+        self._hash = blake3()
+        self.size_bytes = 0
+
+    def update(self, data: Buffer) -> None:
+        """Take the next piece."""
+        self._hash.update(data)
+        self.size_bytes += memoryview(data).nbytes
+
+    def ref(self) -> BlobRef:
+        """Return the `BlobRef` of everything taken so far."""
+        return BlobRef(Digest("b3:" + self._hash.hexdigest()), self.size_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRef:
+    """Immutable bytes, by digest and size. Equal by value; ordered by nothing.
+
+    Attributes:
+        digest: `b3:<64 hex>` (or `sha256:…`, read only).
+        size_bytes: Length of the logical bytes.
+    """
+
+    digest: Digest
+    size_bytes: int
+
+    def __post_init__(self) -> None:
+        parse_digest(self.digest)
+        if isinstance(self.size_bytes, bool) or not isinstance(self.size_bytes, int):
+            raise ValueError("size_bytes must be an integer")
+        if not 0 <= self.size_bytes <= BLOB_BYTES_MAX:
+            raise ValueError(f"size_bytes {self.size_bytes} is outside 0..{BLOB_BYTES_MAX}")
+
+    def __str__(self) -> str:
+        return f"{self.digest} ({self.size_bytes} bytes)"
+
+
+def blob_ref(data: Buffer) -> BlobRef:
+    """Return the `BlobRef` of `data`."""
+    return BlobRef(digest(data), memoryview(data).nbytes)
+
+
+def verify(data: Buffer, ref: BlobRef, *, key: str) -> None:
+    """Check that `data` is what `ref` names.
+
+    Raises:
+        CorruptObjectError: Size or digest differ; `key` is where the bytes came from.
+    """
+    size = memoryview(data).nbytes
+    if size != ref.size_bytes:
+        raise CorruptObjectError(key, f"{size} bytes where {ref} was expected")
+    found = "sha256:" + hashlib.sha256(data).hexdigest() if ref.digest.startswith("sha256:") else digest(data)
+    if found != ref.digest:
+        raise CorruptObjectError(key, f"content is {found}, expected {ref.digest}")

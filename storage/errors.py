@@ -1,0 +1,91 @@
+"""What can go wrong between us and a store, one class per remedy.
+
+StorageError
+├─ NotFoundError (also KeyError)     nothing is stored under this key
+├─ PreconditionFailedError           read again, then decide
+├─ UnavailableError(applied)         retry; `applied` says whether the write may have landed
+├─ PermissionDeniedError             fix the policy or the credentials
+├─ InvalidKeyError (also ValueError) give another id or key
+├─ CorruptObjectError(key, reason)   verify; restore a copy
+└─ UnsupportedServerError(findings)  use a server that keeps conditions
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+Applied = Literal["no", "unknown"]
+
+
+class StorageError(Exception):
+    """Any failure of a store. Catch a subclass: each names its remedy."""
+
+
+class NotFoundError(StorageError, KeyError):
+    """Nothing is stored under `key` (or the bucket is missing). Remedy: check the key; create it."""
+
+    def __init__(self, key: str, message: str | None = None) -> None:
+        self.key = key
+        self.message = message or f"nothing is stored under {key!r}"
+        super().__init__(self.message)
+
+    __str__ = Exception.__str__  # KeyError would print the repr of the message
+
+
+class PreconditionFailedError(StorageError):
+    """The object was not as the condition demanded; nothing was written. Remedy: read again, then decide."""
+
+    def __init__(self, key: str, reason: str = "the object changed or exists already") -> None:
+        self.key = key
+        self.reason = reason
+        super().__init__(f"{key}: {reason}; read it again before deciding")
+
+
+class UnavailableError(StorageError):
+    """The store gave no usable answer. Remedy: retry.
+
+    Attributes:
+        applied: "no" when the write certainly did not happen, "unknown" when it may have, or may yet.
+    """
+
+    def __init__(self, key: str, reason: str, *, applied: Applied = "unknown") -> None:
+        self.key = key
+        self.reason = reason
+        self.applied: Applied = applied
+        super().__init__(f"{key}: {reason} (applied: {applied}); retry")
+
+
+class PermissionDeniedError(StorageError):
+    """The store refused us. Remedy: fix the credentials or the policy."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        self.key = key
+        self.reason = reason
+        super().__init__(f"{key}: {reason}; check the credentials and the policy of the bucket or directory")
+
+
+class InvalidKeyError(StorageError, ValueError):
+    """A key or id that the grammar does not admit. Remedy: give another."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        self.key = key
+        self.reason = reason
+        super().__init__(f"{key[:80]!r}: {reason}")
+
+
+class CorruptObjectError(StorageError):
+    """Stored bytes are not what was written. Remedy: verify the store; restore the object from a copy."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        self.key = key
+        self.reason = reason
+        super().__init__(f"{key}: {reason}; verify the store and restore this object from a copy")
+
+
+class UnsupportedServerError(StorageError):
+    """The server does not keep the conditions that commits rest on. Remedy: use another server."""
+
+    def __init__(self, findings: Sequence[str]) -> None:
+        self.findings = tuple(findings)
+        super().__init__("this server would lose data: " + "; ".join(self.findings))

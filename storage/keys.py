@@ -1,0 +1,84 @@
+"""The grammar of keys: which characters, how long, how an id becomes a segment. Pure.
+
+Rules:
+1. A key is segments joined by "/"; a segment is 1–200 of `a-z 0-9 A-F - _ % ~ .`, not beginning with a dot.
+2. An id is 1–512 bytes of UTF-8 without control characters; it is never used raw.
+3. Two ids never share a segment, also on a disk that ignores case.
+
+    encode_id("Ünit.7") == "%C3%9Cnit%2E7"
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from storage.digest import digest, short_hash
+from storage.errors import InvalidKeyError
+
+ID_BYTES_MAX = 512  # room for URNs and composite ids; longer names belong in metadata
+KEY_BYTES_MAX = 900  # S3 allows 1,024; the rest is for the prefix that a user chooses
+SEGMENT_CHARACTERS_MAX = 150  # a file name may have 255 bytes; packs and temporary files add to it
+
+_SEGMENT = re.compile(r"[a-z0-9A-F%_~-][a-z0-9A-F%_~.-]{0,199}")
+_PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_")
+
+
+def check_id(identifier: str, *, what: str = "id") -> str:
+    """Return `identifier` if it is 1–512 bytes of UTF-8 without control characters.
+
+    Raises:
+        InvalidKeyError: It is not; the reason says which rule.
+    """
+    if not isinstance(identifier, str) or not identifier:
+        raise InvalidKeyError(str(identifier), f"{what} is empty; give 1–{ID_BYTES_MAX} bytes of text")
+    try:
+        raw = identifier.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidKeyError(ascii(identifier), f"{what} is not valid Unicode; give UTF-8 text") from error
+    if len(raw) > ID_BYTES_MAX:
+        raise InvalidKeyError(identifier, f"{what} has {len(raw)} bytes; at most {ID_BYTES_MAX} are allowed")
+    if any(unicodedata.category(character) == "Cc" for character in identifier):
+        raise InvalidKeyError(ascii(identifier), f"{what} has control characters; remove them")
+    return identifier
+
+
+def encode_id(identifier: str, *, what: str = "id") -> str:
+    """Return the key segment of an id: `%XX` for all but `a-z 0-9 - _`; hashed when over 150 characters.
+
+    Raises:
+        InvalidKeyError: Not an id.
+    """
+    raw = check_id(identifier, what=what).encode()
+    text = "".join(chr(byte) if byte in _PLAIN else f"%{byte:02X}" for byte in raw)
+    if len(text) <= SEGMENT_CHARACTERS_MAX:
+        return text
+    return "~" + digest(raw).removeprefix("b3:")
+
+
+def fan_out(identifier: str) -> str:
+    """Return two hex digits of BLAKE3 of the id: 256 directories, so that none grows too wide."""
+    return short_hash(identifier.encode(), 1).hex()
+
+
+def check_key(key: str) -> str:
+    """Return `key` if the grammar admits it.
+
+    Raises:
+        InvalidKeyError: An empty, over-long, dotted or foreign segment.
+    """
+    if len(key.encode()) > KEY_BYTES_MAX:
+        raise InvalidKeyError(key, f"key has over {KEY_BYTES_MAX} bytes; use a shorter prefix or tenant")
+    if not all(_SEGMENT.fullmatch(segment) for segment in key.split("/")):
+        raise InvalidKeyError(key, "not a key: want segments of a-z 0-9 A-F - _ % ~ . joined by '/', no dot first")
+    return key
+
+
+def check_prefix(prefix: str) -> str:
+    """Return `prefix` (for listing) if it can begin a key: empty, or segments with an open last one."""
+    whole, _, last = prefix.rpartition("/")
+    if whole:
+        check_key(whole)
+    if last:
+        check_key(last)
+    return prefix
