@@ -1,0 +1,1 @@
+"""Stores around stores: each adds one behaviour and is an `ObjectStore` itself."""

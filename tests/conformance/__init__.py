@@ -1,0 +1,1 @@
+"""The contract of stores and clocks, one small file per implementation."""
