@@ -112,11 +112,10 @@ class ActivePath:
         seen: set[str] = set()
         unseen = []
         for message in messages:
-            if message.is_transient() or message.id in self.message_ids or message.id in seen:
-                continue
-            if message.id:
+            known = message.id != "" and (message.id in self.message_ids or message.id in seen)
+            if not known and not message.is_transient():
                 seen.add(message.id)
-            unseen.append(message)
+                unseen.append(message)
         return unseen
 
     def unseen_tool_calls(self, tool_calls: Sequence[ToolCallRecord]) -> list[ToolCallRecord]:

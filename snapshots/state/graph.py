@@ -18,10 +18,9 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import GetCoreSchemaHandler
-from pydantic_core import CoreSchema, core_schema
+from pydantic import GetCoreSchemaHandler, PlainSerializer, ValidatorFunctionWrapHandler, WrapValidator
 
 from snapshots.errors import InvalidStateError
 from snapshots.state.active_path import ActivePath
@@ -301,10 +300,11 @@ class SessionGraph(NodeTable):
         ancestor = self._surviving_ancestor(lost, lost_ancestors)
         newest = next((node.node_id for node in reversed(self._nodes) if node.message is not None), None)
         self._leaf_node_id = newest if ancestor is None else ancestor
-        rule: Literal["ancestor", "newest_message", "empty"] = "ancestor"
-        if ancestor is None:
-            rule = "empty" if newest is None else "newest_message"
-        return LeafHealing(rule=rule, lost_leaf_node_id=lost, leaf_node_id=self._leaf_node_id)
+        return LeafHealing(
+            rule="ancestor" if ancestor is not None else "empty" if newest is None else "newest_message",
+            lost_leaf_node_id=lost,
+            leaf_node_id=self._leaf_node_id,
+        )
 
     def _surviving_ancestor(self, lost: str, lost_ancestors: Iterable[str]) -> str | None:
         current = self._parents_of_removed.get(lost)
@@ -333,15 +333,12 @@ class SessionGraph(NodeTable):
         return plain
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_wrap_validator_function(
-            cls._from_wire,
-            handler.generate_schema(_GraphWire),
-            serialization=core_schema.plain_serializer_function_ser_schema(cls.to_plain),
-        )
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        wire = Annotated[_GraphWire, WrapValidator(cls._from_wire), PlainSerializer(cls.to_plain)]
+        return handler.generate_schema(wire)
 
     @classmethod
-    def _from_wire(cls, value: Any, handler: core_schema.ValidatorFunctionWrapHandler) -> SessionGraph:
+    def _from_wire(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> SessionGraph:
         if isinstance(value, SessionGraph):
             return value
         wire = handler(value)

@@ -119,7 +119,11 @@ class SessionNodeRecord(Value):
     @model_validator(mode="before")
     @classmethod
     def _nest_payload(cls, data: Any) -> Any:
-        if type(data) is not dict or "payload" in data:
+        if type(data) is not dict:
+            return data
+        if "payload" in data:
+            if isinstance(data["payload"], dict):
+                raise ValueError("the payload of a node is flattened into it")
             return data
         data = dict(data)
         data["payload"] = {key: data.pop(key) for key in _PAYLOAD_KEYS if key in data}

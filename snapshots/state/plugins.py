@@ -42,6 +42,9 @@ class PluginSnapshot(Value):
 
 
 def _sorted_by_id(plugins: dict[str, PluginSnapshot]) -> dict[str, PluginSnapshot]:
+    for plugin_id, entry in plugins.items():
+        if entry.meta.plugin_id != plugin_id:
+            raise ValueError(f"the entry of plugin {plugin_id!r} belongs to {entry.meta.plugin_id!r}")
     return dict(sorted(plugins.items()))
 
 

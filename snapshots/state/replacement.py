@@ -42,11 +42,10 @@ def _first_of_each_id(messages: Sequence[Message]) -> list[Message]:
     seen: set[str] = set()
     kept = []
     for message in messages:
-        if message.is_transient() or message.id in seen:
-            continue
-        if message.id:
+        known = message.id != "" and message.id in seen  # an empty id is no id
+        if not known and not message.is_transient():
             seen.add(message.id)
-        kept.append(message)
+            kept.append(message)
     return kept
 
 

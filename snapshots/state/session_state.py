@@ -149,8 +149,11 @@ class PersistedSessionState(BaseModel):
 
     def export_state(self) -> SessionStateEnvelope:
         """Return the seven fields as an envelope of its own."""
+        return self._envelope(self.session_graph.copy())
+
+    def _envelope(self, graph: SessionGraph) -> SessionStateEnvelope:
         fields = {name: getattr(self, name) for name in _ENVELOPE_FIELDS}
-        return SessionStateEnvelope(**{**fields, "session_graph": self.session_graph.copy()})
+        return SessionStateEnvelope(**{**fields, "session_graph": graph})
 
     def apply_exported_state(self, state: SessionStateEnvelope) -> None:
         """Take the seven fields of an envelope over; refs, ledger, revision and flag stay."""
@@ -192,7 +195,7 @@ class PersistedSessionState(BaseModel):
 
     def read_view(self) -> SessionReadView:
         """Return an immutable view of the present content. Raises InvalidStateError for a damaged active path."""
-        return self.export_state().read_view()
+        return self._envelope(self.session_graph).read_view()  # the view makes the one copy that is needed
 
     def turn_state(self) -> PersistedTurnState:
         """Return the fields that a completed turn leaves beside the graph."""

@@ -27,9 +27,8 @@ def _decode(wire: Any, depth: int = 0) -> Any:
     kind = type(wire)
     if kind is str or wire is None or kind is bool:
         return wire
-    if depth >= 2 * JSON_DEPTH_MAX:  # each escaped object costs two levels on the wire
-        raise ValueError(f"tool value nested deeper than {JSON_DEPTH_MAX} levels")
     if kind is list:
+        _check_depth(depth)
         return [_decode(item, depth + 1) for item in wire]
     if kind is dict:
         return _decode_tagged(wire, depth) if TAG_KEY in wire else _decode_entries(wire, depth)
@@ -37,6 +36,7 @@ def _decode(wire: Any, depth: int = 0) -> Any:
 
 
 def _decode_entries(entries: Any, depth: int) -> dict[str, Any]:
+    _check_depth(depth)
     if type(entries) is not dict or not all(type(key) is str for key in entries):
         raise ValueError("tool value objects have string keys")
     return {key: _decode(item, depth + 1) for key, item in entries.items()}
@@ -53,22 +53,29 @@ def _decode_tagged(wire: dict[str, Any], depth: int) -> Any:
     if tag == _OBJECT:
         if wire.keys() != {TAG_KEY, _ENTRIES}:
             raise ValueError("malformed escaped object in a tool value")
-        return _decode_entries(wire[_ENTRIES], depth + 1)
+        return _decode_entries(wire[_ENTRIES], depth)
     raise ValueError(f"unknown reserved tag of a tool value: {tag[:80]!r}")
 
 
-def _encode(value: Any) -> Any:
+def _check_depth(depth: int) -> None:
+    if depth >= JSON_DEPTH_MAX:
+        raise ValueError(f"tool value nested deeper than {JSON_DEPTH_MAX} levels")
+
+
+def _encode(value: Any, depth: int = 0) -> Any:
     if isinstance(value, AttachmentRef):
         return {TAG_KEY: _ATTACHMENT, _REF: value.model_dump()}
     if isinstance(value, dict):
-        entries = {key: _encode(item) for key, item in value.items()}
+        _check_depth(depth)
+        entries = {key: _encode(item, depth + 1) for key, item in value.items()}
         return {TAG_KEY: _OBJECT, _ENTRIES: entries} if TAG_KEY in value else entries
     if isinstance(value, list):
-        return [_encode(item) for item in value]
+        _check_depth(depth)
+        return [_encode(item, depth + 1) for item in value]
     return value
 
 
-class ToolValue(RootModel[Annotated[Any, PlainValidator(lambda wire: _decode(wire)), PlainSerializer(_encode)]]):
+class ToolValue(RootModel[Annotated[Any, PlainValidator(_decode), PlainSerializer(_encode)]]):
     """A tool's result. `root` is the value itself: JSON in which any leaf may be an `AttachmentRef`.
 
     Built from the wire form by `model_validate`, from a value by `of`.
