@@ -1,1 +1,1 @@
-"""The suite. `tests/README.md` says what lies where."""
+"""The suite."""

@@ -1,21 +1,25 @@
-"""What every backend checks before it writes: the key, the kind of data, the size. Pure.
+"""What every backend checks before it writes, and how it reads a stream.
 
 Rules:
 1. A stream goes with `Create` only: a condition that failed could not be tried again with it.
 2. Overwrite and Replace take at most CONDITIONAL_BYTES_MAX bytes: one request on every server.
+3. A stream ends where it returns nothing; a short read (a pipe, a socket) is not its end.
 
     check_put("a/b", b"one", Create())
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import BinaryIO
 
 from storage.digest import Buffer, short_hash
+from storage.errors import PreconditionFailedError
 from storage.keys import check_key
-from storage.store import CONDITIONAL_BYTES_MAX, Create, PutMode, Version
+from storage.store import CONDITIONAL_BYTES_MAX, Create, PutMode, Replace, Version
 
 VERSION_BYTES = 16  # 128 bits: two contents under one key never share a version by chance
+PIECE_BYTES = 1 << 20  # how much of a stream is asked for at once
 
 
 def check_put(key: str, data: bytes | BinaryIO, mode: PutMode) -> None:
@@ -34,6 +38,35 @@ def check_put(key: str, data: bytes | BinaryIO, mode: PutMode) -> None:
         raise ValueError(f"{type(mode).__name__} takes at most {CONDITIONAL_BYTES_MAX} bytes, not {len(data)}")
 
 
+def check_condition(key: str, mode: PutMode, present: Version | None) -> None:
+    """Check what a mode demands of the object that is there (None: nothing is).
+
+    Raises:
+        PreconditionFailedError: The mode does not allow this put.
+    """
+    if isinstance(mode, Create) and present is not None:
+        raise PreconditionFailedError(key, "the object exists already")
+    if isinstance(mode, Replace) and present != mode.version:
+        raise PreconditionFailedError(key, "nothing is stored here" if present is None else "the object changed")
+
+
 def content_version(data: Buffer) -> Version:
     """Return the version of these bytes: from content alone, so that A→B→A has A's version again, as on S3."""
     return Version(short_hash(data, VERSION_BYTES).hex())
+
+
+def pieces(data: bytes | BinaryIO) -> Iterator[bytes]:
+    """Yield everything there is, in pieces: bytes as they are, a stream as it hands them out."""
+    if isinstance(data, bytes):
+        yield data
+        return
+    while piece := data.read(PIECE_BYTES):
+        yield piece
+
+
+def read_up_to(stream: BinaryIO, size_bytes: int) -> bytes:
+    """Return the next `size_bytes` of the stream; fewer only at its end."""
+    got = bytearray()
+    while len(got) < size_bytes and (piece := stream.read(size_bytes - len(got))):
+        got += piece
+    return bytes(got)

@@ -17,18 +17,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import BinaryIO
 
-from storage.backends.limits import check_put, content_version
+from storage.backends.limits import check_condition, check_put, content_version, pieces
 from storage.clock import Clock, SystemClock
-from storage.errors import CorruptObjectError, InvalidKeyError, NotFoundError, PreconditionFailedError
+from storage.errors import CorruptObjectError, InvalidKeyError, NotFoundError
 from storage.keys import check_key, check_prefix
 from storage.store import (
     ByteRange,
-    Create,
     DeleteFailure,
     ListedObject,
     ObjectMeta,
     PutMode,
-    Replace,
     StoredObject,
     Version,
 )
@@ -65,10 +63,11 @@ class MemoryStore:
     def put(self, key: str, data: bytes | BinaryIO, mode: PutMode) -> Version:
         """Store `data` as `mode` allows. See `ObjectStore.put`."""
         check_put(key, data, mode)
-        content = data if isinstance(data, bytes) else data.read()
+        content = data if isinstance(data, bytes) else b"".join(pieces(data))
         kept = _Kept(content, content_version(content), self._clock.now())
         with self._lock:
-            _check_mode(key, mode, self._objects.get(key))
+            present = self._objects.get(key)
+            check_condition(key, mode, None if present is None else present.version)
             self._objects[key] = kept
         return kept.version
 
@@ -114,10 +113,3 @@ class MemoryStore:
                 kept = self._objects.get(key)
             if kept is not None:
                 yield ListedObject(key, len(kept.data), kept.modified_at)
-
-
-def _check_mode(key: str, mode: PutMode, kept: _Kept | None) -> None:
-    if isinstance(mode, Create) and kept is not None:
-        raise PreconditionFailedError(key, "the object exists already")
-    if isinstance(mode, Replace) and (kept is None or kept.version != mode.version):
-        raise PreconditionFailedError(key, "nothing is stored here" if kept is None else "the object changed")
