@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from snapshots.state.messages import AttachmentRef
 from snapshots.state.tool_values import ToolValue
@@ -31,6 +31,14 @@ ToolFailureClass = Literal[
     "internal",
 ]
 ToolFailureSource = Literal["runtime", "tool", "plugin", "policy", "cancellation"]
+
+
+def _null_is_none(value: ToolValue | None) -> ToolValue | None:
+    return None if value is None or value.root is None else value
+
+
+# A raw value of null and no raw value are the same on the wire, so they are the same here.
+RawToolValue = Annotated[ToolValue | None, AfterValidator(_null_is_none)]
 
 
 class NeverRetry(Value):
@@ -64,7 +72,7 @@ class ToolFailure(Value):
     message: str
     source: ToolFailureSource = "runtime"
     retry: ToolRetryDisposition = Field(default_factory=NeverRetry)
-    raw: ToolValue | None = omit_none()
+    raw: RawToolValue = omit_none()
 
 
 class ToolCancellation(Value):
@@ -72,7 +80,7 @@ class ToolCancellation(Value):
 
     message: str
     source: ToolFailureSource = "cancellation"
-    raw: ToolValue | None = omit_none()
+    raw: RawToolValue = omit_none()
 
 
 class SwitchAgentFrame(Value):
