@@ -1,1 +1,98 @@
-"""Where objects are kept: one file per backend, loaded on demand."""
+"""Where objects are kept, and `open_store`: from a URL to a store. A backend is imported when it is asked for.
+
+Rules:
+1. A URL says where, never who: credentials come from the environment or a profile.
+2. What a URL says and nobody understands is an error, not ignored.
+
+    open_store("memory:")
+    open_store("file:agents.snapshots")
+    open_store("s3://bucket/agents?endpoint_url=http://127.0.0.1:9000&region=us-east-1")
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+from storage.errors import InvalidKeyError
+from storage.store import ObjectStore
+
+_FORMS = "memory:, file:PATH, s3://BUCKET/PREFIX?endpoint_url=URL&region=NAME"
+_S3_PARAMETERS = frozenset({"endpoint_url", "region"})
+
+
+def open_store(url: str) -> ObjectStore:
+    """Return the store that `url` names. Nothing is created or asked yet.
+
+    Args:
+        url: `memory:` (a new one each time); `file:PATH` or `file:///PATH`, taken literally; `s3://bucket/prefix`
+            with the parameters `endpoint_url` and `region`.
+
+    Raises:
+        InvalidKeyError: Not such a URL; the reason says what is wrong.
+        ImportError: The backend's library is not installed; the message says how to.
+    """
+    scheme, colon, rest = url.partition(":")
+    if scheme == "memory" and not rest and colon:
+        return _memory()
+    if scheme == "file" and rest:
+        return _local(url, rest)
+    if scheme == "s3":
+        return _s3(url)
+    raise InvalidKeyError(_without_credentials(url), f"not the URL of a store; known are {_FORMS}")
+
+
+def _memory() -> ObjectStore:
+    from storage.backends.memory import MemoryStore
+
+    return MemoryStore()
+
+
+def _local(url: str, rest: str) -> ObjectStore:
+    from storage.backends.local import LocalStore
+
+    if rest.startswith("//") and not rest.startswith("///"):
+        raise InvalidKeyError(url, "names a host; want file:PATH or file:///PATH")
+    if "\x00" in rest:
+        raise InvalidKeyError(ascii(url), "a path has no NUL")
+    return LocalStore(Path(rest.removeprefix("//")))
+
+
+def _s3(url: str) -> ObjectStore:
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise InvalidKeyError(_without_credentials(url), "holds credentials; give them by the environment or a profile")
+    if not url.startswith("s3://") or parts.fragment:
+        raise InvalidKeyError(url, f"not the URL of a bucket; want {_FORMS}")
+    given = _parameters(url, parts.query)
+    prefix = parts.path.removeprefix("/").removesuffix("/")
+    try:
+        from storage.backends.s3 import S3Store
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in ("boto3", "botocore", "urllib3"):
+            raise
+        raise ImportError("s3: needs boto3; pip install 'session-snapshots[s3]'", name=error.name) from error
+    store = S3Store(parts.netloc, endpoint_url=given.get("endpoint_url"), region=given.get("region"))
+    if not prefix:
+        return store
+    from storage.wrappers.prefixed import PrefixedStore
+
+    return PrefixedStore(store, prefix)
+
+
+def _parameters(url: str, query: str) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+    except ValueError as error:
+        raise InvalidKeyError(url, "parameters are written name=value&name=value") from error
+    given = dict(pairs)
+    if unknown := sorted(given.keys() - _S3_PARAMETERS):
+        raise InvalidKeyError(url, f"unknown parameter {unknown[0]!r}; known are {sorted(_S3_PARAMETERS)}")
+    if len(given) != len(pairs) or not all(given.values()):
+        raise InvalidKeyError(url, "a parameter is empty or given twice")
+    return given
+
+
+def _without_credentials(url: str) -> str:
+    before, at, after = url.rpartition("@")
+    return f"{before.partition(':')[0]}://…@{after}" if at else url

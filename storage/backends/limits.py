@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from storage.digest import Buffer, short_hash
-from storage.errors import PreconditionFailedError
+from storage.errors import InvalidKeyError, PreconditionFailedError
 from storage.keys import check_key
 from storage.store import CONDITIONAL_BYTES_MAX, Create, PutMode, Replace, Version
 
@@ -36,6 +36,15 @@ def check_put(key: str, data: bytes | BinaryIO, mode: PutMode) -> None:
         raise ValueError(f"{type(mode).__name__} takes bytes, not {type(data).__name__}; streams go with Create")
     if len(data) > CONDITIONAL_BYTES_MAX:
         raise ValueError(f"{type(mode).__name__} takes at most {CONDITIONAL_BYTES_MAX} bytes, not {len(data)}")
+
+
+def is_key(name: str) -> bool:
+    """Say whether the grammar admits `name`; listings leave out what others put among our objects."""
+    try:
+        check_key(name)
+    except InvalidKeyError:
+        return False
+    return True
 
 
 def check_condition(key: str, mode: PutMode, present: Version | None) -> None:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from storage.backends.disk import Disk, OpenFile, RealDisk
-from storage.backends.limits import VERSION_BYTES, check_condition, check_put, content_version, pieces
+from storage.backends.limits import VERSION_BYTES, check_condition, check_put, content_version, is_key, pieces
 from storage.clock import Clock, SystemClock
 from storage.digest import Hasher
 from storage.errors import (
@@ -245,7 +245,7 @@ class LocalStore:
             except (FileNotFoundError, NotADirectoryError):
                 return []  # it went, or never was
         names = [f"{base}{entry.name}/" if entry.is_directory else base + entry.name for entry in entries]
-        return sorted(name for name in names if _is_key(name.removesuffix("/")))
+        return sorted(name for name in names if is_key(name.removesuffix("/")))
 
     def _row(self, key: str) -> ListedObject | None:
         with self._typed_errors(key):
@@ -276,14 +276,6 @@ def _read_range(key: str, file: OpenFile, byte_range: ByteRange, size: int) -> b
     if len(data) != wanted:
         raise CorruptObjectError(key, f"gave {len(data)} of {wanted} bytes")
     return data
-
-
-def _is_key(name: str) -> bool:
-    try:
-        check_key(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _may_hold(directory: str, prefix: str, start_after: str) -> bool:

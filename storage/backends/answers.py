@@ -1,0 +1,133 @@
+"""What an answer of an S3 server (or none) means to the caller. Pure.
+
+Rules:
+1. A write is `applied="no"` only when it cannot have landed: nothing was sent, or the server refused the request as
+   such (4xx). After 5xx, 409, 429 or silence it is "unknown".
+2. Messages hold status and code, never what the server wrote: that may repeat parts of credentials.
+3. What no rule names is "unavailable": the caller tries again, a bounded number of times.
+
+    raise storage_error(Call("put", "a/b", "bucket", Create()), Refused(412, "PreconditionFailed"))
+
+Source: S3 API reference, "Error responses", and user guide, "How to prevent object overwrites with conditional
+writes" (409, 412; 404 for If-Match on a missing key); other servers as measured by `storage.probe`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from storage.errors import (
+    Applied,
+    CorruptObjectError,
+    NotFoundError,
+    PermissionDeniedError,
+    PreconditionFailedError,
+    StorageError,
+    UnavailableError,
+    UnsupportedServerError,
+)
+from storage.store import PutMode, Replace
+
+_DENIED = frozenset(
+    {
+        "AccessDenied",
+        "AccountProblem",
+        "AllAccessDisabled",
+        "AuthorizationHeaderMalformed",
+        "ExpiredToken",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "PermanentRedirect",  # the bucket is in another region: a matter of configuration, like the others
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+    }
+)
+_BUSY = frozenset({"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "TooManyRequestsException"})
+_BUSY_STATUS = frozenset({408, 425, 429})
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What was asked for.
+
+    Attributes:
+        verb: Of `ObjectStore`; "part" is a step of a multipart upload, which shows nothing to readers.
+        mode: Of a put.
+    """
+
+    verb: Literal["get", "put", "stat", "list", "delete", "part"]
+    key: str
+    bucket: str
+    mode: PutMode | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The server answered with an error."""
+
+    status: int
+    code: str
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.code}"
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """No usable answer came; `sent` says whether the request may have reached the server."""
+
+    reason: str
+    sent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NoCredentials:
+    """The request was not made: credentials are missing, half or stale."""
+
+    reason: str
+
+
+Failure = Refused | NoAnswer | NoCredentials
+
+
+def storage_error(call: Call, failure: Failure) -> StorageError:
+    """Return the error that tells the caller what to do next."""
+    if isinstance(failure, NoCredentials):
+        return PermissionDeniedError(call.key, failure.reason)
+    if isinstance(failure, NoAnswer):
+        return UnavailableError(call.key, failure.reason, applied=_applied(call, failure.sent))
+    return _refused(call, failure)
+
+
+def _refused(call: Call, answer: Refused) -> StorageError:
+    if answer.code in _DENIED or answer.status in (301, 307, 401, 403):
+        return PermissionDeniedError(call.key, str(answer))
+    if answer.code in _BUSY or answer.status in _BUSY_STATUS:
+        return UnavailableError(call.key, str(answer), applied=_applied(call, True))
+    if answer.status == 404:
+        return _not_found(call, answer)
+    if answer.status == 412 and call.mode is not None:
+        return PreconditionFailedError(call.key, f"{answer}: the object changed or exists already")
+    if answer.status == 416:
+        return CorruptObjectError(call.key, "the range begins at or behind the object's end")
+    if answer.status == 501:
+        return UnsupportedServerError([f"{call.verb} was answered with {answer}"])
+    # 409 ConditionalRequestConflict: another write is under way. Ours is said not to have landed; not all keep to it.
+    certainly_not = 400 <= answer.status < 500 and answer.status != 409
+    return UnavailableError(call.key, str(answer), applied=_applied(call, not certainly_not))
+
+
+def _not_found(call: Call, answer: Refused) -> StorageError:
+    if answer.code == "NoSuchBucket":
+        return NotFoundError(call.key, f"bucket {call.bucket!r} does not exist; create it or check its name")
+    if answer.code == "NoSuchUpload":
+        return UnavailableError(call.key, str(answer), applied="no")
+    if isinstance(call.mode, Replace):
+        return PreconditionFailedError(call.key, "nothing is stored here")
+    return NotFoundError(call.key)
+
+
+def _applied(call: Call, possible: bool) -> Applied:
+    return "unknown" if possible and call.verb in ("put", "delete") else "no"

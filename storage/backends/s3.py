@@ -1,0 +1,334 @@
+"""`S3Store`: objects in a bucket of S3 or a server that speaks its language. The only importer of boto3.
+
+Rules:
+1. Requests that may be repeated (reads, deletes, parts) go through `_retrying`; what makes an object visible is sent
+   exactly once, through `_once`: a hidden retry would turn a lost answer into a false 412.
+2. A version is the ETag without quotes, and is sent without: some servers compare it literally.
+3. Nothing rests on the condition of a multipart upload (some servers ignore it): only names that are never used twice
+   grow beyond one request.
+4. A body is returned only if it has the length that was announced.
+
+    store = S3Store("bucket", endpoint_url="http://127.0.0.1:9000")
+    store.put("a/b", b"one", Create())
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import itertools
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.exceptions as bce
+from botocore.config import Config
+from botocore.parsers import ResponseParserError
+from botocore.utils import determine_content_length
+from urllib3.exceptions import HTTPError
+
+from storage.backends.answers import Call, Failure, NoAnswer, NoCredentials, Refused, storage_error
+from storage.backends.limits import check_put, is_key, read_up_to
+from storage.errors import InvalidKeyError, UnavailableError, UnsupportedServerError
+from storage.keys import check_key, check_prefix
+from storage.store import (
+    LIST_PAGE_KEYS,
+    ByteRange,
+    Create,
+    DeleteFailure,
+    ListedObject,
+    ObjectMeta,
+    PutMode,
+    Replace,
+    StoredObject,
+    Version,
+)
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
+
+THREADS_MAX = 8  # more threads make boto3 slower: it is bound by the interpreter, not by the network
+POOL_CONNECTIONS = 2 * THREADS_MAX  # each thread may hold one for a body while it sends the next request
+ATTEMPTS_MAX = 4  # of a request that may be repeated
+CONNECT_SECONDS = 5.0
+READ_SECONDS = 60.0
+REGION_DEFAULT = "us-east-1"  # third parties accept it; AWS redirects from it
+PART_BYTES = 8 << 20
+SINGLE_BYTES_MAX = 2 * PART_BYTES  # beyond, parts in parallel are faster and a failure costs one part
+PARTS_IN_FLIGHT = 4  # bounds memory: 32 MiB per upload
+PARTS_MAX = 10_000  # S3's own limit
+EXPECT_BYTES_MIN = 1 << 20  # up to here a body costs less than the round trip that "Expect" adds
+
+_BUCKET = re.compile(r"[A-Za-z0-9._-]{3,255}")
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_NOT_SENT = (bce.EndpointConnectionError, bce.ConnectTimeoutError, bce.ProxyConnectionError)
+_CREDENTIALS = (
+    bce.NoCredentialsError,
+    bce.PartialCredentialsError,
+    bce.CredentialRetrievalError,
+    bce.MetadataRetrievalError,
+    bce.TokenRetrievalError,
+    bce.NoAuthTokenError,
+    bce.SSOError,
+    bce.LoginError,
+)
+_ANY_FAILURE = (bce.ClientError, bce.BotoCoreError, ResponseParserError, HTTPError, OSError)
+
+
+class S3Store:
+    """An `ObjectStore` in a bucket, which must exist.
+
+    Args:
+        bucket: Its name.
+        endpoint_url: Of a server other than AWS; addressed in path style.
+        region: Default: the session's, else `REGION_DEFAULT`.
+        session: Where credentials come from; default: boto3's own search.
+        read_seconds: How long to wait for the next bytes of an answer.
+
+    Raises:
+        InvalidKeyError: Not a bucket name or endpoint.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        *,
+        endpoint_url: str | None = None,
+        region: str | None = None,
+        session: boto3.session.Session | None = None,
+        read_seconds: float = READ_SECONDS,
+    ) -> None:
+        if not _BUCKET.fullmatch(bucket):
+            raise InvalidKeyError(bucket, "not a bucket name")
+        _check_endpoint(endpoint_url)
+        self.bucket = bucket
+        self._place = endpoint_url or "AWS"
+        origin = session or boto3.session.Session()
+        common = Config(
+            region_name=region or origin.region_name or REGION_DEFAULT,
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=read_seconds,
+            max_pool_connections=POOL_CONNECTIONS,
+            tcp_keepalive=True,
+            # Checksums of the newer kinds confuse other servers; every byte is verified by its digest anyway.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            s3={"addressing_style": "path" if endpoint_url else "auto"},
+        )
+        self._retrying = _client(origin, endpoint_url, common, {"mode": "standard", "total_max_attempts": ATTEMPTS_MAX})
+        self._once = _client(origin, endpoint_url, common, {"mode": "standard", "total_max_attempts": 1})
+
+    def close(self) -> None:
+        """Close the connections. The store is not used afterwards."""
+        self._retrying.close()
+        self._once.close()
+
+    def get(self, key: str, byte_range: ByteRange | None = None) -> StoredObject:
+        """Return the object's bytes, or those of `byte_range`. See `ObjectStore.get`."""
+        wanted: Any = {"Range": f"bytes={byte_range.start}-{byte_range.end - 1}"} if byte_range else {}
+        with self._typed(Call("get", check_key(key), self.bucket)):
+            answer = self._retrying.get_object(Bucket=self.bucket, Key=key, **wanted)
+            with closing(answer["Body"]) as body:
+                data = body.read()
+        _check_length(key, len(data), answer.get("ContentLength"))
+        if byte_range:
+            _check_range(key, byte_range, len(data), answer.get("ContentRange", ""))
+        return StoredObject(data, _version(answer.get("ETag")))
+
+    def put(self, key: str, data: bytes | BinaryIO, mode: PutMode) -> Version:
+        """Store `data` as `mode` allows; above 16 MiB in parts. See `ObjectStore.put`."""
+        check_put(key, data, mode)
+        if isinstance(data, bytes) and len(data) <= SINGLE_BYTES_MAX:
+            return self._put_once(key, data, mode)
+        stream = io.BytesIO(data) if isinstance(data, bytes) else data
+        first = [read_up_to(stream, PART_BYTES) for _ in range(SINGLE_BYTES_MAX // PART_BYTES + 1)]
+        if not first[-1]:
+            return self._put_once(key, b"".join(first), mode)
+        rest = iter(lambda: read_up_to(stream, PART_BYTES), b"")
+        return self._put_parts(key, itertools.chain(first, rest))
+
+    def stat(self, key: str) -> ObjectMeta:
+        """Return size and version. See `ObjectStore.stat`."""
+        with self._typed(Call("stat", check_key(key), self.bucket)):
+            answer = self._retrying.head_object(Bucket=self.bucket, Key=key)
+        return ObjectMeta(key, answer["ContentLength"], _version(answer.get("ETag")))
+
+    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ListedObject]:
+        """Yield objects in key order. See `ObjectStore.list`."""
+        return self._rows(check_prefix(prefix), start_after)
+
+    def delete(self, key: str) -> None:
+        """Remove the object; silent if nothing is there."""
+        with self._typed(Call("delete", check_key(key), self.bucket)):
+            self._retrying.delete_object(Bucket=self.bucket, Key=key)
+
+    def delete_many(self, keys: Iterable[str]) -> tuple[DeleteFailure, ...]:
+        """Remove many objects, 1,000 per request; return those that could not be removed."""
+        failures: list[DeleteFailure] = []
+        remaining = iter(keys)
+        while batch := list(itertools.islice(remaining, LIST_PAGE_KEYS)):
+            failures += [DeleteFailure(key, InvalidKeyError(key, "not a key")) for key in batch if not is_key(key)]
+            failures += self._delete_batch([key for key in batch if is_key(key)])
+        return tuple(failures)
+
+    def _delete_batch(self, keys: Sequence[str]) -> Iterator[DeleteFailure]:
+        if not keys:
+            return
+        try:
+            answer = self._retrying.delete_objects(
+                Bucket=self.bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
+            )
+        except _ANY_FAILURE as error:
+            failure = _failure(error, self._place)
+            yield from (self._delete_failure(key, failure) for key in keys)
+            return
+        for refused in answer.get("Errors", ()):
+            if refused.get("Code") != "NoSuchKey":
+                # A part of a 200 has no status of its own: what its code does not tell is the server's trouble.
+                yield self._delete_failure(refused.get("Key", ""), Refused(500, refused.get("Code", "")))
+
+    def _delete_failure(self, key: str, failure: Failure) -> DeleteFailure:
+        return DeleteFailure(key, storage_error(Call("delete", key, self.bucket), failure))
+
+    def _put_once(self, key: str, data: bytes, mode: PutMode) -> Version:
+        condition: Any = {}
+        if isinstance(mode, Create):
+            condition = {"IfNoneMatch": "*"}
+        elif isinstance(mode, Replace):
+            condition = {"IfMatch": mode.version}
+        with self._typed(Call("put", key, self.bucket, mode)):
+            answer = self._once.put_object(Bucket=self.bucket, Key=key, Body=data, **condition)
+        return _version(answer.get("ETag"))
+
+    def _put_parts(self, key: str, parts: Iterable[bytes]) -> Version:
+        with self._typed(Call("part", key, self.bucket)):
+            upload = self._retrying.create_multipart_upload(Bucket=self.bucket, Key=key)["UploadId"]
+        try:
+            sent = self._send_parts(key, upload, parts)
+            return self._complete(key, upload, sent)
+        except BaseException:
+            # Also after a lost answer: an upload that was completed cannot be aborted, any other is garbage.
+            with suppress(*_ANY_FAILURE):
+                self._retrying.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
+            raise
+
+    def _send_parts(self, key: str, upload: str, parts: Iterable[bytes]) -> Sequence[CompletedPartTypeDef]:
+        sent: list[CompletedPartTypeDef] = []
+        running: deque[Future[CompletedPartTypeDef]] = deque()
+        with ThreadPoolExecutor(PARTS_IN_FLIGHT) as pool:
+            for number, part in enumerate(parts, 1):
+                if number > PARTS_MAX:
+                    raise ValueError(f"{key}: an object takes at most {PARTS_MAX} parts of {PART_BYTES} bytes")
+                if len(running) == PARTS_IN_FLIGHT:
+                    sent.append(running.popleft().result())
+                running.append(pool.submit(self._send_part, key, upload, number, part))
+            sent.extend(future.result() for future in running)
+        return sent
+
+    def _send_part(self, key: str, upload: str, number: int, part: bytes) -> CompletedPartTypeDef:
+        with self._typed(Call("part", key, self.bucket)):
+            answer = self._retrying.upload_part(
+                Bucket=self.bucket, Key=key, UploadId=upload, PartNumber=number, Body=part
+            )
+        return {"PartNumber": number, "ETag": answer["ETag"]}
+
+    def _complete(self, key: str, upload: str, sent: Sequence[CompletedPartTypeDef]) -> Version:
+        with self._typed(Call("put", key, self.bucket, Create())):
+            answer = self._once.complete_multipart_upload(
+                Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": sent}, IfNoneMatch="*"
+            )
+        # Some servers answer this request without an ETag.
+        return _version(answer["ETag"]) if answer.get("ETag") else self.stat(key).version
+
+    def _rows(self, prefix: str, start_after: str) -> Iterator[ListedObject]:
+        place: Any = {"StartAfter": start_after} if start_after else {}
+        while True:
+            with self._typed(Call("list", prefix, self.bucket)):
+                page = self._retrying.list_objects_v2(
+                    Bucket=self.bucket, Prefix=prefix, MaxKeys=LIST_PAGE_KEYS, **place
+                )
+            for row in page.get("Contents", ()):
+                if is_key(row["Key"]):
+                    yield ListedObject(row["Key"], row["Size"], row["LastModified"])
+            if not page.get("IsTruncated"):
+                return
+            if not page.get("NextContinuationToken"):
+                raise UnsupportedServerError(["a listing was cut without a token to go on from"])
+            place = {"ContinuationToken": page["NextContinuationToken"]}
+
+    @contextmanager
+    def _typed(self, call: Call) -> Iterator[None]:
+        try:
+            yield
+        except bce.ParamValidationError:
+            raise  # our own mistake, not the store's
+        except _ANY_FAILURE as error:
+            raise storage_error(call, _failure(error, self._place)) from error
+
+
+def _client(session: boto3.session.Session, endpoint_url: str | None, common: Config, retries: Any) -> S3Client:
+    client = session.client("s3", endpoint_url=endpoint_url, config=common.merge(Config(retries=retries)))
+    client.meta.events.register_last("before-call.s3", _drop_expect)
+    client.meta.events.register_last("before-call.s3.DeleteObjects", _add_md5)
+    return client
+
+
+def _drop_expect(params: dict[str, Any], **_: object) -> None:
+    """Send small bodies at once: botocore would ask first and wait for the server's "100 Continue"."""
+    length = determine_content_length(params.get("body"))
+    if length is not None and length <= EXPECT_BYTES_MIN:
+        params["headers"].pop("Expect", None)
+
+
+def _add_md5(params: dict[str, Any], **_: object) -> None:
+    """Give batch deletes the checksum that servers older than botocore's CRC32 insist on."""
+    checksum = hashlib.md5(params["body"], usedforsecurity=False).digest()
+    params["headers"]["Content-MD5"] = base64.b64encode(checksum).decode()
+
+
+def _check_endpoint(endpoint_url: str | None) -> None:
+    if endpoint_url is None:
+        return
+    parts = urlsplit(endpoint_url)
+    if "@" in parts.netloc:
+        raise InvalidKeyError("endpoint_url", "holds credentials; give them by the environment or a profile")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InvalidKeyError(endpoint_url, "not an endpoint: want http://host:port or https://host")
+
+
+def _failure(error: Exception, place: str) -> Failure:
+    if isinstance(error, bce.ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return Refused(status, error.response.get("Error", {}).get("Code", ""))
+    name = type(error).__name__
+    if isinstance(error, _CREDENTIALS):
+        return NoCredentials(f"no usable credentials ({name})")
+    return NoAnswer(f"no usable answer from {place} ({name})", sent=not isinstance(error, _NOT_SENT))
+
+
+def _version(etag: str | None) -> Version:
+    if not etag or not etag.strip('"'):
+        raise UnsupportedServerError(["answers carry no ETag"])
+    return Version(etag.strip('"'))
+
+
+def _check_length(key: str, size: int, announced: int | None) -> None:
+    # None: a chunked answer, whose framing urllib3 has checked.
+    if announced is not None and size != announced:
+        raise UnavailableError(key, f"{size} of {announced} bytes came", applied="no")
+
+
+def _check_range(key: str, wanted: ByteRange, size: int, content_range: str) -> None:
+    match = _CONTENT_RANGE.fullmatch(content_range)
+    if not match:
+        raise UnsupportedServerError(["a range was answered with something else"])
+    first, last, total = (int(number) for number in match.groups())
+    if first != wanted.start or last + 1 != min(wanted.end, total) or size != last + 1 - first:
+        raise UnavailableError(key, f"asked for {wanted.start}-{wanted.end - 1}, got {content_range}", applied="no")
