@@ -99,14 +99,9 @@ class Disk(Protocol):
 class RealDisk:
     """The operating system's disk. POSIX only: `flock` and directory syncs have no like elsewhere."""
 
-    @contextmanager
-    def open(self, path: Path) -> Iterator[OpenFile]:
+    def open(self, path: Path) -> AbstractContextManager[OpenFile]:
         """Open a file for reading."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            yield _Opened(descriptor)
-        finally:
-            os.close(descriptor)
+        return _opened(path)
 
     def write_new_synced(self, path: Path, pieces: Iterable[bytes]) -> None:
         """Create a file that must not exist, write the pieces, sync its content."""
@@ -151,20 +146,33 @@ class RealDisk:
         """Say whether a file or directory of this name exists."""
         return path.exists()
 
-    @contextmanager
-    def lock(self, path: Path) -> Iterator[None]:
+    def lock(self, path: Path) -> AbstractContextManager[None]:
         """Hold the lock of this name against every other thread and process of this host.
 
         The kernel drops it with the descriptor, so also when the process is killed.
         """
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            # Closing alone would not unlock while a process forked meanwhile has inherited the descriptor.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-            os.close(descriptor)
+        return _locked(path)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[OpenFile]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield _Opened(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        # Closing alone would not unlock while a process forked meanwhile has inherited the descriptor.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
 
 
 class _Opened:

@@ -35,7 +35,7 @@ from urllib3.exceptions import HTTPError
 
 from storage.backends.answers import Call, Failure, NoAnswer, NoCredentials, Refused, storage_error
 from storage.backends.limits import check_put, is_key, read_up_to
-from storage.errors import InvalidKeyError, UnavailableError, UnsupportedServerError
+from storage.errors import InvalidKeyError, PermissionDeniedError, UnavailableError, UnsupportedServerError
 from storage.keys import check_key, check_prefix
 from storage.store import (
     LIST_PAGE_KEYS,
@@ -93,7 +93,8 @@ class S3Store:
         read_seconds: How long to wait for the next bytes of an answer.
 
     Raises:
-        InvalidKeyError: Not a bucket name or endpoint.
+        InvalidKeyError: Not a bucket name, endpoint or region.
+        PermissionDeniedError: The credentials or the profile of the environment are incomplete.
     """
 
     def __init__(
@@ -110,20 +111,21 @@ class S3Store:
         _check_endpoint(endpoint_url)
         self.bucket = bucket
         self._place = endpoint_url or "AWS"
-        origin = session or boto3.session.Session()
-        common = Config(
-            region_name=region or origin.region_name or REGION_DEFAULT,
-            connect_timeout=CONNECT_SECONDS,
-            read_timeout=read_seconds,
-            max_pool_connections=POOL_CONNECTIONS,
-            tcp_keepalive=True,
-            # Checksums of the newer kinds confuse other servers; every byte is verified by its digest anyway.
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-            s3={"addressing_style": "path" if endpoint_url else "auto"},
-        )
-        self._retrying = _client(origin, endpoint_url, common, {"mode": "standard", "total_max_attempts": ATTEMPTS_MAX})
-        self._once = _client(origin, endpoint_url, common, {"mode": "standard", "total_max_attempts": 1})
+        with _configured(bucket, region):
+            origin = session or boto3.session.Session()
+            common = Config(
+                region_name=region or origin.region_name or REGION_DEFAULT,
+                connect_timeout=CONNECT_SECONDS,
+                read_timeout=read_seconds,
+                max_pool_connections=POOL_CONNECTIONS,
+                tcp_keepalive=True,
+                # Checksums of the newer kinds confuse other servers; every byte is verified by its digest anyway.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                s3={"addressing_style": "path" if endpoint_url else "auto"},
+            )
+            self._retrying = _client(origin, endpoint_url, common, ATTEMPTS_MAX)
+            self._once = _client(origin, endpoint_url, common, 1)
 
     def close(self) -> None:
         """Close the connections. The store is not used afterwards."""
@@ -273,11 +275,22 @@ class S3Store:
             raise storage_error(call, _failure(error, self._place)) from error
 
 
-def _client(session: boto3.session.Session, endpoint_url: str | None, common: Config, retries: Any) -> S3Client:
-    client = session.client("s3", endpoint_url=endpoint_url, config=common.merge(Config(retries=retries)))
+def _client(session: boto3.session.Session, endpoint_url: str | None, common: Config, attempts: int) -> S3Client:
+    own = Config(retries={"mode": "standard", "total_max_attempts": attempts})
+    client = session.client("s3", endpoint_url=endpoint_url, config=common.merge(own))
     client.meta.events.register_last("before-call.s3", _drop_expect)
     client.meta.events.register_last("before-call.s3.DeleteObjects", _add_md5)
     return client
+
+
+@contextmanager
+def _configured(bucket: str, region: str | None) -> Iterator[None]:
+    try:
+        yield
+    except (*_CREDENTIALS, bce.ProfileNotFound) as error:
+        raise PermissionDeniedError(bucket, f"no usable credentials ({type(error).__name__})") from error
+    except bce.InvalidRegionError as error:
+        raise InvalidKeyError(region or "", "not a region") from error
 
 
 def _drop_expect(params: dict[str, Any], **_: object) -> None:

@@ -13,10 +13,11 @@ Rules:
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
+from storage.clock import SystemClock
 from storage.errors import (
     CorruptObjectError,
     InvalidKeyError,
@@ -232,7 +233,7 @@ class StoreConformance(LoadConformance):
         fill(store, "a/b")
         (row,) = store.list("a/")
         assert (row.key, row.size_bytes) == ("a/b", 3)
-        assert abs(row.modified_at - datetime.now(UTC)) < timedelta(minutes=5)
+        assert abs(row.modified_at - SystemClock().now()) < timedelta(minutes=5)
 
     @pytest.mark.parametrize(
         ("prefix", "expected"),

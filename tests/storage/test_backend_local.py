@@ -1,0 +1,488 @@
+"""`LocalStore` alone: several processes, kill -9, power cuts, full and failing disks, foreign and damaged files."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from storage import Create, Overwrite, Replace, Version
+from storage.backends.disk import Entry, OpenFile, RealDisk
+from storage.backends.limits import VERSION_BYTES
+from storage.backends.local import LocalStore
+from storage.errors import (
+    CorruptObjectError,
+    InvalidKeyError,
+    NotFoundError,
+    PermissionDeniedError,
+    PreconditionFailedError,
+    StorageError,
+    UnavailableError,
+)
+from storage.testing.disk import SimulatedDisk
+from storage.testing.draws import Draws
+from storage.testing.faults import Crash
+
+INCREMENTS = 100  # per process
+KILLS = 8
+RACED_KEYS = 40
+
+PRELUDE = """
+import sys
+from pathlib import Path
+from storage import Create, Overwrite, Replace
+from storage.backends.local import LocalStore
+from storage.errors import PreconditionFailedError
+store = LocalStore(Path(sys.argv[1]))
+def wait_for_start():
+    print("ready", flush=True)
+    sys.stdin.readline()
+"""
+COUNT = f"""
+wait_for_start()
+for _ in range({INCREMENTS}):
+    while True:
+        found = store.get("n")
+        try:
+            store.put("n", b"%d" % (int(found.data) + 1), Replace(found.version))
+            break
+        except PreconditionFailedError:
+            pass
+"""
+RACE = f"""
+wait_for_start()
+won = []
+for number in range({RACED_KEYS}):
+    try:
+        store.put(f"race/{{number}}", sys.argv[2].encode(), Create())
+        won.append(str(number))
+    except PreconditionFailedError:
+        pass
+print(" ".join(won))
+"""
+OVERWRITE = """
+print("ready", flush=True)
+number = 0
+while True:
+    number += 1
+    store.put("a/b", bytes([number % 251]) * (1 << 20), Overwrite())
+    store.put(f"new/{number}", bytes([number % 251]) * 1000, Create())
+"""
+
+
+def files_below(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+def start(program: str, root: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", PRELUDE + program, str(root), *arguments]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def run_together(program: str, root: Path, count: int) -> list[str]:
+    """Start `count` processes, let them begin at one moment, return what each printed."""
+    processes = [start(program, root, str(number)) for number in range(count)]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * count
+    return outputs
+
+
+def test_no_update_is_lost_between_processes(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.put("n", b"0", Create())
+    run_together(COUNT, tmp_path, 2)
+    assert store.get("n").data == b"%d" % (2 * INCREMENTS)
+
+
+def test_one_creator_wins_between_processes(tmp_path: Path) -> None:
+    won = [output.split() for output in run_together(RACE, tmp_path, 3)]
+    assert sorted(int(number) for numbers in won for number in numbers) == list(range(RACED_KEYS))
+    store = LocalStore(tmp_path)
+    for racer, numbers in enumerate(won):
+        assert all(store.get(f"race/{number}").data == f"{racer}".encode() for number in numbers)
+
+
+def test_a_killed_writer_leaves_whole_objects_only(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    for kill in range(KILLS):
+        process = start(OVERWRITE, tmp_path / f"{kill}")
+        time.sleep(0.05 + 0.013 * kill)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        store = LocalStore(tmp_path / f"{kill}")
+        rows = [row.key for row in store.list("")]
+        assert "a/b" in rows
+        for key in rows:
+            data = store.get(key).data
+            assert len(data) == (1 << 20 if key == "a/b" else 1000)
+            assert data == data[:1] * len(data)
+        store.put("a/b", b"the lock was left to us", Overwrite())
+
+
+def test_a_put_costs_nothing_but_its_file(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    version = store.put("a/b", b"one", Create())
+    store.put("a/b", b"two", Replace(version))
+    with pytest.raises(PreconditionFailedError):
+        store.put("a/b", b"three", Replace(version))
+    store.delete("a/b")
+    store.put("a/c", b"", Create())
+    assert [name for name in files_below(tmp_path) if not name.startswith(".locks/")] == ["a/c"]
+
+
+def test_reading_an_absent_store_creates_nothing(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "absent")
+    for read in (store.get, store.stat):
+        with pytest.raises(NotFoundError):
+            read("a")
+    assert list(store.list("a/")) == []
+    store.delete("a")
+    assert store.delete_many(["a", "b/c"]) == ()
+    assert not (tmp_path / "absent").exists()
+
+
+class RecordingDisk(RealDisk):
+    """Notes every call that changes or syncs something, in order."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Path]] = []
+
+    def write_new_synced(self, path: Path, pieces: Iterable[bytes]) -> None:
+        super().write_new_synced(path, pieces)
+        self.calls.append(("write", path.parent))
+
+    def rename(self, source: Path, target: Path) -> None:
+        super().rename(source, target)
+        self.calls.append(("rename", target))
+
+    def unlink(self, path: Path) -> None:
+        super().unlink(path)
+        self.calls.append(("unlink", path))
+
+    def make_directory(self, path: Path) -> None:
+        super().make_directory(path)
+        self.calls.append(("make", path))
+
+    def sync_directory(self, path: Path) -> None:
+        super().sync_directory(path)
+        self.calls.append(("sync", path))
+
+    @contextmanager
+    def lock(self, path: Path) -> Iterator[None]:
+        with super().lock(path):
+            self.calls.append(("lock", path.parent))
+            yield
+            self.calls.append(("unlock", path.parent))
+
+
+def test_everything_is_synced_in_order(tmp_path: Path) -> None:
+    disk, root = RecordingDisk(), tmp_path / "root"
+    store = LocalStore(root, disk=disk)
+    store.put("a/b", b"one", Create())
+    assert disk.calls == [
+        *[("make", root), ("sync", tmp_path), ("make", root / ".tmp"), ("sync", root), ("write", root / ".tmp")],
+        *[("make", root / ".locks"), ("sync", root), ("lock", root / ".locks")],
+        *[("make", root / "a"), ("sync", root), ("rename", root / "a/b"), ("sync", root / "a")],
+        ("unlock", root / ".locks"),
+    ]
+    disk.calls.clear()
+    store.put("a/b", b"two", Overwrite())
+    store.delete("a/b")
+    assert disk.calls == [
+        *[("write", root / ".tmp"), ("lock", root / ".locks"), ("rename", root / "a/b"), ("sync", root / "a")],
+        *[("unlock", root / ".locks"), ("lock", root / ".locks"), ("unlink", root / "a/b"), ("sync", root / "a")],
+        ("unlock", root / ".locks"),
+    ]
+
+
+def test_a_directory_found_is_synced_like_one_made(tmp_path: Path) -> None:
+    LocalStore(tmp_path).put("a/b", b"one", Create())
+    disk = RecordingDisk()
+    LocalStore(tmp_path, disk=disk).put("a/c", b"one", Create())
+    assert disk.calls.count(("sync", tmp_path)) == 3  # for .tmp, .locks and a: another process may not have come to it
+
+
+def scenario(store: LocalStore, acknowledged: dict[str, list[bytes | None]]) -> None:
+    """Write, replace, delete; note for each key the values it may have, the last acknowledged first."""
+
+    def step(key: str, value: bytes | None, act: Callable[[], object]) -> None:
+        before = acknowledged.get(key, [None])[:1]
+        acknowledged[key] = [*before, value]
+        act()
+        acknowledged[key] = [value]
+
+    for round_number in range(2):
+        for key in ("x/a", "x/b", "y"):
+            value = f"{key} {round_number}".encode()
+            step(key, value, lambda key=key, value=value: store.put(key, value, Overwrite()))  # type: ignore[misc]  # bound now
+    step("x/a", b"replaced", lambda: store.put("x/a", b"replaced", Replace(store.stat("x/a").version)))
+    step("x/b", None, lambda: store.delete("x/b"))
+    step("z/z/z", b"last", lambda: store.put("z/z/z", b"last", Create()))
+
+
+def value_of(store: LocalStore, key: str) -> bytes | None:
+    try:
+        return store.get(key).data
+    except NotFoundError:
+        return None
+
+
+@pytest.mark.parametrize("seed", [None, *range(4)])
+def test_what_was_acknowledged_survives_a_power_cut_at_any_call(seed: int | None) -> None:
+    disk = SimulatedDisk()
+    scenario(LocalStore(Path("/s"), disk=disk), {})
+    calls = disk.calls
+    assert calls > 40
+    for crash_at in range(1, calls + 2):
+        disk, allowed = SimulatedDisk(), dict[str, list[bytes | None]]()
+        disk.crash_at = crash_at
+        try:
+            scenario(LocalStore(Path("/s"), disk=disk), allowed)
+        except Crash:
+            assert crash_at <= calls
+        disk.power_cut(None if seed is None else Draws(f"{seed} {crash_at}"))
+        store = LocalStore(Path("/s"), disk=disk)
+        assert all(value_of(store, key) in values for key, values in allowed.items()), (crash_at, allowed)
+        assert {row.key for row in store.list("")} <= {"x/a", "x/b", "y", "z/z/z"}
+        store.put("after", b"", Create())
+
+
+class FailingDisk(RealDisk):
+    """Fails one kind of call with one errno, when armed; a write leaves half a file."""
+
+    def __init__(self, call: str, number: int) -> None:
+        self._call = call
+        self._error = OSError(number, os.strerror(number))
+        self.armed = False
+
+    def _fail(self, call: str) -> None:
+        if self.armed and call == self._call:
+            raise self._error
+
+    def write_new_synced(self, path: Path, pieces: Iterable[bytes]) -> None:
+        if self.armed and self._call == "write":
+            super().write_new_synced(path, [b"half"])
+        self._fail("write")
+        super().write_new_synced(path, pieces)
+
+    def open(self, path: Path) -> AbstractContextManager[OpenFile]:
+        self._fail("open")
+        return super().open(path)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._fail("rename")
+        super().rename(source, target)
+
+    def unlink(self, path: Path) -> None:
+        if path.parent.name != ".tmp":
+            self._fail("unlink")
+        super().unlink(path)
+
+    def sync_directory(self, path: Path) -> None:
+        self._fail("sync")
+        super().sync_directory(path)
+
+    def entries(self, path: Path) -> Sequence[Entry]:
+        self._fail("entries")
+        return super().entries(path)
+
+    def lock(self, path: Path) -> AbstractContextManager[None]:
+        self._fail("lock")
+        return super().lock(path)
+
+
+def failing(root: Path, call: str, number: int) -> LocalStore:
+    """Return a store with `a/b` = b"old", on a disk that is armed."""
+    disk = FailingDisk(call, number)
+    store = LocalStore(root, disk=disk)
+    store.put("a/b", b"old", Create())
+    disk.armed = True
+    return store
+
+
+def now_in(root: Path) -> dict[str, bytes]:
+    store = LocalStore(root)
+    return {row.key: store.get(row.key).data for row in store.list("")}
+
+
+@pytest.mark.parametrize(
+    ("call", "number", "applied", "after"),
+    [
+        ("write", errno.ENOSPC, "no", b"old"),
+        ("write", errno.EDQUOT, "no", b"old"),
+        ("write", errno.EIO, "no", b"old"),
+        ("lock", errno.ENOLCK, "no", b"old"),
+        ("rename", errno.ENOSPC, "no", b"old"),
+        ("rename", errno.EIO, "unknown", b"old"),
+        ("sync", errno.EIO, "unknown", b"new"),
+        ("sync", errno.EACCES, "unknown", b"new"),
+    ],
+)
+def test_a_failed_put_says_whether_it_landed(
+    tmp_path: Path, call: str, number: int, applied: str, after: bytes
+) -> None:
+    store = failing(tmp_path, call, number)
+    with pytest.raises(UnavailableError, match=os.strerror(number)) as caught:
+        store.put("a/b", b"new", Overwrite())
+    assert caught.value.applied == applied
+    assert now_in(tmp_path) == {"a/b": after}
+    assert not list((tmp_path / ".tmp").iterdir())
+
+
+@pytest.mark.parametrize("call", ["write", "lock", "rename"])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_refused_put_is_a_matter_of_permission(tmp_path: Path, call: str, number: int) -> None:
+    store = failing(tmp_path, call, number)
+    with pytest.raises(PermissionDeniedError, match=os.strerror(number)):
+        store.put("a/b", b"new", Overwrite())
+    assert now_in(tmp_path) == {"a/b": b"old"}
+
+
+@pytest.mark.parametrize(
+    ("call", "number", "error"),
+    [
+        ("open", errno.EACCES, PermissionDeniedError),
+        ("open", errno.EIO, UnavailableError),
+        ("open", errno.EMFILE, UnavailableError),
+        ("entries", errno.EACCES, PermissionDeniedError),
+        ("entries", errno.EIO, UnavailableError),
+    ],
+)
+def test_a_failed_read_is_typed(tmp_path: Path, call: str, number: int, error: type[StorageError]) -> None:
+    store = failing(tmp_path, call, number)
+    with pytest.raises(error):
+        store.get("a/b") if call == "open" else list(store.list(""))
+
+
+@pytest.mark.parametrize(
+    ("call", "number", "error"),
+    [
+        ("unlink", errno.EACCES, PermissionDeniedError),
+        ("unlink", errno.EIO, UnavailableError),
+        ("sync", errno.EIO, UnavailableError),
+    ],
+)
+def test_a_failed_delete_is_typed_and_returned(
+    tmp_path: Path, call: str, number: int, error: type[StorageError]
+) -> None:
+    store = failing(tmp_path, call, number)
+    with pytest.raises(error):
+        store.delete("a/b")
+    (failure,) = failing(tmp_path / "many", call, number).delete_many(["a/missing", "a/b"])
+    assert failure.key == "a/b"
+    assert type(failure.error) is error
+
+
+def test_the_condition_is_checked_again_under_the_lock(tmp_path: Path) -> None:
+    class Overtaken(RealDisk):
+        def write_new_synced(self, path: Path, pieces: Iterable[bytes]) -> None:
+            super().write_new_synced(path, pieces)
+            LocalStore(tmp_path).put("a", b"theirs", Overwrite())
+
+    store = LocalStore(tmp_path, disk=Overtaken())
+    with pytest.raises(PreconditionFailedError):
+        store.put("a", b"ours", Create())
+    with pytest.raises(PreconditionFailedError):
+        store.put("a", b"ours", Replace(Version("0" * 32)))
+    assert now_in(tmp_path) == {"a": b"theirs"}
+    assert not list((tmp_path / ".tmp").iterdir())
+
+
+def test_a_writer_waits_for_the_lock_of_its_key(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.put("a", b"old", Create())
+    done = threading.Event()
+
+    def write() -> None:
+        store.put("a", b"new", Overwrite())
+        done.set()
+
+    (lock_file,) = (tmp_path / ".locks").iterdir()
+    writer = threading.Thread(target=write)
+    with RealDisk().lock(lock_file):
+        writer.start()
+        assert not done.wait(0.2)
+        assert store.get("a").data == b"old"  # readers do not wait
+    writer.join(10)
+    assert store.get("a").data == b"new"
+
+
+def test_a_key_is_not_also_a_directory_of_keys(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.put("a/b", b"", Create())
+    for key in ("a", "a/b/c"):
+        for mode in (Create(), Overwrite()):
+            with pytest.raises(InvalidKeyError):
+                store.put(key, b"", mode)
+        with pytest.raises(NotFoundError):
+            store.get(key)
+        store.delete(key)
+    assert now_in(tmp_path) == {"a/b": b""}
+
+
+def test_a_directory_that_vanished_is_made_again(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "root")
+    for gone in ("a", ".tmp", ".locks", ""):
+        store.put("a/b", b"one", Overwrite())
+        shutil.rmtree(tmp_path / "root" / gone)
+        with pytest.raises(UnavailableError) as caught:
+            store.put("a/b", b"two", Overwrite())
+        assert caught.value.applied == "no"
+        store.put("a/b", b"two", Overwrite())
+        assert store.get("a/b").data == b"two"
+
+
+def test_what_is_no_object_is_not_listed(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.put("a/b", b"", Create())
+    for foreign in (".tmp/left-over", ".DS_Store", "a/.hidden", "a/Notes.txt", "Readme", "a/x y"):
+        (tmp_path / foreign).write_bytes(b"x" * 100)
+    assert [row.key for row in store.list("")] == ["a/b"]
+
+
+@pytest.mark.parametrize("position", [0, 500, 999, 1000, 1015])
+def test_a_changed_file_is_noticed(tmp_path: Path, position: int) -> None:
+    store = LocalStore(tmp_path)
+    store.put("a", bytes(1000), Create())
+    content = bytearray((tmp_path / "a").read_bytes())
+    content[position] ^= 1
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(CorruptObjectError):
+        store.get("a")
+
+
+@pytest.mark.parametrize("kept", [0, 1, VERSION_BYTES - 1, VERSION_BYTES, 500])
+def test_a_cut_file_is_noticed(tmp_path: Path, kept: int) -> None:
+    store = LocalStore(tmp_path)
+    store.put("a", bytes(1000), Create())
+    os.truncate(tmp_path / "a", kept)
+    with pytest.raises(CorruptObjectError):
+        store.get("a")
+    store.put("a", b"healed", Overwrite())
+    assert store.get("a").data == b"healed"
+
+
+def test_one_reader_sees_one_object_while_it_is_replaced(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.put("a", b"old" * 1000, Create())
+    with RealDisk().open(tmp_path / "a") as file:
+        before = file.read(0, 10_000)
+        store.put("a", b"new", Overwrite())
+        assert file.read(0, 10_000) == before

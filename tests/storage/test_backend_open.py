@@ -1,0 +1,127 @@
+"""`open_store`: from a URL to a store, importing only what it needs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from storage import Create
+from storage.backends import open_store
+from storage.backends.local import LocalStore
+from storage.backends.memory import MemoryStore
+from storage.backends.s3 import S3Store
+from storage.errors import InvalidKeyError
+from storage.wrappers.prefixed import PrefixedStore
+
+
+def test_memory_is_new_each_time() -> None:
+    store = open_store("memory:")
+    assert isinstance(store, MemoryStore)
+    store.put("a", b"", Create())
+    assert list(open_store("memory:").list("")) == []
+
+
+def test_a_path_is_taken_literally(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    expected = {
+        "file:x": tmp_path / "x",
+        "file:x/y%20z?q": tmp_path / "x/y%20z?q",
+        f"file:{tmp_path}/abs": tmp_path / "abs",
+        f"file://{tmp_path}/abs": tmp_path / "abs",
+    }
+    for url, root in expected.items():
+        store = open_store(url)
+        assert isinstance(store, LocalStore)
+        assert store.root == root
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_keeps_its_directory_when_the_process_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = open_store("file:x")
+    monkeypatch.chdir("/")
+    store.put("a", b"", Create())
+    assert (tmp_path / "x" / "a").exists()
+
+
+def test_a_bucket_is_opened_with_prefix_and_parameters(ministack_url: str) -> None:
+    store = open_store(ministack_url)
+    assert isinstance(store, PrefixedStore)
+    store.put("a/b", b"one", Create())
+    whole = open_store(ministack_url.replace("/agents?", "?"))
+    assert isinstance(whole, S3Store)
+    assert whole.get("agents/a/b").data == b"one"
+
+
+@pytest.mark.usefixtures("s3_credentials")
+@pytest.mark.parametrize("url", ["s3://bucket", "s3://bucket/", "s3://bucket?region=eu-central-1"])
+def test_a_bucket_may_be_named_alone(url: str) -> None:
+    store = open_store(url)
+    assert isinstance(store, S3Store)
+    assert store._once.meta.region_name == ("eu-central-1" if "eu" in url else "us-east-1")
+
+
+@pytest.mark.usefixtures("s3_credentials")
+def test_a_region_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    store = open_store("s3://bucket")
+    assert isinstance(store, S3Store)
+    assert store._retrying.meta.region_name == "us-east-1"
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("", "known are memory:"),
+        ("memory", "known are memory:"),
+        ("memory:x", "known are memory:"),
+        ("file:", "known are memory:"),
+        ("file", "known are memory:"),
+        ("ftp://x", "known are memory:"),
+        ("/some/path", "known are memory:"),
+        ("file://host/path", "names a host"),
+        ("file:a\x00b", "NUL"),
+        ("s3:bucket", "BUCKET"),
+        ("s3://", "bucket name"),
+        ("s3://bucket#part", "BUCKET"),
+        ("s3://bucket/a//b", "not a key"),
+        ("s3://bucket/Großes", "not a key"),
+        ("s3://bucket?endpoint=x", "unknown parameter 'endpoint'"),
+        ("s3://bucket?region=a&region=b", "twice"),
+        ("s3://bucket?region=", "empty"),
+        ("s3://bucket?region", "name=value"),
+        ("s3://bucket?endpoint_url=nonsense", "not an endpoint"),
+    ],
+)
+@pytest.mark.usefixtures("s3_credentials")
+def test_what_is_not_understood_is_refused(url: str, reason: str) -> None:
+    with pytest.raises(InvalidKeyError, match=reason):
+        open_store(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://key:secret@bucket/p", "ftp://key:secret@host", "s3://b?endpoint_url=http://k:secret@h"]
+)
+def test_a_secret_in_a_url_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(InvalidKeyError) as caught:
+        open_store(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_missing_library_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "storage.backends.s3", raising=False)
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(ImportError, match=r"pip install 'session-snapshots\[s3\]'"):
+        open_store("s3://bucket")
+
+
+def test_a_backend_is_imported_when_asked_for() -> None:
+    program = (
+        "import sys; from storage.backends import open_store; open_store('file:x'); open_store('memory:');"
+        "print([name for name in ('boto3', 'botocore', 'storage.backends.s3') if name in sys.modules])"
+    )
+    output = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    assert output.strip() == "[]"
