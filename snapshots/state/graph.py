@@ -115,8 +115,6 @@ class SessionGraph(NodeTable):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self.__copy__()
 
-    # Reading
-
     def active_path_nodes(self) -> tuple[SessionNodeRecord, ...]:
         """Return the nodes from the root to the leaf; nothing when the leaf is unknown.
 
@@ -170,8 +168,6 @@ class SessionGraph(NodeTable):
     def _path(self) -> ActivePath:
         self._active = self._active.follow(self.find_node, self._leaf_node_id, len(self._nodes))
         return self._active
-
-    # Appending
 
     def append_message(self, message: Message) -> str:
         """Append a message after the leaf, which moves to it; return the node id.
@@ -249,8 +245,6 @@ class SessionGraph(NodeTable):
         self._leaf_node_id = node_id
         return node_id
 
-    # Changing course
-
     def replace_active_read_state(self, messages: Sequence[Message], tool_calls: Sequence[ToolCallRecord]) -> None:
         """Make the active path show exactly these messages and tool calls.
 
@@ -322,8 +316,6 @@ class SessionGraph(NodeTable):
         if removed:
             self._active = ActivePath()
         return removed
-
-    # Plain data
 
     def to_plain(self) -> dict[str, Any]:
         """Return nodes and leaf as plain data, without the commit bookkeeping."""

@@ -114,7 +114,7 @@ class PersistedSessionState(BaseModel):
         fields = {name: getattr(state, name) for name in _ENVELOPE_FIELDS}
         return cls(**{**fields, "session_graph": state.session_graph.uncommitted_copy()})
 
-    def copy(self) -> Self:  # type: ignore[override]  # the clone of the reference; pydantic's own is deprecated
+    def copy(self) -> Self:  # type: ignore[override]  # a whole clone; pydantic's deprecated copy picks fields
         """Return an independent clone: its graph and lists are its own, the frozen values are shared."""
         clone = super().__copy__()
         clone.__dict__["session_graph"] = self.session_graph.copy()
@@ -144,8 +144,6 @@ class PersistedSessionState(BaseModel):
         has_past = previous.committed_count > 0 or not previous.only_appended
         if graph is not previous and has_past:
             graph.continue_from(previous)  # Rule 5.
-
-    # Content
 
     def export_state(self) -> SessionStateEnvelope:
         """Return the seven fields as an envelope of its own."""
@@ -209,8 +207,6 @@ class PersistedSessionState(BaseModel):
     def usage_report(self) -> SessionUsageReport:
         """Return the account of the token ledger."""
         return SessionUsageReport.from_entries(self.token_ledger)
-
-    # Snapshots
 
     def stamp_runtime_state(self, tool_state: ToolState | None, plugin_snapshot: PluginSessionSnapshot | None) -> None:
         """Put these snapshots inline, None for none; the generation follows the tool state, the revision stays."""

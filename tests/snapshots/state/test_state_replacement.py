@@ -91,13 +91,10 @@ def test_replacing_under_an_unknown_leaf_starts_afresh() -> None:
     graph.check()
 
 
-named_calls = strategies.tool_calls
-
-
 @given(
     st.lists(strategies.messages, max_size=4),
     st.lists(strategies.messages, max_size=4),
-    st.lists(named_calls, max_size=3),
+    st.lists(strategies.tool_calls, max_size=3),
 )
 @settings(max_examples=60, deadline=None)
 def test_afterwards_exactly_the_given_is_shown_and_nothing_is_lost(

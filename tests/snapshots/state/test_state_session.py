@@ -460,9 +460,6 @@ def test_session_nodes_are_appended_to_a_healed_leaf() -> None:
     assert ids(state.read_view().messages) == ["a", "b"]
 
 
-# Serialised form and copies
-
-
 def test_revision_and_replace_flag_are_never_serialised() -> None:
     state = full_state()
     for plain in (state.model_dump(), json.loads(state.model_dump_json())):
