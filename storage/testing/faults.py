@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import BinaryIO, TypeVar
 
+from storage.backends.limits import pieces
 from storage.errors import (
     NotFoundError,
     PermissionDeniedError,
@@ -146,7 +147,7 @@ class FaultyStore:
         """Store `data` as `mode` allows. See `ObjectStore.put`."""
         with self._request("put", key) as rule:
             # A held or repeated stream must be at hand again when it is applied.
-            content = data if rule is None or isinstance(data, bytes) else data.read()
+            content = data if rule is None or isinstance(data, bytes) else b"".join(pieces(data))
             effective = Overwrite() if rule and isinstance(rule.fault, IgnoreCondition) else mode
             return self._carry_out(rule, key, lambda: self._store.put(key, content, effective))
 
