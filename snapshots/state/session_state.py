@@ -122,6 +122,13 @@ class PersistedSessionState(BaseModel):
         clone._stored_counters = dict(self._stored_counters)
         return clone
 
+    def adopt(self, other: PersistedSessionState) -> None:
+        """Become what `other` is, base and bookkeeping included; `other` stays independent."""
+        clone = other.copy()
+        self.__dict__.update(clone.__dict__)
+        self._base = clone._base
+        self._stored_counters = clone._stored_counters
+
     def __copy__(self) -> Self:
         return self.copy()
 

@@ -1,0 +1,93 @@
+"""`Base`: what a loaded or committed state remembers of the revision it stands on. Private to the process.
+
+Rules:
+1. A base belongs to one repository: in another store it means nothing.
+2. It is replaced, never changed; copies of a state share it.
+3. A pending commit id is used again only while the content is the same, so that a repeated commit is recognised.
+
+    tracking_of(state).base
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from snapshots.checkpoint import UNBORN, SessionCheckpoint
+from snapshots.head import Head
+from snapshots.history import HistoryRow
+from snapshots.logs import Log
+from snapshots.placement import Placement, PlaceRow
+from snapshots.state import PersistedSessionState, TokenLedgerEntry
+from storage.digest import BlobRef, Digest
+from storage.store import Version
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A revision as this process knows it.
+
+    Attributes:
+        home: The repository's identity (rule 1).
+        head: The head last read or written.
+        version: Its version in the store.
+        checkpoint: The revision's checkpoint; `UNBORN` for a reserved head.
+        checkpoint_ref: Its ref, None for a reserved head.
+        placement: Where the revision's blobs lie.
+        history: The history log with its rows.
+        places: The log of places with its rows.
+        ledger: The revision's token ledger.
+    """
+
+    home: object
+    head: Head
+    version: Version
+    checkpoint: SessionCheckpoint = UNBORN
+    checkpoint_ref: BlobRef | None = None
+    placement: Placement = field(default_factory=Placement)
+    history: Log[HistoryRow] = ()
+    places: Log[PlaceRow] = ()
+    ledger: Sequence[TokenLedgerEntry] = ()
+
+    @property
+    def revision(self) -> int:
+        """Return the revision this base stands on; older than the head's after a load of an old one."""
+        return self.checkpoint.revision
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A commit that was begun: its id, and the digest of what it was to store."""
+
+    commit_id: str
+    content: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Tracking:
+    """What hangs on a state: the base it stands on (None before the first commit) and the commit begun last."""
+
+    base: Base | None = None
+    pending: Pending | None = None
+
+
+def tracking_of(state: PersistedSessionState) -> Tracking:
+    """Return what hangs on `state`; nothing yet for a fresh one."""
+    found = state._base
+    return found if isinstance(found, Tracking) else Tracking()
+
+
+def track(state: PersistedSessionState, tracking: Tracking) -> None:
+    """Hang `tracking` on `state`."""
+    state._base = tracking
+
+
+def base_for(state: PersistedSessionState, home: object) -> Base | None:
+    """Return the base that `state` stands on in this repository, None if it has none here.
+
+    A state whose id or revision was changed by hand stands on nothing.
+    """
+    base = tracking_of(state).base
+    if base is None or base.home is not home or base.head.session_id != state.session_id:
+        return None
+    return base if base.revision == state.head_revision else None

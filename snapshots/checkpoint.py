@@ -1,0 +1,164 @@
+"""`SessionCheckpoint`: the logical record of one revision. No place, no session id, no epoch. Pure.
+
+Rules:
+1. Its `BlobRef` is `checkpoint_ref`, the state digest: equal wherever the revision is kept.
+2. Every blob that a load needs is named here; where it lies is the placement's business.
+3. Encoding is deterministic: equal records have equal bytes.
+
+    checkpoint.encode(), SessionCheckpoint.decode(data, key="…")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from snapshots import codec
+from snapshots.errors import CorruptSnapshotError
+from snapshots.fields import SCHEMA_VERSION, U64_MAX, Fields, ref_from_plain, ref_to_plain
+from snapshots.logs import Segment, segment_from_plain
+from snapshots.state import CommitManifest, ModeTurnOptions, PersistedTurnState, SessionPolicy, TokenUsage
+from storage.digest import BlobRef
+
+# Declared size by kind: what a reader is ready to hold in memory for one blob.
+RECORD_BLOB_BYTES_MAX = 1 << 30  # graph and history segments, tool state, plugin snapshot
+EXECUTION_STATE_BYTES_MAX = 1 << 42  # opaque; read as a stream when it is large
+
+
+@dataclass(frozen=True, slots=True)
+class SmallFields:
+    """What is kept in the checkpoint itself."""
+
+    policy: SessionPolicy
+    turn: PersistedTurnState
+    leaf_node_id: str | None
+    tool_state_generation: int | None
+    plugin_snapshot_revision: int | None
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the fields as a plain map."""
+        return {
+            "policy": self.policy.model_dump(),
+            "turn": self.turn.model_dump(),
+            "leaf": self.leaf_node_id,
+            "tool_state_generation": self.tool_state_generation,
+            "plugin_snapshot_revision": self.plugin_snapshot_revision,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCheckpoint:
+    """One revision.
+
+    Attributes:
+        revision: Its number.
+        small: Policy, turn state, leaf, counters.
+        graph: Segments of the graph's nodes, oldest first.
+        history: Segments of the history up to and with this revision.
+        tool_state: Blob of the tool state.
+        plugin_snapshot: Blob of the plugin snapshot.
+        execution_state: Blob of the execution state.
+    """
+
+    revision: int
+    small: SmallFields
+    graph: tuple[Segment, ...] = ()
+    history: tuple[Segment, ...] = ()
+    tool_state: BlobRef | None = None
+    plugin_snapshot: BlobRef | None = None
+    execution_state: BlobRef | None = None
+
+    @property
+    def node_count(self) -> int:
+        """Return the number of nodes of the graph."""
+        return sum(segment.count for segment in self.graph)
+
+    def refs(self) -> Iterator[BlobRef]:
+        """Yield every blob that this revision needs."""
+        yield from (segment.ref for segment in (*self.graph, *self.history))
+        yield from (part for part in (self.tool_state, self.plugin_snapshot, self.execution_state) if part is not None)
+
+    def manifest(self) -> CommitManifest:
+        """Return what a commit's result says of this revision."""
+        return CommitManifest(
+            turn_state=self.small.turn,
+            tool_state_ref=self.tool_state,
+            plugin_snapshot_ref=self.plugin_snapshot,
+            plugin_snapshot_revision=self.small.plugin_snapshot_revision,
+            execution_state_ref=self.execution_state,
+        )
+
+    def encode(self) -> bytes:
+        """Return the bytes whose digest is `checkpoint_ref`."""
+        return codec.encode(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "revision": self.revision,
+                **self.small.to_plain(),
+                "graph": [segment.to_plain() for segment in self.graph],
+                "history": [segment.to_plain() for segment in self.history],
+                "tool_state": _optional_ref(self.tool_state),
+                "plugin_snapshot": _optional_ref(self.plugin_snapshot),
+                "execution_state": _optional_ref(self.execution_state),
+            }
+        )
+
+    @classmethod
+    def decode(cls, data: bytes, *, key: str) -> SessionCheckpoint:
+        """Return the record that `encode` wrote. Raises CorruptSnapshotError, UnsupportedSchemaError."""
+        fields = Fields(codec.decode(data, key=key), key=key, record="checkpoint")
+        fields.schema()
+        small = SmallFields(
+            policy=fields.parsed("policy", SessionPolicy.model_validate, fields.value("policy")),
+            turn=fields.parsed("turn", PersistedTurnState.model_validate, fields.value("turn")),
+            leaf_node_id=fields.optional("leaf", _text),
+            tool_state_generation=fields.optional("tool_state_generation", _count),
+            plugin_snapshot_revision=fields.optional("plugin_snapshot_revision", _count),
+        )
+        checkpoint = cls(
+            revision=fields.integer("revision", 1),
+            small=small,
+            graph=fields.rows("graph", segment_from_plain),
+            history=fields.rows("history", segment_from_plain),
+            tool_state=fields.optional("tool_state", ref_from_plain),
+            plugin_snapshot=fields.optional("plugin_snapshot", ref_from_plain),
+            execution_state=fields.optional("execution_state", ref_from_plain),
+        )
+        checkpoint._check_sizes(key)
+        return checkpoint
+
+    def _check_sizes(self, key: str) -> None:
+        for ref in self.refs():
+            limit = EXECUTION_STATE_BYTES_MAX if ref == self.execution_state else RECORD_BLOB_BYTES_MAX
+            if ref.size_bytes > limit:
+                raise CorruptSnapshotError(key, f"a blob declares {ref.size_bytes} bytes, over {limit}", ref=ref.digest)
+
+
+def _optional_ref(ref: BlobRef | None) -> list[Any] | None:
+    return None if ref is None else ref_to_plain(ref)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return value
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= U64_MAX:
+        raise ValueError("not a count")
+    return value
+
+
+_NOTHING = SmallFields(
+    SessionPolicy(),
+    PersistedTurnState(
+        turn_index=0, token_usage=TokenUsage(), last_prompt_usage=None, mode_turn_options=ModeTurnOptions()
+    ),
+    None,
+    None,
+    None,
+)
+UNBORN = SessionCheckpoint(revision=0, small=_NOTHING)
+"""What a session is before its first revision. Never encoded."""

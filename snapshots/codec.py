@@ -1,0 +1,76 @@
+"""Deterministic CBOR of plain values. Pure; the only importer of cbor2.
+
+Rules:
+1. Plain values: dict with text or byte keys, list, str, bytes, int within 64 bits, float, bool, None. No tags at all.
+2. Equal values have equal bytes (core deterministic encoding), so a digest names content.
+3. Decoding is strict: no tags, no indefinite lengths, no duplicate keys, bounded nesting, nothing left over.
+
+    decode(encode({"a": 1}), key="…") == {"a": 1}
+
+Source: RFC 8949 section 4.2 (core deterministic encoding).
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import cbor2
+
+from snapshots.errors import CorruptSnapshotError, InvalidStateError
+
+DEPTH_MAX = 80  # a document of 64 levels, inside a node, inside its record
+_BIGNUM_MIN = 1 << 64
+
+
+def encode(value: Any) -> bytes:
+    """Return the deterministic bytes of a plain value.
+
+    Raises:
+        InvalidStateError: Something in it is not plain: text with lone surrogates, an integer over 64 bits.
+    """
+    try:
+        return cbor2.dumps(value, canonical=True, encoders={int: _encode_int})
+    except UnicodeEncodeError as error:
+        raise InvalidStateError("a text holds a lone surrogate, which is no UTF-8; replace it") from error
+    except cbor2.CBOREncodeError as error:
+        raise InvalidStateError(f"a value cannot be stored ({error}); use JSON values and bytes") from error
+
+
+def _encode_int(encoder: cbor2.CBOREncoder, value: int) -> None:
+    if not -_BIGNUM_MIN // 2 <= value < _BIGNUM_MIN:
+        raise cbor2.CBOREncodeValueError(f"integer {str(value)[:40]} is outside 64 bits")
+    encoder.encode_int(value)
+
+
+def decode(data: bytes, *, key: str) -> Any:
+    """Return the plain value that `data` encodes.
+
+    Raises:
+        CorruptSnapshotError: Not what `encode` writes; names `key`.
+    """
+    stream = io.BytesIO(data)
+    try:
+        value = cbor2.CBORDecoder(
+            stream,
+            tag_hook=_refuse_tag,
+            semantic_decoders=_REFUSED,
+            max_depth=DEPTH_MAX,
+            allow_indefinite=False,
+            allow_duplicate_keys=False,
+            strict_hashable_types=True,
+        ).decode()
+    except (cbor2.CBORDecodeError, ValueError, RecursionError) as error:
+        raise CorruptSnapshotError(key, f"a record cannot be decoded ({error})") from error
+    if stream.tell() != len(data):
+        raise CorruptSnapshotError(key, "a record has bytes behind its end")
+    return value
+
+
+def _refuse_tag(*_: Any) -> Any:
+    raise ValueError("tags are not plain")
+
+
+# Every tag that cbor2 would build an object for, from its documentation of supported tags.
+_TAGS = (0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 100, 256, 258, 260, 261, 1004, 43000, 55799)
+_REFUSED = dict.fromkeys(_TAGS, _refuse_tag)

@@ -1,0 +1,186 @@
+"""`Content`: what a commit has to store, worked out from a state and the revision it stands on. Pure.
+
+Rules:
+1. Of every pair of ref and snapshot the snapshot wins and becomes a new blob, unless the base has it already; else the
+   ref carries over, and must be the base's.
+2. Work is in proportion to what is new: only nodes after the committed ones are checked and encoded.
+3. The graph starts afresh when it must (`graph_replace_required`, anything but appending, or no base).
+
+    content = content_of(state, base.checkpoint, base.ledger, execution_state=None)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from snapshots import codec
+from snapshots.checkpoint import SessionCheckpoint, SmallFields
+from snapshots.errors import InvalidStateError
+from snapshots.fields import ref_to_plain
+from snapshots.state import (
+    PersistedSessionState,
+    SessionNodeRecord,
+    TokenLedgerEntry,
+    ToolState,
+    diff_token_ledger,
+    nodes_to_plain,
+)
+from storage.digest import BlobRef, Digest, blob_ref, digest
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a revision: the ref of its blob, and the bytes where they are new."""
+
+    ref: BlobRef
+    data: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Everything a commit stores, but for its identity.
+
+    Attributes:
+        small: What stands in the checkpoint itself.
+        nodes: The whole graph; those before `first_new` are stored already.
+        first_new: Index of the first node to store; 0 when the graph starts afresh.
+        fresh_graph: Whether it does.
+        tool_state: Part, None for none.
+        plugin_snapshot: Part, None for none.
+        execution_state: Part, None for none.
+        usage: What is added to the ledger.
+        ledger: The ledger afterwards.
+        replaces: Whether ledger and graph start afresh with this revision.
+    """
+
+    small: SmallFields
+    nodes: Sequence[SessionNodeRecord]
+    first_new: int
+    fresh_graph: bool
+    tool_state: Part | None
+    plugin_snapshot: Part | None
+    execution_state: Part | None
+    usage: tuple[TokenLedgerEntry, ...]
+    ledger: tuple[TokenLedgerEntry, ...]
+    replaces: bool
+
+    def new_nodes(self) -> Sequence[SessionNodeRecord]:
+        """Return the nodes to store."""
+        return self.nodes[self.first_new :]
+
+    def digest(self) -> Digest:
+        """Return the digest by which a repeated commit is known to be the same."""
+        return digest(codec.encode([*self._described(), nodes_to_plain(self.new_nodes())]))
+
+    def turn_hash(self) -> str:
+        """Return the content hash of a stamp that has none: the new parts without ids and times."""
+        small = {**self.small.to_plain(), "leaf": None}
+        described = [small, *self._described()[1:]]
+        return digest(codec.encode([*described, [_without_ids(node) for node in nodes_to_plain(self.new_nodes())]]))
+
+    def _described(self) -> list[Any]:
+        parts = [self.tool_state, self.plugin_snapshot, self.execution_state]
+        refs = [None if part is None else ref_to_plain(part.ref) for part in parts]
+        return [self.small.to_plain(), refs, [entry.model_dump() for entry in self.usage], self.fresh_graph]
+
+
+def content_of(
+    state: PersistedSessionState,
+    checkpoint: SessionCheckpoint,
+    ledger: Sequence[TokenLedgerEntry],
+    *,
+    execution_state: bytes | None,
+    replaces: bool = False,
+) -> Content:
+    """Return what committing `state` on a revision has to store.
+
+    Args:
+        state: The state; it is not changed.
+        checkpoint: The revision it stands on, `UNBORN` for none.
+        ledger: The token ledger of that revision.
+        execution_state: New execution state; None for the state's own.
+        replaces: Whether the state has no past of its own, so that ledger and graph start afresh.
+
+    Raises:
+        InvalidStateError: A broken graph, a ledger that decreased, a ref that the session does not hold.
+    """
+    fresh = replaces or state.graph_replace_required or not state.session_graph.only_appended or not checkpoint.revision
+    if fresh:
+        state.session_graph.check()
+    else:
+        state.session_graph.check_new()
+    before = () if replaces else ledger
+    held = state.execution_state_snapshot if execution_state is None else execution_state
+    return Content(
+        small=SmallFields(
+            policy=state.policy,
+            turn=state.turn_state(),
+            leaf_node_id=state.session_graph.leaf_node_id,
+            tool_state_generation=_generation(state),
+            plugin_snapshot_revision=_plugin_revision(state),
+        ),
+        nodes=state.session_graph.nodes,
+        first_new=0 if fresh else state.session_graph.committed_count,
+        fresh_graph=fresh,
+        tool_state=_part(
+            "tool_state", _encoded(state.tool_state_snapshot), state.tool_state_ref, checkpoint.tool_state
+        ),
+        plugin_snapshot=_part(
+            "plugin_snapshot", _encoded(state.plugin_snapshot), state.plugin_snapshot_ref, checkpoint.plugin_snapshot
+        ),
+        execution_state=_part("execution_state", held, state.execution_state_ref, checkpoint.execution_state),
+        usage=_ledger_delta(before, state.token_ledger),
+        ledger=tuple(state.token_ledger),
+        replaces=replaces,
+    )
+
+
+def _generation(state: PersistedSessionState) -> int | None:
+    if state.tool_state_snapshot is not None:
+        return state.tool_state_snapshot.generation
+    return None if state.tool_state_ref is None else state.tool_state_generation
+
+
+def _plugin_revision(state: PersistedSessionState) -> int | None:
+    held = state.plugin_snapshot is not None or state.plugin_snapshot_ref is not None
+    return state.plugin_snapshot_revision if held else None
+
+
+def _encoded(snapshot: ToolState | Any | None) -> bytes | None:
+    return None if snapshot is None else codec.encode(snapshot.model_dump())
+
+
+def _part(name: str, data: bytes | None, ref: BlobRef | None, held: BlobRef | None) -> Part | None:
+    if data is not None:
+        found = blob_ref(data)
+        return Part(found, None if found == held else data)  # Rule 1.
+    if ref is None:
+        return None
+    if ref != held:
+        raise InvalidStateError(
+            f"{name}_ref names a blob that this revision of the session does not hold; "
+            f"load the state from here, or give the {name}_snapshot inline"
+        )
+    return Part(ref, None)
+
+
+def _ledger_delta(
+    before: Sequence[TokenLedgerEntry], after: Sequence[TokenLedgerEntry]
+) -> tuple[TokenLedgerEntry, ...]:
+    order = {entry.key: index for index, entry in reversed(list(enumerate(after)))}
+    delta = diff_token_ledger(before, after)
+    return tuple(sorted(delta, key=lambda entry: order[entry.key]))  # so that a reload gives the rows in this order
+
+
+_IDS = frozenset({"node_id", "parent_node_id", "timestamp"})
+
+
+def _without_ids(plain: Mapping[str, Any]) -> dict[str, Any]:
+    scrubbed = {name: value for name, value in plain.items() if name not in _IDS}
+    message = scrubbed.get("event", {}).get("Conversation") if scrubbed.get("kind") == "event" else None
+    if message is not None:
+        parts = [{**part, "id": None} for part in message.get("parts", ())]
+        scrubbed["event"] = {"Conversation": {**message, "id": None, "parts": parts}}
+    return scrubbed

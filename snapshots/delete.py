@@ -1,0 +1,59 @@
+"""Deleting a session: its head becomes a tombstone, by compare-and-swap. No head is ever removed.
+
+Rules:
+1. A tombstone keeps epoch, fence and the ring of commit ids, and is final: the id is spent.
+2. It names nothing, so the next collection takes what it named before.
+
+    delete(environment, "s1")
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from snapshots.environment import Environment
+from snapshots.head import TOMBSTONE, Head
+from snapshots.restore import read_head, read_live_head
+from storage.clock import backoff_seconds
+from storage.errors import Applied, PreconditionFailedError, UnavailableError
+
+TOMBSTONE_BYTES_MAX = 8 << 10  # it stays for ever
+ATTEMPTS_MAX = 8
+
+
+def delete(environment: Environment, session_id: str) -> None:
+    """Publish a tombstone; see `SnapshotRepository.delete`."""
+    register = environment.register(session_id)
+    ambiguous = False
+    read = read_live_head(environment, session_id)
+    for attempt in range(1, ATTEMPTS_MAX + 1):
+        tomb = _tombstone(read.head, environment)
+        try:
+            register.swap_once(read.version, tomb.encode(limit_bytes=TOMBSTONE_BYTES_MAX))
+            return
+        except PreconditionFailedError:
+            pass
+        except UnavailableError as error:
+            ambiguous = ambiguous or error.applied == "unknown"
+        environment.clock.sleep(backoff_seconds(attempt, environment.clock))
+        found = read_head(environment, session_id)
+        if found is not None and found.head.status == TOMBSTONE:
+            return  # ours, or somebody else's: what was asked for is so
+        read = read_live_head(environment, session_id) if found is None else found
+    applied: Applied = "unknown" if ambiguous else "no"
+    raise UnavailableError(register.key, "the head kept changing; delete again", applied=applied)
+
+
+def _tombstone(head: Head, environment: Environment) -> Head:
+    write_id = environment.clock.new_id()
+    return replace(
+        head,
+        status=TOMBSTONE,
+        write_id=write_id,
+        state_id=write_id,
+        holder=None,
+        checkpoint_ref=None,
+        manifest=None,
+        inline_manifest=b"",
+        updated_at=environment.clock.now(),
+    )

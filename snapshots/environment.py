@@ -1,0 +1,34 @@
+"""`Environment`: what every operation of a repository works with. One per repository; safe for threads."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+
+from snapshots.layout import Layout
+from storage.clock import Clock
+from storage.registers import Register
+from storage.store import ObjectStore
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Store, keys, clock and threads of one repository.
+
+    Attributes:
+        store: Where everything lies.
+        layout: The tenant's keys.
+        clock: Time, ids and jitter.
+        executor: Runs requests side by side.
+        home: The repository's identity, for `Base.home`.
+    """
+
+    store: ObjectStore
+    layout: Layout
+    clock: Clock
+    executor: Executor
+    home: object = field(default_factory=object)
+
+    def register(self, session_id: str) -> Register:
+        """Return the register of a session's head. Raises InvalidKeyError for what is no id."""
+        return Register(self.store, self.layout.head(session_id), self.clock)

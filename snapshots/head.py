@@ -1,0 +1,240 @@
+"""`Head`: a session's one mutable object. Everything that must change in one step stands in it. Pure.
+
+Rules:
+1. Every PUT of a head has a new write id, so that no two have equal bytes.
+2. The state id is the write id of the last write that changed what the head names: commit, rewind, flush, prune,
+   compaction, take-over, staged list, publish, tombstone; not a pin, a fence or an epoch.
+3. Epoch, fence and revision never fall. A tombstone is final. A reserved head names nothing.
+4. A commit leaves at most HEAD_COMMIT_BYTES_MAX bytes, so that the writes which cannot move anything away always fit.
+5. The manifest stands in the head while it is small: then a load needs one round of requests after the head.
+
+    head = Head.decode(data, key="…")
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from snapshots import codec
+from snapshots.errors import LimitExceededError
+from snapshots.fields import (
+    SCHEMA_VERSION,
+    Fields,
+    id_bytes,
+    id_text,
+    instant,
+    micros,
+    ref_from_plain,
+    ref_to_plain,
+)
+from snapshots.placement import ManifestPlace, place_from_plain
+from snapshots.stamps import StampMark, mark_from_plain
+from storage.digest import BlobRef
+
+HEAD_BYTES_MAX = 64 << 10  # all writes
+HEAD_COMMIT_BYTES_MAX = 48 << 10  # commits; what is above is for fence, epoch, pin and tombstone
+INLINE_MANIFEST_BYTES_MAX = 16 << 10  # larger ones are read from their pack
+RING_MAX = 64  # commit ids and stamps kept in the head
+
+RESERVED, LIVE, TOMBSTONE, MOVED = "reserved", "live", "tombstone", "moved"
+STATUSES = frozenset({RESERVED, LIVE, TOMBSTONE, MOVED})
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who may commit: an owner, and the nonce of this take-over."""
+
+    owner: str
+    nonce: str
+
+    def to_plain(self) -> list[Any]:
+        """Return `[owner, nonce]`."""
+        return [self.owner, id_bytes(self.nonce)]
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """The newest commit ids, of consecutive revisions.
+
+    Attributes:
+        first_revision: Revision of the first id.
+        commit_ids: At most RING_MAX, oldest first.
+    """
+
+    first_revision: int = 1
+    commit_ids: tuple[str, ...] = ()
+
+    def commit_id(self, revision: int) -> str | None:
+        """Return the commit id of a revision, None if the ring does not reach it."""
+        index = revision - self.first_revision
+        return self.commit_ids[index] if 0 <= index < len(self.commit_ids) else None
+
+    def appended(self, commit_id: str) -> Ring:
+        """Return the ring with the next revision's commit id."""
+        ids = (*self.commit_ids, commit_id)
+        dropped = max(0, len(ids) - RING_MAX)
+        return Ring(self.first_revision + dropped, ids[dropped:])
+
+
+@dataclass(frozen=True, slots=True)
+class StampRow:
+    """A turn in the ring of stamps: its revision and its mark."""
+
+    revision: int
+    mark: StampMark
+
+    def to_plain(self) -> list[Any]:
+        """Return `[revision, turn, content]`."""
+        return [self.revision, *self.mark.to_plain()]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A session's head.
+
+    Attributes:
+        session_id: Full id; compared with the key on every read.
+        tenant: Full tenant; compared likewise.
+        family: Id of the root session, "" while reserved.
+        status: "reserved", "live", "tombstone" or "moved".
+        revision: The present revision, 0 while reserved.
+        write_id: New with every PUT.
+        commit_id: Commit that made the present revision, "" for none.
+        state_id: Rule 2.
+        epoch: Number of the collection this head was last written under.
+        fence: Number that makes former writers harmless.
+        holder: Whose Writer alone may commit, None for anyone.
+        checkpoint_ref: The present revision's checkpoint, None while there is none.
+        manifest: Where the present manifest lies, None while there is none.
+        inline_manifest: Its stored form, b"" when it is read from its place (rule 5).
+        commits: The newest commit ids.
+        stamps: The newest turns of the present lineage, oldest first.
+        floor: Oldest revision that retention keeps.
+        destination: Where a moved session went, "" otherwise.
+        created_at: First reservation of the id.
+        updated_at: Last write that changed what the head names.
+    """
+
+    session_id: str
+    tenant: str
+    family: str
+    status: str
+    revision: int
+    write_id: str
+    commit_id: str
+    state_id: str
+    epoch: int
+    fence: int
+    holder: Holder | None
+    checkpoint_ref: BlobRef | None
+    manifest: ManifestPlace | None
+    inline_manifest: bytes
+    commits: Ring
+    stamps: tuple[StampRow, ...]
+    floor: int
+    destination: str
+    created_at: datetime
+    updated_at: datetime
+
+    def encode(self, *, limit_bytes: int = HEAD_BYTES_MAX) -> bytes:
+        """Return the head's bytes. Raises LimitExceededError above `limit_bytes`."""
+        data = codec.encode(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "session_id": self.session_id,
+                "tenant": self.tenant,
+                "family": self.family,
+                "status": self.status,
+                "revision": self.revision,
+                "write_id": id_bytes(self.write_id),
+                "commit_id": id_bytes(self.commit_id),
+                "state_id": id_bytes(self.state_id),
+                "epoch": self.epoch,
+                "fence": self.fence,
+                "holder": None if self.holder is None else self.holder.to_plain(),
+                "checkpoint_ref": None if self.checkpoint_ref is None else ref_to_plain(self.checkpoint_ref),
+                "manifest": None if self.manifest is None else self.manifest.to_plain(),
+                "inline_manifest": self.inline_manifest,
+                "commits": [self.commits.first_revision, b"".join(map(id_bytes, self.commits.commit_ids))],
+                "stamps": [row.to_plain() for row in self.stamps],
+                "floor": self.floor,
+                "destination": self.destination,
+                "created_at": micros(self.created_at),
+                "updated_at": micros(self.updated_at),
+                **dict.fromkeys(_LATER_LISTS, ()),
+                **dict.fromkeys(_LATER_RECORDS),
+            }
+        )
+        if len(data) > limit_bytes:
+            raise LimitExceededError(f"head of {limit_bytes} bytes", len(data))
+        return data
+
+    @classmethod
+    def decode(cls, data: bytes, *, key: str) -> Head:
+        """Return the head that `encode` wrote. Raises CorruptSnapshotError, UnsupportedSchemaError."""
+        fields = Fields(codec.decode(data, key=key), key=key, record="head")
+        fields.schema()
+        fields.nothing_yet(*_LATER_LISTS, *_LATER_RECORDS)
+        status = fields.text("status")
+        if status not in STATUSES:
+            raise fields.wrong(f"has the unknown status {status!r}")
+        head = cls(
+            session_id=fields.text("session_id"),
+            tenant=fields.text("tenant"),
+            family=fields.text("family"),
+            status=status,
+            revision=fields.integer("revision"),
+            write_id=fields.raw("write_id", 16).hex(),
+            commit_id=fields.raw("commit_id").hex(),
+            state_id=fields.raw("state_id", 16).hex(),
+            epoch=fields.integer("epoch"),
+            fence=fields.integer("fence"),
+            holder=fields.optional("holder", _holder_from_plain),
+            checkpoint_ref=fields.optional("checkpoint_ref", ref_from_plain),
+            manifest=fields.optional("manifest", place_from_plain),
+            inline_manifest=fields.raw("inline_manifest"),
+            commits=fields.parsed("commits", _ring_from_plain, fields.value("commits")),
+            stamps=fields.rows("stamps", _stamp_from_plain, RING_MAX),
+            floor=fields.integer("floor", 1),
+            destination=fields.text("destination"),
+            created_at=fields.parsed("created_at", instant, fields.value("created_at")),
+            updated_at=fields.parsed("updated_at", instant, fields.value("updated_at")),
+        )
+        named = head.checkpoint_ref is not None and head.manifest is not None
+        fits = {LIVE: named and head.revision > 0 and head.family != "", RESERVED: not named and head.revision == 0}
+        if not fits.get(status, True):
+            raise fields.wrong(f"is {status} at revision {head.revision}, which does not fit what it names")
+        return head
+
+
+# Fields that later versions of this schema fill; until then they are written empty and refused when they are not.
+_LATER_LISTS = ("pins", "staged", "tail")
+_LATER_RECORDS = ("overrides", "origin")
+
+
+def _holder_from_plain(plain: Any) -> Holder:
+    owner, nonce = plain
+    if not isinstance(owner, str):
+        raise TypeError("not a holder")
+    return Holder(owner, id_text(nonce))
+
+
+def _ring_from_plain(plain: Any) -> Ring:
+    first, raw = plain
+    if not isinstance(first, int) or not isinstance(raw, bytes) or len(raw) % 16 or len(raw) > 16 * RING_MAX:
+        raise ValueError("not a ring")
+    return Ring(first, tuple(raw[start : start + 16].hex() for start in range(0, len(raw), 16)))
+
+
+def _stamp_from_plain(plain: Any) -> StampRow:
+    revision, turn, content = plain
+    if not isinstance(revision, int) or revision < 1:
+        raise ValueError("not a stamp")
+    return StampRow(revision, mark_from_plain((turn, content)))
+
+
+def stamps_appended(stamps: tuple[StampRow, ...], revision: int, mark: StampMark | None) -> tuple[StampRow, ...]:
+    """Return the ring of stamps with this revision's turn, if it has one."""
+    return stamps if mark is None else (*stamps, StampRow(revision, mark))[-RING_MAX:]

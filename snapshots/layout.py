@@ -1,0 +1,67 @@
+"""Every key that the project writes. The only file that builds keys. Pure.
+
+    ~store                                       the store itself
+    <tenant>/heads/<hh>/<s>                      head
+    <tenant>/packs/<family>/<commit id>.<random> pack
+
+`<s>`, `<family>` and `<tenant>` are encoded ids (`storage.keys`); `<hh>` spreads the heads over 256 prefixes.
+
+    layout = Layout("default")
+    layout.head("s1"), layout.pack("s1", name)
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from storage.keys import check_key, encode_id, fan_out
+
+STORE_KEY = "~store"
+
+_PACK_NAME = re.compile(r"[0-9a-f]{32}\.[0-9a-f]{16}")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The keys of one tenant."""
+
+    tenant: str
+
+    def __post_init__(self) -> None:
+        encode_id(self.tenant, what="tenant")
+
+    @property
+    def _root(self) -> str:
+        return encode_id(self.tenant, what="tenant")
+
+    @property
+    def heads(self) -> str:
+        """Return the prefix under which all heads of the tenant lie."""
+        return f"{self._root}/heads/"
+
+    @property
+    def packs(self) -> str:
+        """Return the prefix under which all packs of the tenant lie."""
+        return f"{self._root}/packs/"
+
+    def head(self, session_id: str) -> str:
+        """Return the key of a session's head. Raises InvalidKeyError for what is no id."""
+        segment = encode_id(session_id, what="session id")
+        return check_key(f"{self._root}/heads/{fan_out(session_id)}/{segment}")
+
+    def pack(self, family: str, name: str) -> str:
+        """Return the key of a pack of a family."""
+        return check_key(f"{self._root}/packs/{encode_id(family, what='family')}/{check_pack_name(name)}")
+
+
+def pack_name(commit_id: str, random_id: str) -> str:
+    """Return the name of a pack: the commit id, and 64 random bits that make every upload's name its own."""
+    return check_pack_name(f"{commit_id}.{random_id[:16]}")
+
+
+def check_pack_name(name: str) -> str:
+    """Return `name` if it has the form of a pack's name. Raises ValueError."""
+    if not _PACK_NAME.fullmatch(name):
+        raise ValueError(f"not the name of a pack: {name[:80]!r}")
+    return name

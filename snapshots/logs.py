@@ -1,0 +1,99 @@
+"""Append-only logs: how entries are grouped into segments as a session grows. Pure.
+
+A log is a list of segments, oldest first; a segment is one blob. A commit appends one segment and, now and then, merges
+the newest ones into it, so that N commits leave about `(FAN_OUT - 1) · log(N)` segments and every entry is written
+about `log(N)` times.
+
+Rules:
+1. A segment is never changed; a merge writes a new one, older revisions keep naming the old ones.
+2. Which segments are merged depends on their levels alone, so equal histories give equal logs.
+
+    kept, level = plan_append([0] * 7)     # → (0, 1): all seven are merged with the new one
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from snapshots.fields import ref_from_plain, ref_to_plain
+from storage.digest import BlobRef
+
+T = TypeVar("T")
+FAN_OUT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of entries, stored as one blob.
+
+    Attributes:
+        ref: The blob.
+        count: Number of entries.
+        level: How often its entries were merged.
+    """
+
+    ref: BlobRef
+    count: int
+    level: int
+
+    def to_plain(self) -> list[Any]:
+        """Return `[digest, size, count, level]`."""
+        return [*ref_to_plain(self.ref), self.count, self.level]
+
+
+def segment_from_plain(plain: Sequence[Any]) -> Segment:
+    """Return the segment that `to_plain` wrote. Raises ValueError, TypeError."""
+    name, size, count, level = plain
+    if not isinstance(count, int) or not isinstance(level, int) or count < 1 or not 0 <= level < 64:
+        raise ValueError("not a segment")
+    return Segment(ref_from_plain((name, size)), count, level)
+
+
+def plan_append(levels: Sequence[int]) -> tuple[int, int]:
+    """Return how many leading segments stay as they are, and the level of the one that replaces the rest."""
+    kept, level = len(levels), 0
+    while kept >= FAN_OUT - 1 and all(one <= level for one in levels[kept - FAN_OUT + 1 : kept]):
+        kept -= FAN_OUT - 1
+        level += 1
+    return kept, level
+
+
+def level_of_first(count: int) -> int:
+    """Return the level of a segment that starts a log with `count` entries at once."""
+    level = 0
+    while count >= FAN_OUT:
+        count //= FAN_OUT
+        level += 1
+    return max(0, level - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSegment(Generic[T]):
+    """A segment with its entries."""
+
+    segment: Segment
+    entries: tuple[T, ...]
+
+
+Log = tuple[LoadedSegment[T], ...]
+
+
+def append(log: Log[T], entries: Sequence[T], store: Callable[[tuple[T, ...]], BlobRef]) -> Log[T]:
+    """Return `log` with `entries` appended; `store` takes the entries of the new segment and returns its ref."""
+    if not entries:
+        return log
+    kept, level = plan_append([one.segment.level for one in log])
+    merged = tuple(entry for one in log[kept:] for entry in one.entries) + tuple(entries)
+    return (*log[:kept], LoadedSegment(Segment(store(merged), len(merged), level), merged))
+
+
+def entries_of(log: Log[T]) -> list[T]:
+    """Return all entries, oldest first."""
+    return [entry for one in log for entry in one.entries]
+
+
+def segments_of(log: Log[T]) -> tuple[Segment, ...]:
+    """Return the segments without their entries."""
+    return tuple(one.segment for one in log)

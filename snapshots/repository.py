@@ -1,0 +1,230 @@
+"""`SnapshotRepository`: the sessions of one tenant in one store. The facade; the work is done in the modules below.
+
+Rules:
+1. Safe for threads; one state object belongs to one thread.
+2. A commit is applied once or not at all, and says which; when it cannot know, `CommitUnknownError` says how to go on.
+3. Nothing is read from or written to a store that was not created as one (`~store`).
+
+    with SnapshotRepository.open("file:sessions") as repo:
+        state = PersistedSessionState(session_id="s1")
+        repo.commit(state)
+        state = repo.load("s1")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from snapshots import commit, delete, execution, restore, sessions, store_object
+from snapshots.base import Tracking, track
+from snapshots.environment import Environment
+from snapshots.errors import RevisionConflictError
+from snapshots.layout import Layout
+from snapshots.sessions import RevisionInfo, SessionInfo, StoreStats
+from snapshots.stamps import TurnStamp
+from snapshots.state import CommitResult, PersistedSessionState
+from storage.backends import open_store
+from storage.clock import Clock, SystemClock, backoff_seconds
+from storage.store import ObjectStore
+from storage.wrappers.metered import MeteredStore, Metrics
+
+THREADS_MAX = 8  # more make a Python client slower, not faster
+UPDATE_ATTEMPTS_MAX = 32  # enough for eight writers on one head, each losing to each other a few times
+
+
+class SnapshotRepository:
+    """Commits, loads and lists the sessions of one tenant.
+
+    Args:
+        store: Where everything lies; `SnapshotRepository.open` makes one from a URL.
+        tenant: Whose sessions; 1-512 bytes of text, part of every key and checked on every read.
+        create: Whether to make a store where there is none.
+        clock: Time, ids and jitter; tests pass their own.
+        url: How to name the store in errors.
+
+    Raises:
+        StoreNotFoundError: There is no store and `create` is False.
+        UnsupportedSchemaError: The store is of a later format.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        *,
+        tenant: str = "default",
+        create: bool = True,
+        clock: Clock | None = None,
+        url: str = "this store",
+    ) -> None:
+        metered = MeteredStore(store)
+        self._metrics = metered.metrics
+        self._executor = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="snapshots")
+        self._environment = Environment(metered, Layout(tenant), clock or SystemClock(), self._executor)
+        try:
+            store_object.open_or_create(self._environment, create=create, url=url)
+        except BaseException:
+            self._executor.shutdown()
+            raise
+
+    @classmethod
+    def open(cls, url: str, tenant: str = "default", *, create: bool = True) -> SnapshotRepository:
+        """Open the store at `url`: `memory:`, `file:PATH` or `s3://bucket/prefix?endpoint_url=…&region=…`.
+
+        Args:
+            url: Where the store is.
+            tenant: Whose sessions.
+            create: Whether to make a store where there is none.
+
+        Raises:
+            StoreNotFoundError: There is none, and `create` is False.
+            InvalidKeyError: Not such a URL, or no tenant's name.
+            PermissionDeniedError: The store refused us.
+            UnavailableError: The store did not answer.
+        """
+        return cls(open_store(url), tenant=tenant, create=create, url=url)
+
+    @property
+    def tenant(self) -> str:
+        """Return whose sessions these are."""
+        return self._environment.layout.tenant
+
+    @property
+    def metrics(self) -> Metrics:
+        """Return the counts of requests and bytes so far, by verb."""
+        return self._metrics
+
+    def commit(
+        self,
+        state: PersistedSessionState,
+        stamp: TurnStamp | None = None,
+        execution_state: bytes | BinaryIO | None = None,
+    ) -> CommitResult:
+        """Commit `state` as the next revision; afterwards the state stands on it and only refs remain inline.
+
+        The first commit of a state without `head_revision` creates the session. If it raises, the state is as before,
+        and committing it again is safe: a commit that was applied after all is recognised.
+
+        Args:
+            state: What to commit. Work is in proportion to what is new in it.
+            stamp: Makes the commit idempotent across processes: the same turn with the same content is applied once.
+            execution_state: New execution state, as bytes or a binary stream; None for what the state has.
+
+        Returns:
+            Revision, checkpoint ref, refs of the parts, commit id, bytes uploaded and requests made.
+
+        Raises:
+            RevisionConflictError: Someone else committed first. Load, apply the turn again, commit.
+            TurnConflictError: This turn was committed with other content.
+            FencedError: Another owner has taken the session over.
+            SessionDeletedError: The id is spent.
+            CommitUnknownError: It may or may not have been applied. Commit the same state or stamp again.
+            InvalidStateError: The state breaks a rule; nothing was written.
+            LimitExceededError: The head would grow over its bound.
+            UnavailableError: The store did not answer; nothing was committed.
+        """
+        data = (
+            execution_state.read()
+            if execution_state is not None and not isinstance(execution_state, bytes)
+            else execution_state
+        )
+        return commit.commit(self._environment, state, stamp, execution_state=data)
+
+    def load(
+        self, session_id: str, revision: int | None = None, *, execution_state: bool = False
+    ) -> PersistedSessionState:
+        """Load a revision; tool state and plugin snapshot are filled in.
+
+        Args:
+            session_id: Which session.
+            revision: Which revision; None for the present one. A state of an older one can be read, not committed.
+            execution_state: Whether to fill in the execution state as well.
+
+        Raises:
+            SessionNotFoundError: No such session.
+            SessionDeletedError: It was deleted.
+            RevisionNotFoundError: No such revision, or retention dropped it.
+            CorruptSnapshotError: Something stored is missing or altered; nothing is ever made up.
+            UnavailableError: The store did not answer.
+        """
+        loaded = restore.load(self._environment, session_id, revision=revision, execution_state=execution_state)
+        track(loaded.state, Tracking(loaded.base))
+        return loaded.state
+
+    def read_execution_state(self, state: PersistedSessionState) -> bytes:
+        """Return the execution state of a loaded or committed state.
+
+        Raises:
+            InvalidStateError: It has none, or was not loaded from here.
+            CorruptSnapshotError: The stored bytes are missing or altered.
+        """
+        return execution.read_execution_state(self._environment, state)
+
+    def open_execution_state(self, state: PersistedSessionState) -> BinaryIO:
+        """Return the execution state as a seekable stream that reads on demand. Raises as `read_execution_state`."""
+        return execution.open_execution_state(self._environment, state)
+
+    def update(
+        self,
+        session_id: str,
+        function: Callable[[PersistedSessionState], None],
+        stamp: TurnStamp | None = None,
+    ) -> CommitResult:
+        """Load, apply `function`, commit; again on the newer state whenever somebody was faster.
+
+        Args:
+            session_id: Which session.
+            function: Changes the state in place; it is called once per attempt, on a fresh state.
+            stamp: As for `commit`.
+
+        Raises:
+            RevisionConflictError: Somebody was faster UPDATE_ATTEMPTS_MAX times.
+            And as `load` and `commit`.
+        """
+        clock = self._environment.clock
+        for attempt in range(1, UPDATE_ATTEMPTS_MAX + 1):
+            state = self.load(session_id)
+            function(state)
+            try:
+                return self.commit(state, stamp)
+            except RevisionConflictError:
+                if attempt == UPDATE_ATTEMPTS_MAX:
+                    raise
+                clock.sleep(backoff_seconds(attempt, clock))
+        raise AssertionError("the last attempt returns or raises")
+
+    def history(self, session_id: str) -> tuple[RevisionInfo, ...]:
+        """Return all revisions that ever were, oldest first; those that retention dropped are marked."""
+        return sessions.history(self._environment, session_id)
+
+    def sessions(self) -> Iterator[SessionInfo]:
+        """Yield all sessions of the tenant, deleted and reserved ones too, in the order of their keys."""
+        return sessions.sessions(self._environment)
+
+    def stats(self) -> StoreStats:
+        """Return how much the tenant has stored; lists every object and reads every head."""
+        return sessions.stats(self._environment)
+
+    def delete(self, session_id: str) -> None:
+        """Delete a session: its head becomes a tombstone, its id is spent. Its bytes go with the next collection.
+
+        Raises:
+            SessionNotFoundError: No such session.
+            SessionDeletedError: It was deleted before.
+            UnavailableError: The store did not answer; `applied` says whether it may have happened. Delete again.
+        """
+        delete.delete(self._environment, session_id)
+
+    def close(self) -> None:
+        """Let the threads go. The repository cannot be used afterwards."""
+        self._executor.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

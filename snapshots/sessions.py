@@ -1,0 +1,148 @@
+"""What there is: sessions, revisions, sizes. Read-only.
+
+for info in sessions(environment): print(info.session_id, info.revision)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+
+from snapshots.environment import Environment
+from snapshots.errors import CorruptSnapshotError
+from snapshots.head import LIVE, RESERVED, Head
+from snapshots.restore import read_history, retried_while_moving
+from snapshots.state import TokenUsage
+from storage.errors import CorruptObjectError
+from storage.keys import encode_id
+from storage.store import ListedObject
+
+PAGE = 64  # heads read side by side; bounds memory, not the result
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """A session, as its head describes it.
+
+    Attributes:
+        session_id: Its id.
+        status: "live", "reserved", "tombstone" or "moved".
+        revision: Its present revision.
+        created_at: When its id was first reserved.
+        updated_at: When it last changed.
+        head_bytes: Size of its head.
+    """
+
+    session_id: str
+    status: str
+    revision: int
+    created_at: datetime
+    updated_at: datetime
+    head_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionInfo:
+    """A revision, as the history describes it.
+
+    Attributes:
+        revision: Its number.
+        parent: Revision whose content it builds on, 0 for none.
+        commit_id: 32 hex digits.
+        created_at: When the commit began.
+        kind: "commit" or "replace".
+        turn: Whether it carries a turn stamp.
+        node_count: Nodes of its graph.
+        usage: What it added to the ledger.
+        retained: Whether it can still be loaded.
+    """
+
+    revision: int
+    parent: int
+    commit_id: str
+    created_at: datetime
+    kind: str
+    turn: bool
+    node_count: int
+    usage: TokenUsage
+    retained: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """How much a tenant has stored. Sizes are those in the store.
+
+    Attributes:
+        sessions: Number of sessions by status.
+        heads_bytes: Bytes of all heads.
+        packs: Number of packs.
+        packs_bytes: Bytes of all packs, garbage included.
+    """
+
+    sessions: Mapping[str, int]
+    heads_bytes: int
+    packs: int
+    packs_bytes: int
+
+
+def history(environment: Environment, session_id: str) -> tuple[RevisionInfo, ...]:
+    """Return all revisions of a session, oldest first; see `SnapshotRepository.history`."""
+    rows, floor = retried_while_moving(
+        environment, session_id, lambda read: (read_history(environment, read.head), read.head.floor)
+    )
+    return tuple(
+        RevisionInfo(
+            revision=row.revision,
+            parent=row.parent,
+            commit_id=row.commit_id,
+            created_at=row.created_at,
+            kind=row.kind,
+            turn=row.stamp is not None,
+            node_count=row.node_count,
+            usage=row.total_usage,
+            retained=row.revision >= floor,
+        )
+        for row in rows
+    )
+
+
+def sessions(environment: Environment) -> Iterator[SessionInfo]:
+    """Yield all sessions of the tenant in the order of their keys; see `SnapshotRepository.sessions`."""
+    listing = environment.store.list(environment.layout.heads)
+    while page := list(islice(listing, PAGE)):
+        yield from environment.executor.map(lambda row: _info(environment, row), page)
+
+
+def _info(environment: Environment, row: ListedObject) -> SessionInfo:
+    try:
+        head = Head.decode(environment.store.get(row.key).data, key=row.key)
+    except CorruptObjectError as error:
+        raise CorruptSnapshotError(row.key, error.reason) from error
+    if head.tenant != environment.layout.tenant or not row.key.endswith("/" + encode_id(head.session_id)):
+        reason = f"this is the head of session {head.session_id!r} of tenant {head.tenant!r}, moved from its own key"
+        raise CorruptSnapshotError(row.key, reason)
+    return SessionInfo(
+        session_id=head.session_id,
+        status=head.status,
+        revision=head.revision,
+        created_at=head.created_at,
+        updated_at=head.updated_at,
+        head_bytes=row.size_bytes,
+    )
+
+
+def stats(environment: Environment) -> StoreStats:
+    """Return how much the tenant has stored; see `SnapshotRepository.stats`."""
+    statuses: Counter[str] = Counter({LIVE: 0, RESERVED: 0})
+    heads_bytes = 0
+    for info in sessions(environment):
+        statuses[info.status] += 1
+        heads_bytes += info.head_bytes
+    packs = packs_bytes = 0
+    for row in environment.store.list(environment.layout.packs):
+        packs += 1
+        packs_bytes += row.size_bytes
+    return StoreStats(dict(statuses), heads_bytes, packs, packs_bytes)

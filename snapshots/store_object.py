@@ -1,0 +1,55 @@
+"""The store object `~store`: says that this place is a store, and of which format. Created once.
+
+open_or_create(environment, create=True, url="file:sessions")
+"""
+
+from __future__ import annotations
+
+from snapshots import codec
+from snapshots.environment import Environment
+from snapshots.errors import StoreNotFoundError
+from snapshots.fields import SCHEMA_VERSION, Fields, id_bytes
+from snapshots.layout import STORE_KEY
+from storage.errors import NotFoundError, PreconditionFailedError
+from storage.registers import Register
+
+
+def open_or_create(environment: Environment, *, create: bool, url: str) -> None:
+    """Check that there is a store of our format, or make one.
+
+    Raises:
+        StoreNotFoundError: There is none, and `create` is False; or there cannot be one (no such bucket).
+        UnsupportedSchemaError: It is of another format.
+        CorruptSnapshotError: `~store` cannot be read.
+    """
+    register = Register(environment.store, STORE_KEY, environment.clock)
+    try:
+        _check(register.read().data)
+        return
+    except NotFoundError as error:
+        if not create:
+            raise StoreNotFoundError(url) from error
+    try:
+        register.compare_and_swap(None, _encoded(environment.clock.new_id()))
+    except PreconditionFailedError:
+        _check(register.read().data)  # somebody else made it meanwhile
+    except NotFoundError as error:
+        raise StoreNotFoundError(url, error.message) from error
+
+
+def _encoded(write_id: str) -> bytes:
+    return codec.encode(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "write_id": id_bytes(write_id),
+            "digest_algorithm": "b3",
+            "probe": None,  # what a probe of the server learnt
+        }
+    )
+
+
+def _check(data: bytes) -> None:
+    fields = Fields(codec.decode(data, key=STORE_KEY), key=STORE_KEY, record="store")
+    fields.schema()
+    if fields.text("digest_algorithm") != "b3":
+        raise fields.wrong("names a digest algorithm that this version does not write")

@@ -1,0 +1,111 @@
+"""`frame`: the stored form of a run of bytes. Pure; the only importer of zstandard.
+
+    byte 0      codec: 0 stored as is, 1 zstd
+    byte 1      seal: 0 none (others are reserved for encryption)
+    bytes 2-5   raw size, big endian
+    bytes 6-9   stored size of the payload, big endian
+    bytes 10-17 first 8 bytes of BLAKE3 of bytes 0-9 and the payload
+    bytes 18-   payload
+
+Rules:
+1. A frame holds at most FRAME_BYTES_MAX raw bytes; longer runs are several frames, one behind the other.
+2. All sizes are checked against that limit and against each other before anything is decompressed.
+3. The checksum guards parts of a blob that are read alone; a whole blob is checked by its digest as well.
+
+    stored = seal_run(b"abc" * 100_000)
+    assert open_run(stored, key="packs/…") == b"abc" * 100_000
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import zstandard
+
+from storage.digest import Buffer, short_hash
+from storage.errors import CorruptObjectError
+
+FRAME_BYTES_MAX = 128 << 10  # raw; small enough to read alone, large enough to compress well
+_LEVEL = 3  # zstd; above 3 nothing pays on session data
+_HEADER = struct.Struct(">BBII")
+_CHECKSUM_BYTES = 8
+HEADER_BYTES = _HEADER.size + _CHECKSUM_BYTES
+_STORED, _ZSTD = 0, 1
+_UNSEALED = 0
+
+
+def seal_frame(raw: Buffer) -> bytes:
+    """Return the frame of at most FRAME_BYTES_MAX raw bytes, compressed where that makes it smaller."""
+    view = memoryview(raw)
+    assert 0 < view.nbytes <= FRAME_BYTES_MAX, "Rule 1"
+    packed = zstandard.ZstdCompressor(level=_LEVEL).compress(view)
+    codec, payload = (_ZSTD, packed) if len(packed) < view.nbytes else (_STORED, bytes(view))
+    head = _HEADER.pack(codec, _UNSEALED, view.nbytes, len(payload))
+    return head + short_hash(head + payload, _CHECKSUM_BYTES) + payload
+
+
+def seal_run(raw: Buffer) -> bytes:
+    """Return the frames of any number of raw bytes, one behind the other; empty for none."""
+    view = memoryview(raw)
+    return b"".join(
+        seal_frame(view[start : start + FRAME_BYTES_MAX]) for start in range(0, view.nbytes, FRAME_BYTES_MAX)
+    )
+
+
+def open_frame(stored: Buffer, *, key: str) -> bytes:
+    """Return the raw bytes of exactly one frame.
+
+    Raises:
+        CorruptObjectError: Truncated, altered, oversized, or of an unknown codec or seal; names `key`.
+    """
+    view = memoryview(stored)
+    if view.nbytes < HEADER_BYTES:
+        raise CorruptObjectError(key, f"a frame of {view.nbytes} bytes is shorter than its header")
+    codec, seal, raw_bytes, payload_bytes = _HEADER.unpack_from(view)
+    payload = view[HEADER_BYTES:]
+    if payload_bytes != payload.nbytes or not 0 < raw_bytes <= FRAME_BYTES_MAX:
+        raise CorruptObjectError(key, f"a frame declares {payload_bytes} bytes for {raw_bytes}, has {payload.nbytes}")
+    head = bytes(view[: _HEADER.size])
+    if short_hash(head + bytes(payload), _CHECKSUM_BYTES) != view[_HEADER.size : HEADER_BYTES]:
+        raise CorruptObjectError(key, "a frame's checksum does not match")
+    if seal != _UNSEALED or codec not in (_STORED, _ZSTD):
+        raise CorruptObjectError(key, f"a frame has codec {codec} and seal {seal}, which this version cannot open")
+    raw = bytes(payload) if codec == _STORED else _decompress(bytes(payload), raw_bytes, key)
+    if len(raw) != raw_bytes:
+        raise CorruptObjectError(key, f"a frame holds {len(raw)} bytes, declares {raw_bytes}")
+    return raw
+
+
+def _decompress(payload: bytes, raw_bytes: int, key: str) -> bytes:
+    try:
+        if zstandard.frame_content_size(payload) != raw_bytes:  # Rule 2: before a byte is allocated
+            raise CorruptObjectError(key, "a compressed frame declares another size than its header")
+        return zstandard.ZstdDecompressor().decompress(payload, max_output_size=raw_bytes)
+    except zstandard.ZstdError as error:
+        raise CorruptObjectError(key, f"a frame cannot be decompressed ({error})") from error
+
+
+def split_run(stored: Buffer, *, key: str) -> Iterator[memoryview]:
+    """Yield the frames that stand one behind the other in `stored`. Raises CorruptObjectError for a cut one."""
+    view = memoryview(stored)
+    while view.nbytes:
+        if view.nbytes < HEADER_BYTES:
+            raise CorruptObjectError(key, "a run of frames ends inside a header")
+        size = HEADER_BYTES + _HEADER.unpack_from(view)[3]
+        if size > view.nbytes:
+            raise CorruptObjectError(key, "a run of frames ends inside a frame")
+        yield view[:size]
+        view = view[size:]
+
+
+def open_run(stored: Buffer, *, key: str, bytes_max: int) -> bytes:
+    """Return the raw bytes of a run of frames, at most `bytes_max`. Raises CorruptObjectError."""
+    parts: list[bytes] = []
+    total = 0
+    for one in split_run(stored, key=key):
+        parts.append(open_frame(one, key=key))
+        total += len(parts[-1])
+        if total > bytes_max:
+            raise CorruptObjectError(key, f"a run of frames holds over {bytes_max} bytes")
+    return b"".join(parts)

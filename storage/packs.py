@@ -1,0 +1,251 @@
+"""Packs: one immutable, uniquely named object that holds the new blobs of a commit, and how to read from it.
+
+    frames of the blobs | frames of the index | footer: index offset (8), checksum (8), magic (8)
+
+Rules:
+1. A pack's name is never used twice, so its bytes never change and a name that exists can only be our own upload.
+2. Small blobs share frames; a blob of BULK_BYTES_MIN or more has frames of its own.
+3. The index at the end says what the pack holds; reading never needs it, repair does.
+4. Every blob read is checked against its `BlobRef`.
+
+    builder = PackBuilder("<commit id>.<random>")
+    ref = builder.add("tool-state", data)
+    builder.flush()
+    builder.extents[ref.digest]
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from storage.clock import Clock, backoff_seconds
+from storage.digest import BlobRef, Digest, blob_ref, parse_digest, short_hash, verify
+from storage.errors import CorruptObjectError, PreconditionFailedError, UnavailableError
+from storage.extents import Extent, plan_reads
+from storage.frame import FRAME_BYTES_MAX, open_frame, open_run, seal_frame, seal_run
+from storage.store import ByteRange, Create, ObjectStore
+
+BULK_BYTES_MIN = 32 << 10  # from here on a blob is read for itself, not along with its neighbours
+INDEX_BYTES_MAX = 64 << 20  # raw; an index has about 30 bytes per frame
+PUT_ATTEMPTS_MAX = 5  # of one upload; the commit as a whole has its own bound
+_MAGIC = b"SNAPPACK"
+_FOOTER = struct.Struct(">Q8s8s")
+
+
+class PackBuilder:
+    """Lays blobs out in frames. Call `flush` before asking for extents.
+
+    Attributes:
+        name: Name of the pack.
+        extents: Where each blob lies, by digest; complete after `flush`.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.extents: dict[Digest, tuple[Extent, ...]] = {}
+        self._frames: list[bytes] = []
+        self._size = 0
+        self._open: list[tuple[Digest, bytes]] = []
+        self._open_bytes = 0
+        self._rows: list[tuple[str, BlobRef]] = []
+
+    def add(self, kind: str, data: bytes) -> BlobRef:
+        """Take a blob in (once, however often it is added) and return its ref; `kind` goes into the index."""
+        ref = blob_ref(data)
+        if ref.digest in self.extents or any(ref.digest == known for known, _ in self._open):
+            return ref
+        self._rows.append((kind, ref))
+        if len(data) >= BULK_BYTES_MIN:
+            self.flush()
+            self.extents[ref.digest] = self._lay_out(data)
+            return ref
+        if self._open_bytes + len(data) > FRAME_BYTES_MAX:
+            self.flush()
+        self._open.append((ref.digest, data))
+        self._open_bytes += len(data)
+        return ref
+
+    def flush(self) -> None:
+        """Close the shared frame: afterwards every blob added so far has its extents."""
+        raw = b"".join(data for _, data in self._open)
+        whole = self._lay_out(raw)[0] if raw else None
+        skip = 0
+        for known, data in self._open:
+            if whole is None or not data:
+                self.extents[known] = ()
+                continue
+            self.extents[known] = (Extent(self.name, whole.offset, whole.stored_bytes, skip, len(data)),)
+            skip += len(data)
+        self._open, self._open_bytes = [], 0
+
+    def append_run(self, stored: bytes) -> ByteRange:
+        """Append a finished run of frames (a manifest) and return where it lies."""
+        self.flush()
+        place = ByteRange(self._size, len(stored))
+        self._frames.append(stored)
+        self._size += len(stored)
+        return place
+
+    def finish(self, facts: Mapping[str, str]) -> bytes:
+        """Return the whole pack, index and footer included; `facts` says whose it is."""
+        self.flush()
+        rows = [[kind, ref.digest, ref.size_bytes, _bare(self.extents[ref.digest])] for kind, ref in self._rows]
+        index = seal_run(json.dumps({"facts": dict(facts), "blobs": rows}, separators=(",", ":")).encode())
+        checksum = short_hash(index, 8)
+        return b"".join((*self._frames, index, _FOOTER.pack(self._size, checksum, _MAGIC)))
+
+    def _lay_out(self, data: bytes) -> tuple[Extent, ...]:
+        extents = []
+        view = memoryview(data)
+        for start in range(0, len(data), FRAME_BYTES_MAX):
+            piece = view[start : start + FRAME_BYTES_MAX]
+            frame = seal_frame(piece)
+            extents.append(Extent(self.name, self._size, len(frame), 0, piece.nbytes))
+            self._frames.append(frame)
+            self._size += len(frame)
+        return tuple(extents)
+
+
+def _bare(extents: Sequence[Extent]) -> list[list[int]]:
+    return [[one.offset, one.stored_bytes, one.skip, one.length] for one in extents]
+
+
+def write_pack(store: ObjectStore, key: str, data: bytes, clock: Clock) -> None:
+    """Store a pack under a name that nobody else uses; afterwards it is whole and readable.
+
+    Safe to repeat until the head is read again. If it raises, the pack may exist all the same; nothing names it.
+
+    Raises:
+        UnavailableError: No answer in PUT_ATTEMPTS_MAX attempts.
+        CorruptObjectError: The name is taken by something else (rule 1 broken by someone).
+    """
+    for attempt in range(1, PUT_ATTEMPTS_MAX + 1):
+        try:
+            store.put(key, data, Create())
+        except PreconditionFailedError as error:
+            # Rule 1: only our own upload can be there, its answer lost or its request delivered twice.
+            if store.stat(key).size_bytes == len(data):
+                return
+            raise CorruptObjectError(key, "a pack of this name has another size") from error
+        except UnavailableError:
+            if attempt == PUT_ATTEMPTS_MAX:
+                raise
+            clock.sleep(backoff_seconds(attempt, clock))
+        else:
+            return
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBlob:
+    """One row of a pack's index."""
+
+    kind: str
+    ref: BlobRef
+    extents: tuple[Extent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PackIndex:
+    """What a pack says of itself."""
+
+    facts: Mapping[str, str]
+    blobs: tuple[PackedBlob, ...]
+
+
+def read_index(store: ObjectStore, key: str, name: str) -> PackIndex:
+    """Read a pack's index from its end (three requests). Raises NotFoundError, CorruptObjectError."""
+    size = store.stat(key).size_bytes
+    if size < _FOOTER.size:
+        raise CorruptObjectError(key, "too short for a pack")
+    start, checksum, magic = _FOOTER.unpack(store.get(key, ByteRange(size - _FOOTER.size, _FOOTER.size)).data)
+    if magic != _MAGIC or start >= size - _FOOTER.size:
+        raise CorruptObjectError(key, "not a pack: its footer is missing or wrong")
+    stored = store.get(key, ByteRange(start, size - _FOOTER.size - start)).data
+    if short_hash(stored, 8) != checksum:
+        raise CorruptObjectError(key, "the index of the pack does not match its footer")
+    try:
+        plain = json.loads(open_run(stored, key=key, bytes_max=INDEX_BYTES_MAX))
+        rows = tuple(
+            PackedBlob(kind, BlobRef(parse_digest(digest), size), tuple(Extent(name, *four) for four in extents))
+            for kind, digest, size, extents in plain["blobs"]
+        )
+        return PackIndex(dict(plain["facts"]), rows)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise CorruptObjectError(key, f"the index of the pack cannot be read ({type(error).__name__})") from error
+
+
+def read_blobs(
+    store: ObjectStore,
+    blobs: Mapping[BlobRef, Sequence[Extent]],
+    key_of: Callable[[str], str],
+    executor: Executor,
+) -> dict[BlobRef, bytes]:
+    """Read whole blobs, near ones in one request, all requests in parallel.
+
+    Args:
+        store: Where the packs are.
+        blobs: Extents of each blob, in order.
+        key_of: Key of a pack by its name.
+        executor: Runs the requests.
+
+    Returns:
+        The bytes of each blob, checked (rule 4).
+
+    Raises:
+        NotFoundError: A pack is missing; its key is in the error.
+        CorruptObjectError: A frame or blob is not what it should be.
+        UnavailableError: No answer; retry.
+    """
+    frames = _fetch(store, [extent for extents in blobs.values() for extent in extents], key_of, executor)
+    return {ref: _assemble(ref, extents, frames) for ref, extents in blobs.items()}
+
+
+def read_pieces(
+    store: ObjectStore, extents: Sequence[Extent], key_of: Callable[[str], str], executor: Executor
+) -> list[bytes]:
+    """Read single extents, checked by their frames' checksums alone; otherwise like `read_blobs`."""
+    frames = _fetch(store, extents, key_of, executor)
+    return [frames.piece(extent) for extent in extents]
+
+
+def _fetch(store: ObjectStore, extents: Sequence[Extent], key_of: Callable[[str], str], executor: Executor) -> _Frames:
+    reads = plan_reads(extents)
+    chunks = list(executor.map(lambda read: store.get(key_of(read[0]), read[1]).data, reads))
+    return _Frames(list(zip(reads, chunks, strict=True)), key_of)
+
+
+def _assemble(ref: BlobRef, extents: Sequence[Extent], frames: _Frames) -> bytes:
+    data = b"".join(frames.piece(extent) for extent in extents)
+    verify(data, ref, key=frames.key(extents[0].pack) if extents else "")
+    return data
+
+
+class _Frames:
+    """Frames by place, each opened once."""
+
+    def __init__(self, chunks: Iterable[tuple[tuple[str, ByteRange], bytes]], key_of: Callable[[str], str]) -> None:
+        self.key = key_of
+        self._opened: dict[tuple[str, int], bytes] = {}
+        self._chunks: dict[str, list[tuple[ByteRange, bytes]]] = {}
+        for (pack, place), data in chunks:
+            self._chunks.setdefault(pack, []).append((place, data))
+
+    def piece(self, extent: Extent) -> bytes:
+        raw = self._opened.get((extent.pack, extent.offset))
+        if raw is None:
+            raw = self._opened[extent.pack, extent.offset] = self._open(extent)
+        piece = raw[extent.skip : extent.skip + extent.length]
+        if len(piece) != extent.length:
+            raise CorruptObjectError(self.key(extent.pack), "an extent ends behind its frame")
+        return piece
+
+    def _open(self, extent: Extent) -> bytes:
+        for place, data in self._chunks[extent.pack]:
+            if place.start <= extent.offset and extent.offset + extent.stored_bytes <= place.end:
+                start = extent.offset - place.start
+                return open_frame(memoryview(data)[start : start + extent.stored_bytes], key=self.key(extent.pack))
+        raise AssertionError("plan_reads covers every frame")
