@@ -1,14 +1,14 @@
 """Append-only logs: how entries are grouped into segments as a session grows. Pure.
 
 A log is a list of segments, oldest first; a segment is one blob. A commit appends one segment and, now and then, merges
-the newest ones into it, so that N commits leave about `(FAN_OUT - 1) · log(N)` segments and every entry is written
+the newest ones into it, so that N commits leave at most `(fan-out - 1) · log(N)` segments and every entry is written
 about `log(N)` times.
 
 Rules:
 1. A segment is never changed; a merge writes a new one, older revisions keep naming the old ones.
 2. Which segments are merged depends on their levels alone, so equal histories give equal logs.
 
-    kept, level = plan_append([0] * 7)     # → (0, 1): all seven are merged with the new one
+    kept, level = plan_append([0] * 7, 8)     # → (0, 1): all seven are merged with the new one
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from snapshots.fields import ref_from_plain, ref_to_plain
 from storage.digest import BlobRef
 
 T = TypeVar("T")
-FAN_OUT = 8
+NODES_FAN_OUT = 8  # nodes are large: merge them seldom
+ROWS_FAN_OUT = 4  # rows are small: few segments matter more, each is named in every manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +52,11 @@ def segment_from_plain(plain: Sequence[Any]) -> Segment:
     return Segment(ref_from_plain((name, size)), count, level)
 
 
-def plan_append(levels: Sequence[int]) -> tuple[int, int]:
+def plan_append(levels: Sequence[int], fan_out: int) -> tuple[int, int]:
     """Return how many leading segments stay as they are, and the level of the one that replaces the rest."""
     kept, level = len(levels), 0
-    while kept >= FAN_OUT - 1 and all(one <= level for one in levels[kept - FAN_OUT + 1 : kept]):
-        kept -= FAN_OUT - 1
+    while kept >= fan_out - 1 and all(one <= level for one in levels[kept - fan_out + 1 : kept]):
+        kept -= fan_out - 1
         level += 1
     return kept, level
 
@@ -63,8 +64,8 @@ def plan_append(levels: Sequence[int]) -> tuple[int, int]:
 def level_of_first(count: int) -> int:
     """Return the level of a segment that starts a log with `count` entries at once."""
     level = 0
-    while count >= FAN_OUT:
-        count //= FAN_OUT
+    while count >= NODES_FAN_OUT:
+        count //= NODES_FAN_OUT
         level += 1
     return max(0, level - 1)
 
@@ -81,10 +82,10 @@ Log = tuple[LoadedSegment[T], ...]
 
 
 def append(log: Log[T], entries: Sequence[T], store: Callable[[tuple[T, ...]], BlobRef]) -> Log[T]:
-    """Return `log` with `entries` appended; `store` takes the entries of the new segment and returns its ref."""
+    """Return a log of rows with `entries` appended; `store` takes the new segment's entries and returns its ref."""
     if not entries:
         return log
-    kept, level = plan_append([one.segment.level for one in log])
+    kept, level = plan_append([one.segment.level for one in log], ROWS_FAN_OUT)
     merged = tuple(entry for one in log[kept:] for entry in one.entries) + tuple(entries)
     return (*log[:kept], LoadedSegment(Segment(store(merged), len(merged), level), merged))
 

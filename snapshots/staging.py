@@ -20,7 +20,7 @@ from snapshots.checkpoint import SessionCheckpoint
 from snapshots.content import Content, Part
 from snapshots.head import Head
 from snapshots.history import COMMIT, REPLACE, HistoryRow
-from snapshots.logs import Log, Segment, append, level_of_first, plan_append, segments_of
+from snapshots.logs import NODES_FAN_OUT, ROWS_FAN_OUT, Log, Segment, append, level_of_first, plan_append, segments_of
 from snapshots.placement import ManifestPlace, PackUse, Placement, PlaceRow, seal_manifest
 from snapshots.stamps import StampMark
 from snapshots.state import nodes_to_plain
@@ -127,7 +127,7 @@ def _graph(content: Content, base: Base, builder: PackBuilder) -> tuple[Segment,
     old = base.checkpoint.graph
     if content.first_new == len(content.nodes):
         return old
-    kept, level = plan_append([segment.level for segment in old])
+    kept, level = plan_append([segment.level for segment in old], NODES_FAN_OUT)
     start = sum(segment.count for segment in old[:kept])
     return (*old[:kept], _node_segment(content, start, level, builder))
 
@@ -170,7 +170,7 @@ def _part(part: Part | None, kind: str, builder: PackBuilder) -> BlobRef | None:
 def _places(checkpoint: SessionCheckpoint, base: Base, builder: PackBuilder) -> Log[PlaceRow]:
     if base.checkpoint_ref is None or base.head.manifest is None:
         return base.places
-    kept, _ = plan_append([one.segment.level for one in base.places])
+    kept, _ = plan_append([one.segment.level for one in base.places], ROWS_FAN_OUT)
     needed = [*checkpoint.refs(), *(one.segment.ref for one in base.places[:kept])]
     still = {extent.pack for ref in needed for extent in base.placement.extents.get(ref.digest, ())}
     ended = tuple(
