@@ -3,8 +3,9 @@
 Rules:
 1. A put writes a temporary file, syncs it, takes the key's lock, checks the condition, renames, syncs the directory.
    Readers take no lock: a name always leads to a whole object.
-2. A file is the object's bytes and, behind them, their 16-byte version. So a range costs no hashing of the rest, and
-   a file that was cut or changed is noticed by the next full read.
+2. A file is the object's bytes and, behind them, a trailer with their 16-byte version. So a range costs no hashing of
+   the rest, and a file that was cut or changed is noticed by the next full read. The trailer is a skippable frame of
+   zstd: a compressed object stays readable by any zstd reader.
 3. A version follows from content alone. Never from inode or time of change: an inode is used again at once and times
    are coarse, so that another content could be taken for the one that a writer read.
 4. A directory is trusted only when this store has synced its parent; directories are never removed, so no put loses
@@ -49,6 +50,9 @@ from storage.store import (
     Version,
 )
 
+# Magic and length of a skippable frame. Source: RFC 8878 section 3.1.2.
+_TRAILER_HEAD = (0x184D2A50).to_bytes(4, "little") + VERSION_BYTES.to_bytes(4, "little")
+TRAILER_BYTES = len(_TRAILER_HEAD) + VERSION_BYTES
 DIRECTORIES_TRUSTED_MAX = 65_536  # bounds memory; a forgotten directory costs one sync of its parent
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
@@ -175,7 +179,7 @@ class LocalStore:
             for piece in pieces(data):
                 hasher.update(piece)
                 yield piece
-            yield bytes.fromhex(_hashed(hasher))
+            yield _TRAILER_HEAD + bytes.fromhex(_hashed(hasher))
 
         self._disk.write_new_synced(temporary, content())
         return _hashed(hasher)
@@ -253,7 +257,7 @@ class LocalStore:
                 facts = self._disk.facts(self.root / key)
             except (FileNotFoundError, NotADirectoryError):
                 return None  # deleted since the directory was read
-        return ListedObject(key, max(facts.size_bytes - VERSION_BYTES, 0), facts.modified_at)
+        return ListedObject(key, max(facts.size_bytes - TRAILER_BYTES, 0), facts.modified_at)
 
 
 def _hashed(hasher: Hasher) -> Version:
@@ -261,11 +265,11 @@ def _hashed(hasher: Hasher) -> Version:
 
 
 def _size_and_version(key: str, file: OpenFile) -> tuple[int, Version]:
-    size = file.size_bytes() - VERSION_BYTES
-    version = file.read(max(size, 0), VERSION_BYTES)
-    if len(version) != VERSION_BYTES:
-        raise CorruptObjectError(key, "the file is shorter than any that was written")
-    return size, Version(version.hex())
+    size = file.size_bytes() - TRAILER_BYTES
+    trailer = file.read(max(size, 0), TRAILER_BYTES)
+    if len(trailer) != TRAILER_BYTES or not trailer.startswith(_TRAILER_HEAD):
+        raise CorruptObjectError(key, "the file does not end with the trailer of one that was written")
+    return size, Version(trailer.removeprefix(_TRAILER_HEAD).hex())
 
 
 def _read_range(key: str, file: OpenFile, byte_range: ByteRange, size: int) -> bytes:

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from storage import ObjectStore
-from storage.backends.limits import VERSION_BYTES
-from storage.backends.local import LocalStore
+from storage.backends.local import TRAILER_BYTES, LocalStore
 from storage.testing.conformance import StoreConformance
 from storage.testing.disk import SimulatedDisk
 
@@ -21,7 +20,7 @@ class TestLocalStore(StoreConformance):
     def raw(self, store: ObjectStore, key: str) -> bytes | None:
         assert isinstance(store, LocalStore)
         path = store.root / key
-        return path.read_bytes()[:-VERSION_BYTES] if path.is_file() else None
+        return path.read_bytes()[:-TRAILER_BYTES] if path.is_file() else None
 
 
 class TestLocalStoreOnASimulatedDisk(StoreConformance):
@@ -34,4 +33,4 @@ class TestLocalStoreOnASimulatedDisk(StoreConformance):
         assert isinstance(store._disk, SimulatedDisk)
         path = store.root / key
         content = store._disk._live.get(path.parent, {}).get(path.name)
-        return None if content is None else content[:-VERSION_BYTES]
+        return None if content is None else content[:-TRAILER_BYTES]

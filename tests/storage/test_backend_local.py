@@ -11,11 +11,11 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from storage import Create, Overwrite, Replace, Version
 from storage.backends.disk import Entry, OpenFile, RealDisk
-from storage.backends.limits import VERSION_BYTES
-from storage.backends.local import LocalStore
+from storage.backends.local import TRAILER_BYTES, LocalStore
 from storage.errors import (
     CorruptObjectError,
     InvalidKeyError,
@@ -318,7 +318,7 @@ def test_a_changed_file_is_noticed(tmp_path: Path, position: int) -> None:
         store.get("a")
 
 
-@pytest.mark.parametrize("kept", [0, 1, VERSION_BYTES - 1, VERSION_BYTES, 500])
+@pytest.mark.parametrize("kept", [0, 1, TRAILER_BYTES - 1, TRAILER_BYTES, 500])
 def test_a_cut_file_is_noticed(tmp_path: Path, kept: int) -> None:
     store = LocalStore(tmp_path)
     store.put("a", bytes(1000), Create())
@@ -336,3 +336,11 @@ def test_one_reader_sees_one_object_while_it_is_replaced(tmp_path: Path) -> None
         before = file.read(0, 10_000)
         store.put("a", b"new", Overwrite())
         assert file.read(0, 10_000) == before
+
+
+def test_a_compressed_object_is_readable_by_any_zstd_reader(tmp_path: Path) -> None:
+    content = b'{"rows": 1}\n' * 1000
+    LocalStore(tmp_path).put("usage/a.jsonl.zst", zstandard.ZstdCompressor().compress(content), Create())
+    with (tmp_path / "usage" / "a.jsonl.zst").open("rb") as file:
+        reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+        assert reader.read() == content
