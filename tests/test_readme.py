@@ -1,0 +1,36 @@
+"""The README's example runs as it stands, and its commands are the ones CI calls."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_example_runs_and_prints_what_it_says(tmp_path: Path) -> None:
+    example = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert example is not None
+    run = subprocess.run([sys.executable, "-c", example[1]], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "1 hello 3\n", "")
+    assert len(example[1].strip().splitlines()) <= 12
+
+
+def test_ci_finds_the_test_command() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    assert "<!-- test command -->" in script
+    block = re.search(r"<!-- test command -->\n```bash\n(.*?)```", README, re.DOTALL)
+    assert block is not None
+    assert block[1].splitlines()[-1].endswith("-m pytest -q")
+
+
+def test_every_error_the_readme_names_exists() -> None:
+    from snapshots import errors as ours
+    from storage import errors as theirs
+
+    names = set(re.findall(r"`(\w+Error)`", README))
+    assert len(names) >= 6
+    assert not [name for name in names if not hasattr(ours, name) and not hasattr(theirs, name)]
