@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from snapshots import codec
-from snapshots.checkpoint import SessionCheckpoint, SmallFields
-from snapshots.errors import InvalidStateError
+from snapshots.checkpoint import EXECUTION_STATE_BYTES_MAX, RECORD_BLOB_BYTES_MAX, SessionCheckpoint, SmallFields
+from snapshots.errors import InvalidStateError, LimitExceededError
 from snapshots.fields import ref_to_plain
 from snapshots.state import (
     PersistedSessionState,
@@ -154,6 +154,9 @@ def _encoded(snapshot: ToolState | Any | None) -> bytes | None:
 
 def _part(name: str, data: bytes | None, ref: BlobRef | None, held: BlobRef | None) -> Part | None:
     if data is not None:
+        limit = EXECUTION_STATE_BYTES_MAX if name == "execution_state" else RECORD_BLOB_BYTES_MAX
+        if len(data) > limit:
+            raise LimitExceededError(f"{name} of {limit} bytes", len(data))
         found = blob_ref(data)
         return Part(found, None if found == held else data)  # Rule 1.
     if ref is None:

@@ -22,6 +22,7 @@ from storage.digest import BlobRef
 
 T = TypeVar("T")
 NODES_FAN_OUT = 8  # nodes are large: merge them seldom
+MERGED_BYTES_MAX = 64 << 20  # of a merged segment: larger ones cost few requests per byte as they are
 ROWS_FAN_OUT = 4  # rows are small: few segments matter more, each is named in every manifest
 
 
@@ -52,10 +53,18 @@ def segment_from_plain(plain: Sequence[Any]) -> Segment:
     return Segment(ref_from_plain((name, size)), count, level)
 
 
-def plan_append(levels: Sequence[int], fan_out: int) -> tuple[int, int]:
-    """Return how many leading segments stay as they are, and the level of the one that replaces the rest."""
+def plan_append(levels: Sequence[int], fan_out: int, *, sizes: Sequence[int] = ()) -> tuple[int, int]:
+    """Return how many leading segments stay as they are, and the level of the one that replaces the rest.
+
+    Args:
+        levels: Level of each segment, oldest first.
+        fan_out: How many segments of a level make one of the next, the new one included.
+        sizes: Bytes of each segment; a merge of over MERGED_BYTES_MAX is not made. Empty: no such bound.
+    """
     kept, level = len(levels), 0
     while kept >= fan_out - 1 and all(one <= level for one in levels[kept - fan_out + 1 : kept]):
+        if sum(sizes[kept - fan_out + 1 :]) > MERGED_BYTES_MAX:
+            break
         kept -= fan_out - 1
         level += 1
     return kept, level

@@ -16,8 +16,9 @@ from datetime import datetime
 
 from snapshots import codec
 from snapshots.base import Base
-from snapshots.checkpoint import SessionCheckpoint
+from snapshots.checkpoint import RECORD_BLOB_BYTES_MAX, SessionCheckpoint
 from snapshots.content import Content, Part
+from snapshots.errors import LimitExceededError
 from snapshots.head import Head
 from snapshots.history import COMMIT, REPLACE, HistoryRow
 from snapshots.logs import NODES_FAN_OUT, ROWS_FAN_OUT, Log, Segment, append, level_of_first, plan_append, segments_of
@@ -127,14 +128,18 @@ def _graph(content: Content, base: Base, builder: PackBuilder) -> tuple[Segment,
     old = base.checkpoint.graph
     if content.first_new == len(content.nodes):
         return old
-    kept, level = plan_append([segment.level for segment in old], NODES_FAN_OUT)
+    sizes = [segment.ref.size_bytes for segment in old]
+    kept, level = plan_append([segment.level for segment in old], NODES_FAN_OUT, sizes=sizes)
     start = sum(segment.count for segment in old[:kept])
     return (*old[:kept], _node_segment(content, start, level, builder))
 
 
 def _node_segment(content: Content, start: int, level: int, builder: PackBuilder) -> Segment:
     plain = nodes_to_plain(content.nodes[start:])
-    return Segment(builder.add("graph", codec.encode(plain)), len(plain), level)
+    data = codec.encode(plain)
+    if len(data) > RECORD_BLOB_BYTES_MAX:
+        raise LimitExceededError(f"nodes of one commit of {RECORD_BLOB_BYTES_MAX} bytes", len(data))
+    return Segment(builder.add("graph", data), len(plain), level)
 
 
 def _history_row(content: Content, base: Base, identity: Identity) -> HistoryRow:
