@@ -128,7 +128,8 @@ class _Commit:
         tracking = tracking_of(self._state)
         digest = self._content.digest()
         pending = tracking.pending
-        if pending is None or pending.content != digest:
+        self._repeated = pending is not None and pending.content == digest
+        if pending is None or not self._repeated:
             pending = Pending(self._environment.clock.new_id(), digest)
         track(self._state, Tracking(tracking.base, pending))  # before the first PUT: a crash of this call is covered
         seal = None if stamp is None else mark(stamp.turn_id, stamp.content_hash or self._content.turn_hash())
@@ -147,6 +148,7 @@ class _Commit:
             staged_epoch=-1,
             fence=0 if head is None else head.fence,
             nonce="",
+            sent=self._repeated,
         )
 
     # The protocol.
@@ -229,6 +231,7 @@ class _Commit:
     def _published(self, base: Base) -> Base:
         """Stage and publish; return the base that the new head makes."""
         staged = self._staged(base)
+        self._intent = replace(self._intent, sent=True)
         for attempt in range(1, ATTEMPTS_MAX + 1):
             head = self._next_head(base.head, staged)
             data = head.encode(limit_bytes=HEAD_COMMIT_BYTES_MAX)

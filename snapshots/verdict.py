@@ -5,7 +5,8 @@ Asked after 412, 409, 404 or no answer at all, and before the first attempt. In 
 0. No head: while reserving, send again; otherwise heads are never deleted, so it is corruption.
 1. Our commit id at base + 1 (in the ring, else in the history), or our turn along the present lineage: committed;
    the same turn with other content: `TurnConflictError`.
-2. A tombstone: `SessionDeletedError`, or unknown if its ring no longer reaches back. Moved: `SessionMovedError`.
+2. A tombstone: `SessionDeletedError`, or unknown if a PUT of ours was sent and the ring no longer reaches back.
+   Moved: `SessionMovedError`.
 3. A fence above ours, or a holder that is not ours: `FencedError`.
 4. The revision moved on: `RevisionConflictError`.
 5. The same revision: build the head anew from the head just read and send it. Rebuild the records if the state id
@@ -50,6 +51,7 @@ class Intent:
         fence: Fence first read, carried over all retries.
         nonce: Holder nonce of our Writer, "" without one.
         reserving: Whether the PUT in question is the reservation itself.
+        sent: Whether a head with this commit id may have been sent already, in this call or an earlier one.
     """
 
     session_id: str
@@ -63,6 +65,7 @@ class Intent:
     fence: int
     nonce: str
     reserving: bool = False
+    sent: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +165,7 @@ def _turn_among(intent: Intent, marks: Sequence[tuple[int, StampMark]]) -> Verdi
 
 def _ended(intent: Intent, head: Head) -> Verdict | None:
     if head.status == TOMBSTONE:
-        if _out_of_reach(intent, head):
+        if intent.sent and _out_of_reach(intent, head):
             return _unknown(intent)
         return Refused(SessionDeletedError(intent.session_id))
     if head.status == MOVED:
