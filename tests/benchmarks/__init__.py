@@ -1,0 +1,1 @@
+"""Workloads and what they cost. Gates are on counts and ratios, never on seconds."""

@@ -1,0 +1,1 @@
+"""Whole commits and loads: several processes, killed processes, real servers behind a faulty proxy."""
