@@ -36,14 +36,22 @@ def parse_digest(text: str) -> Digest:
     return Digest(text)
 
 
+def octets(data: Buffer) -> memoryview:
+    """Return the bytes of any buffer, one by one: items of other sizes, rows and strides are laid flat."""
+    view = memoryview(data)
+    if view.ndim == 1 and view.format == "B" and view.contiguous:
+        return view
+    return memoryview(view.tobytes())
+
+
 def digest(data: Buffer) -> Digest:
     """Return the `b3:` digest of `data`."""
-    return Digest("b3:" + blake3(data).hexdigest())
+    return Digest("b3:" + blake3(octets(data)).hexdigest())
 
 
 def short_hash(data: Buffer, size_bytes: int = 16) -> bytes:
     """Return the first `size_bytes` of BLAKE3 of `data`: fan-out, checksums, ring entries."""
-    return blake3(data).digest(length=size_bytes)
+    return blake3(octets(data)).digest(length=size_bytes)
 
 
 class Hasher:
@@ -55,8 +63,9 @@ class Hasher:
 
     def update(self, data: Buffer) -> None:
         """Take the next piece."""
-        self._hash.update(data)
-        self.size_bytes += memoryview(data).nbytes
+        view = octets(data)
+        self._hash.update(view)
+        self.size_bytes += view.nbytes
 
     def ref(self) -> BlobRef:
         """Return the `BlobRef` of everything taken so far."""
@@ -100,6 +109,6 @@ def verify(data: Buffer, ref: BlobRef, *, key: str) -> None:
     size = memoryview(data).nbytes
     if size != ref.size_bytes:
         raise CorruptObjectError(key, f"{size} bytes where {ref} was expected")
-    found = "sha256:" + hashlib.sha256(data).hexdigest() if ref.digest.startswith("sha256:") else digest(data)
+    found = "sha256:" + hashlib.sha256(octets(data)).hexdigest() if ref.digest.startswith("sha256:") else digest(data)
     if found != ref.digest:
         raise CorruptObjectError(key, f"content is {found}, expected {ref.digest}")

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 
 import zstandard
 
-from storage.digest import Buffer, short_hash
+from storage.digest import Buffer, octets, short_hash
 from storage.errors import CorruptObjectError
 
 FRAME_BYTES_MAX = 128 << 10  # raw; small enough to read alone, large enough to compress well
@@ -31,13 +31,14 @@ _LEVEL = 3  # zstd; above 3 nothing pays on session data
 _HEADER = struct.Struct(">BBII")
 _CHECKSUM_BYTES = 8
 HEADER_BYTES = _HEADER.size + _CHECKSUM_BYTES
+STORED_BYTES_MAX = HEADER_BYTES + FRAME_BYTES_MAX  # what does not get smaller is stored as it is
 _STORED, _ZSTD = 0, 1
 _UNSEALED = 0
 
 
 def seal_frame(raw: Buffer) -> bytes:
     """Return the frame of at most FRAME_BYTES_MAX raw bytes, compressed where that makes it smaller."""
-    view = memoryview(raw)
+    view = octets(raw)
     assert 0 < view.nbytes <= FRAME_BYTES_MAX, "Rule 1"
     packed = zstandard.ZstdCompressor(level=_LEVEL).compress(view)
     codec, payload = (_ZSTD, packed) if len(packed) < view.nbytes else (_STORED, bytes(view))
@@ -47,7 +48,7 @@ def seal_frame(raw: Buffer) -> bytes:
 
 def seal_run(raw: Buffer) -> bytes:
     """Return the frames of any number of raw bytes, one behind the other; empty for none."""
-    view = memoryview(raw)
+    view = octets(raw)
     return b"".join(
         seal_frame(view[start : start + FRAME_BYTES_MAX]) for start in range(0, view.nbytes, FRAME_BYTES_MAX)
     )
@@ -59,7 +60,7 @@ def open_frame(stored: Buffer, *, key: str) -> bytes:
     Raises:
         CorruptObjectError: Truncated, altered, oversized, or of an unknown codec or seal; names `key`.
     """
-    view = memoryview(stored)
+    view = octets(stored)
     if view.nbytes < HEADER_BYTES:
         raise CorruptObjectError(key, f"a frame of {view.nbytes} bytes is shorter than its header")
     codec, seal, raw_bytes, payload_bytes = _HEADER.unpack_from(view)
@@ -88,7 +89,7 @@ def _decompress(payload: bytes, raw_bytes: int, key: str) -> bytes:
 
 def split_run(stored: Buffer, *, key: str) -> Iterator[memoryview]:
     """Yield the frames that stand one behind the other in `stored`. Raises CorruptObjectError for a cut one."""
-    view = memoryview(stored)
+    view = octets(stored)
     while view.nbytes:
         if view.nbytes < HEADER_BYTES:
             raise CorruptObjectError(key, "a run of frames ends inside a header")

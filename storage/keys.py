@@ -21,6 +21,7 @@ KEY_BYTES_MAX = 900  # S3 allows 1,024; the rest is for the prefix that a user c
 SEGMENT_CHARACTERS_MAX = 150  # a file name may have 255 bytes; packs and temporary files add to it
 
 _SEGMENT = re.compile(r"[a-z0-9A-F%_~-][a-z0-9A-F%_~.-]{0,199}")
+_NOT_A_KEY = "not a key: want segments of a-z 0-9 A-F - _ % ~ . joined by '/', no dot first"
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
@@ -67,10 +68,12 @@ def check_key(key: str) -> str:
     Raises:
         InvalidKeyError: An empty, over-long, dotted or foreign segment.
     """
-    if len(key.encode()) > KEY_BYTES_MAX:
+    if not key.isascii():  # also a lone surrogate, which could not be encoded at all
+        raise InvalidKeyError(ascii(key), _NOT_A_KEY)
+    if len(key) > KEY_BYTES_MAX:
         raise InvalidKeyError(key, f"key has over {KEY_BYTES_MAX} bytes; use a shorter prefix or tenant")
     if not all(_SEGMENT.fullmatch(segment) for segment in key.split("/")):
-        raise InvalidKeyError(key, "not a key: want segments of a-z 0-9 A-F - _ % ~ . joined by '/', no dot first")
+        raise InvalidKeyError(key, _NOT_A_KEY)
     return key
 
 

@@ -21,17 +21,19 @@ import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import Any
 
 from storage.clock import Clock, backoff_seconds
 from storage.digest import BlobRef, Digest, blob_ref, parse_digest, short_hash, verify
-from storage.errors import CorruptObjectError, PreconditionFailedError, UnavailableError
+from storage.errors import CorruptObjectError, NotFoundError, PreconditionFailedError, UnavailableError
 from storage.extents import Extent, plan_reads
-from storage.frame import FRAME_BYTES_MAX, open_frame, open_run, seal_frame, seal_run
+from storage.frame import FRAME_BYTES_MAX, STORED_BYTES_MAX, open_frame, open_run, seal_frame, seal_run
 from storage.store import ByteRange, Create, ObjectStore
 
 BULK_BYTES_MIN = 32 << 10  # from here on a blob is read for itself, not along with its neighbours
 INDEX_BYTES_MAX = 64 << 20  # raw; an index has about 30 bytes per frame
 PUT_ATTEMPTS_MAX = 5  # of one upload; the commit as a whole has its own bound
+_INDEX_STORED_BYTES_MAX = INDEX_BYTES_MAX // FRAME_BYTES_MAX * STORED_BYTES_MAX
 _MAGIC = b"SNAPPACK"
 _FOOTER = struct.Struct(">Q8s8s")
 
@@ -125,18 +127,29 @@ def write_pack(store: ObjectStore, key: str, data: bytes, clock: Clock) -> None:
     """
     for attempt in range(1, PUT_ATTEMPTS_MAX + 1):
         try:
-            store.put(key, data, Create())
-        except PreconditionFailedError as error:
-            # Rule 1: only our own upload can be there, its answer lost or its request delivered twice.
-            if store.stat(key).size_bytes == len(data):
-                return
-            raise CorruptObjectError(key, "a pack of this name has another size") from error
+            _put_or_find(store, key, data)
         except UnavailableError:
             if attempt == PUT_ATTEMPTS_MAX:
                 raise
             clock.sleep(backoff_seconds(attempt, clock))
         else:
             return
+
+
+def _put_or_find(store: ObjectStore, key: str, data: bytes) -> None:
+    try:
+        store.put(key, data, Create())
+    except PreconditionFailedError as error:
+        # Rule 1: only our own upload can be there, its answer lost or its request delivered twice.
+        if _size_of(store, key) != len(data):
+            raise CorruptObjectError(key, "a pack of this name has another size") from error
+
+
+def _size_of(store: ObjectStore, key: str) -> int:
+    try:
+        return store.stat(key).size_bytes
+    except NotFoundError as error:
+        raise UnavailableError(key, "a pack was said to exist and is not there", applied="no") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,24 +171,42 @@ class PackIndex:
 
 def read_index(store: ObjectStore, key: str, name: str) -> PackIndex:
     """Read a pack's index from its end (three requests). Raises NotFoundError, CorruptObjectError."""
-    size = store.stat(key).size_bytes
-    if size < _FOOTER.size:
+    end = store.stat(key).size_bytes - _FOOTER.size
+    if end < 0:
         raise CorruptObjectError(key, "too short for a pack")
-    start, checksum, magic = _FOOTER.unpack(store.get(key, ByteRange(size - _FOOTER.size, _FOOTER.size)).data)
-    if magic != _MAGIC or start >= size - _FOOTER.size:
+    footer = store.get(key, ByteRange(end, _FOOTER.size)).data
+    if len(footer) != _FOOTER.size:
+        raise CorruptObjectError(key, "the pack ends before its size")
+    start, checksum, magic = _FOOTER.unpack(footer)
+    if magic != _MAGIC or not 0 < end - start <= _INDEX_STORED_BYTES_MAX:
         raise CorruptObjectError(key, "not a pack: its footer is missing or wrong")
-    stored = store.get(key, ByteRange(start, size - _FOOTER.size - start)).data
+    stored = store.get(key, ByteRange(start, end - start)).data
     if short_hash(stored, 8) != checksum:
         raise CorruptObjectError(key, "the index of the pack does not match its footer")
     try:
         plain = json.loads(open_run(stored, key=key, bytes_max=INDEX_BYTES_MAX))
-        rows = tuple(
-            PackedBlob(kind, BlobRef(parse_digest(digest), size), tuple(Extent(name, *four) for four in extents))
-            for kind, digest, size, extents in plain["blobs"]
-        )
-        return PackIndex(dict(plain["facts"]), rows)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        facts = {_text(fact): _text(value) for fact, value in plain["facts"].items()}
+        return PackIndex(facts, tuple(_packed(name, row) for row in plain["blobs"]))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CorruptObjectError(key, f"the index of the pack cannot be read ({type(error).__name__})") from error
+
+
+def _packed(name: str, row: Any) -> PackedBlob:
+    kind, digest, size, extents = row
+    return PackedBlob(_text(kind), BlobRef(parse_digest(digest), size), tuple(_extent(name, four) for four in extents))
+
+
+def _extent(name: str, four: Any) -> Extent:
+    offset, stored, skip, length = four
+    if any(type(number) is not int or number < 0 for number in four) or not 0 < stored <= STORED_BYTES_MAX:
+        raise ValueError("not an extent")
+    return Extent(name, offset, stored, skip, length)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return value
 
 
 def read_blobs(
@@ -200,6 +231,8 @@ def read_blobs(
         CorruptObjectError: A frame or blob is not what it should be.
         UnavailableError: No answer; retry.
     """
+    for ref, extents in blobs.items():
+        _check_size(ref, extents, key_of)
     frames = _fetch(store, [extent for extents in blobs.values() for extent in extents], key_of, executor)
     return {ref: _assemble(ref, extents, frames) for ref, extents in blobs.items()}
 
@@ -216,6 +249,14 @@ def _fetch(store: ObjectStore, extents: Sequence[Extent], key_of: Callable[[str]
     reads = plan_reads(extents)
     chunks = list(executor.map(lambda read: store.get(key_of(read[0]), read[1]).data, reads))
     return _Frames(list(zip(reads, chunks, strict=True)), key_of)
+
+
+def _check_size(ref: BlobRef, extents: Sequence[Extent], key_of: Callable[[str], str]) -> None:
+    """Check, before anything is read, that no more will be held in memory than the blob declares."""
+    total = sum(extent.length for extent in extents)
+    if total != ref.size_bytes:
+        key = key_of(extents[0].pack) if extents else ""
+        raise CorruptObjectError(key, f"extents of {total} bytes where {ref} was expected")
 
 
 def _assemble(ref: BlobRef, extents: Sequence[Extent], frames: _Frames) -> bytes:

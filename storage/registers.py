@@ -13,7 +13,7 @@ Rules:
 from __future__ import annotations
 
 from storage.clock import Clock, backoff_seconds
-from storage.errors import NotFoundError, PreconditionFailedError, UnavailableError
+from storage.errors import Applied, NotFoundError, PreconditionFailedError, UnavailableError
 from storage.store import Create, ObjectStore, Replace, StoredObject, Version
 
 REGISTER_BYTES_MAX = 1 << 20  # every register is read whole by everyone who uses it
@@ -56,27 +56,30 @@ class Register:
 
         Raises:
             PreconditionFailedError: Someone else wrote; this write may have been applied before theirs.
-            UnavailableError: No answer in ATTEMPTS_MAX attempts.
+            UnavailableError: Nothing was confirmed in ATTEMPTS_MAX attempts; `applied` is "no" only if none of them can
+                have landed.
 
         Source: RFC 9110 §13.1.1 (If-Match), §13.1.2 (If-None-Match).
         """
+        applied: Applied = "no"  # of all attempts together: what a read says goes for the past, not for a late write
         for attempt in range(1, ATTEMPTS_MAX + 1):
             try:
                 return self.swap_once(expected, value)
             except (PreconditionFailedError, UnavailableError) as error:
+                if not isinstance(error, UnavailableError) or error.applied == "unknown":
+                    applied = "unknown"
                 try:
                     found = self._found()
-                except UnavailableError:
+                except UnavailableError as unread:
                     if attempt == ATTEMPTS_MAX:
-                        raise
-                    self._clock.sleep(backoff_seconds(attempt, self._clock))
-                    continue
-                if found is not None and found.data == value:
-                    return found.version
-                if (found.version if found else None) != expected:
-                    raise PreconditionFailedError(self.key) from error
-                if attempt == ATTEMPTS_MAX:
-                    raise UnavailableError(self.key, "no write was confirmed", applied="unknown") from error
+                        raise UnavailableError(self.key, unread.reason, applied=applied) from unread
+                else:
+                    if found is not None and found.data == value:
+                        return found.version
+                    if (found.version if found else None) != expected:
+                        raise PreconditionFailedError(self.key) from error
+                    if attempt == ATTEMPTS_MAX:
+                        raise UnavailableError(self.key, "no write was confirmed", applied=applied) from error
             self._clock.sleep(backoff_seconds(attempt, self._clock))
         raise AssertionError("the last attempt returns or raises")
 
