@@ -11,12 +11,12 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from snapshots import codec
 from snapshots.errors import CorruptSnapshotError
-from snapshots.fields import SCHEMA_VERSION, U64_MAX, Fields, ref_from_plain, ref_to_plain
+from snapshots.fields import SCHEMA_VERSION, Fields, is_whole, ref_from_plain, ref_to_plain
 from snapshots.logs import Segment, segment_from_plain
 from snapshots.state import CommitManifest, ModeTurnOptions, PersistedTurnState, SessionPolicy, TokenUsage
 from storage.digest import BlobRef
@@ -110,8 +110,8 @@ class SessionCheckpoint:
         fields = Fields(codec.decode(data, key=key), key=key, record="checkpoint")
         fields.schema()
         small = SmallFields(
-            policy=fields.parsed("policy", SessionPolicy.model_validate, fields.value("policy")),
-            turn=fields.parsed("turn", PersistedTurnState.model_validate, fields.value("turn")),
+            policy=fields.parsed("policy", _policy, fields.value("policy")),
+            turn=fields.parsed("turn", _turn, fields.value("turn")),
             leaf_node_id=fields.optional("leaf", _text),
             tool_state_generation=fields.optional("tool_state_generation", _count),
             plugin_snapshot_revision=fields.optional("plugin_snapshot_revision", _count),
@@ -129,8 +129,11 @@ class SessionCheckpoint:
         return checkpoint
 
     def _check_sizes(self, key: str) -> None:
-        for ref in self.refs():
-            limit = EXECUTION_STATE_BYTES_MAX if ref == self.execution_state else RECORD_BLOB_BYTES_MAX
+        records = replace(self, execution_state=None)
+        limits = [(ref, RECORD_BLOB_BYTES_MAX) for ref in records.refs()]
+        if self.execution_state is not None:
+            limits.append((self.execution_state, EXECUTION_STATE_BYTES_MAX))
+        for ref, limit in limits:
             if ref.size_bytes > limit:
                 raise CorruptSnapshotError(key, f"a blob declares {ref.size_bytes} bytes, over {limit}", ref=ref.digest)
 
@@ -146,9 +149,17 @@ def _text(value: Any) -> str:
 
 
 def _count(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= U64_MAX:
+    if not is_whole(value):
         raise ValueError("not a count")
-    return value
+    return int(value)
+
+
+def _policy(plain: Any) -> SessionPolicy:
+    return SessionPolicy.model_validate(plain, strict=True)  # what was written needs no conversion
+
+
+def _turn(plain: Any) -> PersistedTurnState:
+    return PersistedTurnState.model_validate(plain, strict=True)
 
 
 _NOTHING = SmallFields(

@@ -13,6 +13,9 @@ Source: RFC 8949 section 4.2 (core deterministic encoding).
 from __future__ import annotations
 
 import io
+from datetime import date, datetime
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import cbor2
@@ -30,7 +33,7 @@ def encode(value: Any) -> bytes:
         InvalidStateError: Something in it is not plain: text with lone surrogates, an integer over 64 bits.
     """
     try:
-        return cbor2.dumps(value, canonical=True, encoders={int: _encode_int})
+        return cbor2.dumps(value, canonical=True, encoders=_ENCODERS)
     except UnicodeEncodeError as error:
         raise InvalidStateError("a text holds a lone surrogate, which is no UTF-8; replace it") from error
     except cbor2.CBOREncodeError as error:
@@ -41,6 +44,15 @@ def _encode_int(encoder: cbor2.CBOREncoder, value: int) -> None:
     if not -_BIGNUM_MIN // 2 <= value < _BIGNUM_MIN:
         raise cbor2.CBOREncodeValueError(f"integer {str(value)[:40]} is outside 64 bits")
     encoder.encode_int(value)
+
+
+def _refuse_type(_: cbor2.CBOREncoder, value: Any) -> None:
+    raise cbor2.CBOREncodeValueError(f"{type(value).__name__} is not plain")
+
+
+# Types that cbor2 would write with a tag, or as something that reads back as another type.
+_NOT_PLAIN = (date, datetime, Decimal, Fraction, set, frozenset, memoryview, cbor2.CBORTag, cbor2.CBORSimpleValue)
+_ENCODERS = {**dict.fromkeys(_NOT_PLAIN, _refuse_type), int: _encode_int}
 
 
 def decode(data: bytes, *, key: str) -> Any:

@@ -42,7 +42,7 @@ class Fields:
     def schema(self) -> None:
         """Check the schema version. Raises UnsupportedSchemaError for another."""
         found = self._plain.get("schema_version")
-        if found != SCHEMA_VERSION or isinstance(found, bool):
+        if type(found) is not int or found != SCHEMA_VERSION:
             raise UnsupportedSchemaError(f"{self._record} at {self._key}", found=found, supported=[SCHEMA_VERSION])
 
     def value(self, name: str) -> Any:
@@ -61,9 +61,9 @@ class Fields:
     def integer(self, name: str, low: int = 0, high: int = U64_MAX) -> int:
         """Return an integer field within bounds."""
         value = self.value(name)
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        if not is_whole(value, low, high):
             raise self.wrong(f"has no integer of {low}..{high} in {name!r}")
-        return value
+        return int(value)
 
     def raw(self, name: str, size: int | None = None) -> bytes:
         """Return a field of bytes, of exactly `size` if given."""
@@ -98,6 +98,22 @@ class Fields:
                 raise UnsupportedSchemaError(f"{self._record}.{name} at {self._key}", found="in use", supported=[])
 
 
+def is_whole(value: Any, low: int = 0, high: int = U64_MAX) -> bool:
+    """Say whether `value` is an integer within bounds; `true` is none."""
+    return type(value) is int and low <= value <= high
+
+
+def columns(plain: Any, count: int) -> Sequence[Any]:
+    """Return `plain` if it is a list of `count` entries: bytes and maps, which unpack as well, are refused.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if not isinstance(plain, list | tuple) or len(plain) != count:
+        raise ValueError(f"not a list of {count}")
+    return plain
+
+
 def ref_to_plain(ref: BlobRef) -> list[Any]:
     """Return `[digest, size]`; a `b3:` digest as its 32 bytes, others as text."""
     kind, _, digits = ref.digest.partition(":")
@@ -106,7 +122,7 @@ def ref_to_plain(ref: BlobRef) -> list[Any]:
 
 def ref_from_plain(plain: Sequence[Any]) -> BlobRef:
     """Return the ref that `ref_to_plain` wrote. Raises ValueError, TypeError."""
-    name, size = plain
+    name, size = columns(plain, 2)
     return BlobRef(digest_from_plain(name), size)
 
 
@@ -121,8 +137,8 @@ def micros(instant: datetime) -> int:
 
 
 def instant(micros_since_1970: int) -> datetime:
-    """Return the aware instant that `micros` wrote."""
-    if not isinstance(micros_since_1970, int):
+    """Return the aware instant that `micros` wrote. Raises TypeError, OverflowError."""
+    if type(micros_since_1970) is not int:
         raise TypeError("not an instant")
     return _EPOCH + micros_since_1970 * _MICROSECOND
 

@@ -22,9 +22,11 @@ from snapshots.errors import LimitExceededError
 from snapshots.fields import (
     SCHEMA_VERSION,
     Fields,
+    columns,
     id_bytes,
     id_text,
     instant,
+    is_whole,
     micros,
     ref_from_plain,
     ref_to_plain,
@@ -32,6 +34,7 @@ from snapshots.fields import (
 from snapshots.placement import ManifestPlace, place_from_plain
 from snapshots.stamps import StampMark, mark_from_plain
 from storage.digest import BlobRef
+from storage.keys import check_id
 
 HEAD_BYTES_MAX = 64 << 10  # all writes
 HEAD_COMMIT_BYTES_MAX = 48 << 10  # commits; what is above is for fence, epoch, pin and tombstone
@@ -176,18 +179,20 @@ class Head:
         """Return the head that `encode` wrote. Raises CorruptSnapshotError, UnsupportedSchemaError."""
         fields = Fields(codec.decode(data, key=key), key=key, record="head")
         fields.schema()
+        if len(data) > HEAD_BYTES_MAX:
+            raise fields.wrong(f"has {len(data)} bytes, over {HEAD_BYTES_MAX}")
         fields.nothing_yet(*_LATER_LISTS, *_LATER_RECORDS)
         status = fields.text("status")
         if status not in STATUSES:
             raise fields.wrong(f"has the unknown status {status!r}")
         head = cls(
-            session_id=fields.text("session_id"),
-            tenant=fields.text("tenant"),
-            family=fields.text("family"),
+            session_id=fields.parsed("session_id", check_id, fields.value("session_id")),
+            tenant=fields.parsed("tenant", check_id, fields.value("tenant")),
+            family=fields.parsed("family", _id_or_none, fields.value("family")),
             status=status,
             revision=fields.integer("revision"),
             write_id=fields.raw("write_id", 16).hex(),
-            commit_id=fields.raw("commit_id").hex(),
+            commit_id=fields.parsed("commit_id", _commit_id, fields.raw("commit_id")),
             state_id=fields.raw("state_id", 16).hex(),
             epoch=fields.integer("epoch"),
             fence=fields.integer("fence"),
@@ -202,11 +207,20 @@ class Head:
             created_at=fields.parsed("created_at", instant, fields.value("created_at")),
             updated_at=fields.parsed("updated_at", instant, fields.value("updated_at")),
         )
-        named = head.checkpoint_ref is not None and head.manifest is not None
-        fits = {LIVE: named and head.revision > 0 and head.family != "", RESERVED: not named and head.revision == 0}
-        if not fits.get(status, True):
+        if len(head.inline_manifest) > INLINE_MANIFEST_BYTES_MAX:
+            raise fields.wrong(f"has an inline manifest of {len(head.inline_manifest)} bytes")
+        if not head._names_what_its_status_says():
             raise fields.wrong(f"is {status} at revision {head.revision}, which does not fit what it names")
         return head
+
+    def _names_what_its_status_says(self) -> bool:
+        named = [self.checkpoint_ref is not None, self.manifest is not None]
+        nothing = not any(named) and not self.inline_manifest
+        if self.status == LIVE:
+            return all(named) and self.revision > 0 and self.family != ""
+        if self.status == RESERVED:
+            return nothing and self.revision == 0 and self.family == ""
+        return nothing or self.status != TOMBSTONE
 
 
 # Fields that later versions of this schema fill; until then they are written empty and refused when they are not.
@@ -214,23 +228,31 @@ _LATER_LISTS = ("pins", "staged", "tail")
 _LATER_RECORDS = ("overrides", "origin")
 
 
+def _id_or_none(value: Any) -> str:
+    return "" if value == "" else check_id(value)
+
+
+def _commit_id(raw: bytes) -> str:
+    return id_text(raw) if raw else ""
+
+
 def _holder_from_plain(plain: Any) -> Holder:
-    owner, nonce = plain
+    owner, nonce = columns(plain, 2)
     if not isinstance(owner, str):
         raise TypeError("not a holder")
     return Holder(owner, id_text(nonce))
 
 
 def _ring_from_plain(plain: Any) -> Ring:
-    first, raw = plain
-    if not isinstance(first, int) or not isinstance(raw, bytes) or len(raw) % 16 or len(raw) > 16 * RING_MAX:
+    first, raw = columns(plain, 2)
+    if not is_whole(first, 1) or not isinstance(raw, bytes) or len(raw) % 16 or len(raw) > 16 * RING_MAX:
         raise ValueError("not a ring")
     return Ring(first, tuple(raw[start : start + 16].hex() for start in range(0, len(raw), 16)))
 
 
 def _stamp_from_plain(plain: Any) -> StampRow:
-    revision, turn, content = plain
-    if not isinstance(revision, int) or revision < 1:
+    revision, turn, content = columns(plain, 3)
+    if not is_whole(revision, 1):
         raise ValueError("not a stamp")
     return StampRow(revision, mark_from_plain((turn, content)))
 

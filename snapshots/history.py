@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from snapshots.fields import id_bytes, id_text, instant, micros
+from snapshots.fields import columns, id_bytes, id_text, instant, is_whole, micros
 from snapshots.stamps import StampMark, mark_from_plain
 from snapshots.state import TokenLedgerEntry, TokenUsage, merge_ledger_entry
 
@@ -69,21 +69,22 @@ def _counts(usage: TokenUsage) -> list[int]:
 
 def row_from_plain(plain: Any) -> HistoryRow:
     """Return the row that `to_plain` wrote. Raises ValueError, TypeError."""
-    revision, parent, kind, commit_id, created, stamp, nodes, usage = plain
-    if not (isinstance(revision, int) and isinstance(parent, int) and isinstance(nodes, int)):
-        raise TypeError("not a row of a history")
-    if kind not in KINDS or not 0 <= parent < revision or nodes < 0:
+    revision, parent, kind, commit_id, created, stamp, nodes, usage = columns(plain, 8)
+    if not is_whole(revision, 1) or not is_whole(parent, 0, revision - 1) or not is_whole(nodes):
         raise ValueError("not a row of a history")
-    entries = tuple(
-        TokenLedgerEntry(
-            source=source,
-            model=model,
-            usage=TokenUsage(input_tokens=a, output_tokens=b, cached_input_tokens=c, reasoning_tokens=d),
-        )
-        for source, model, a, b, c, d in usage
-    )
+    if kind not in KINDS or not isinstance(usage, list | tuple):
+        raise ValueError("not a row of a history")
+    entries = tuple(map(_entry_from_plain, usage))
     seal = None if stamp is None else mark_from_plain(stamp)
     return HistoryRow(revision, parent, kind, id_text(commit_id), instant(created), seal, nodes, entries)
+
+
+def _entry_from_plain(plain: Any) -> TokenLedgerEntry:
+    source, model, given, output, cached, reasoning = columns(plain, 6)
+    usage = TokenUsage(input_tokens=given, output_tokens=output, cached_input_tokens=cached, reasoning_tokens=reasoning)
+    if not isinstance(source, str) or not isinstance(model, str) or usage.has_negative():
+        raise ValueError("not a row of a ledger")  # a ledger only grows
+    return TokenLedgerEntry(source=source, model=model, usage=usage)
 
 
 def check_history(rows: Sequence[HistoryRow], revision: int) -> None:

@@ -17,13 +17,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from snapshots.fields import ref_from_plain, ref_to_plain
+from snapshots.fields import columns, is_whole, ref_from_plain, ref_to_plain
 from storage.digest import BlobRef
 
 T = TypeVar("T")
 NODES_FAN_OUT = 8  # nodes are large: merge them seldom
 MERGED_BYTES_MAX = 64 << 20  # of a merged segment: larger ones cost few requests per byte as they are
 ROWS_FAN_OUT = 4  # rows are small: few segments matter more, each is named in every manifest
+LEVEL_MAX = 63  # more than the logarithm of any count
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,8 @@ class Segment:
 
 def segment_from_plain(plain: Sequence[Any]) -> Segment:
     """Return the segment that `to_plain` wrote. Raises ValueError, TypeError."""
-    name, size, count, level = plain
-    if not isinstance(count, int) or not isinstance(level, int) or count < 1 or not 0 <= level < 64:
+    name, size, count, level = columns(plain, 4)
+    if not is_whole(count, 1) or not is_whole(level, 0, LEVEL_MAX):
         raise ValueError("not a segment")
     return Segment(ref_from_plain((name, size)), count, level)
 

@@ -16,14 +16,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from snapshots import codec
-from snapshots.fields import SCHEMA_VERSION, Fields, digest_from_plain, ref_from_plain, ref_to_plain
+from snapshots.errors import LimitExceededError
+from snapshots.fields import (
+    SCHEMA_VERSION,
+    Fields,
+    columns,
+    digest_from_plain,
+    is_whole,
+    ref_from_plain,
+    ref_to_plain,
+)
 from snapshots.layout import check_pack_name
 from snapshots.logs import Segment, segment_from_plain
-from storage.digest import BlobRef, Digest, parse_digest
+from storage.digest import BLOB_BYTES_MAX, BlobRef, Digest, parse_digest
 from storage.extents import Extent
-from storage.frame import open_run, seal_run
+from storage.frame import FRAME_BYTES_MAX, STORED_BYTES_MAX, open_run, seal_run
 
 MANIFEST_BYTES_MAX = 64 << 20  # raw: an execution state of 4 GiB has about 1 MiB of extents
+_MANIFEST_STORED_BYTES_MAX = MANIFEST_BYTES_MAX // FRAME_BYTES_MAX * STORED_BYTES_MAX
 _NAME_BYTES = 24  # 16 of the commit id, 8 random
 
 
@@ -48,8 +58,8 @@ class ManifestPlace:
 
 def place_from_plain(plain: Any) -> ManifestPlace:
     """Return the place that `to_plain` wrote. Raises ValueError, TypeError."""
-    name, offset, stored = plain
-    if not isinstance(offset, int) or not isinstance(stored, int) or offset < 0 or stored < 1:
+    name, offset, stored = columns(plain, 3)
+    if not is_whole(offset, 0, BLOB_BYTES_MAX) or not is_whole(stored, 1, _MANIFEST_STORED_BYTES_MAX):
         raise ValueError("not a place")
     return ManifestPlace(name_from_plain(name), offset, stored)
 
@@ -75,8 +85,8 @@ class PackUse:
 
 def use_from_plain(plain: Any) -> PackUse:
     """Return the use that `to_plain` wrote. Raises ValueError, TypeError."""
-    name, first, last = plain
-    if not isinstance(first, int) or not isinstance(last, int) or first < 1 or (last and last < first):
+    name, first, last = columns(plain, 3)
+    if not is_whole(first, 1) or not is_whole(last) or 0 < last < first:
         raise ValueError("not the use of a pack")
     return PackUse(name_from_plain(name), first, last)
 
@@ -105,8 +115,8 @@ class PlaceRow:
 
 def row_from_plain(plain: Any) -> PlaceRow:
     """Return the row that `to_plain` wrote. Raises ValueError, TypeError."""
-    revision, ref, place, ended = plain
-    if not isinstance(revision, int) or revision < 1:
+    revision, ref, place, ended = columns(plain, 4)
+    if not is_whole(revision, 1) or not isinstance(ended, list | tuple):
         raise ValueError("not a row of places")
     return PlaceRow(revision, ref_from_plain(ref), place_from_plain(place), tuple(map(use_from_plain, ended)))
 
@@ -149,7 +159,9 @@ class Placement:
         packs = fields.rows("packs", use_from_plain)
 
         def extents(plain: Any) -> tuple[Digest, tuple[Extent, ...]]:
-            name, many = plain
+            name, many = columns(plain, 2)
+            if not isinstance(many, list | tuple):
+                raise TypeError("not a list of extents")
             return parse_digest(digest_from_plain(name)), tuple(_extent_from_plain(one, packs) for one in many)
 
         return cls(dict(fields.rows("extents", extents)), packs, fields.rows("places", segment_from_plain))
@@ -166,9 +178,11 @@ def _extent_to_plain(extent: Extent, number: Mapping[str, int]) -> list[int]:
 
 
 def _extent_from_plain(plain: Any, packs: Sequence[PackUse]) -> Extent:
-    number, offset, stored, skip, length = plain
-    if not all(isinstance(one, int) for one in plain) or min(plain) < 0 or stored < 1 or length < 1:
+    number, offset, stored, skip, length = columns(plain, 5)
+    if not (is_whole(number) and is_whole(offset, 0, BLOB_BYTES_MAX) and is_whole(stored, 1, STORED_BYTES_MAX)):
         raise ValueError("not an extent")
+    if not (is_whole(skip) and is_whole(length, 1) and skip + length <= FRAME_BYTES_MAX):
+        raise ValueError("not an extent of one frame")
     return Extent(packs[number].pack, offset, stored, skip, length)
 
 
@@ -186,8 +200,11 @@ def name_from_plain(raw: bytes) -> str:
 
 
 def seal_manifest(checkpoint: bytes, placement: bytes) -> bytes:
-    """Return the stored form of a manifest."""
-    return seal_run(codec.encode([checkpoint, placement]))
+    """Return the stored form of a manifest. Raises LimitExceededError above MANIFEST_BYTES_MAX."""
+    raw = codec.encode([checkpoint, placement])
+    if len(raw) > MANIFEST_BYTES_MAX:
+        raise LimitExceededError(f"manifest of {MANIFEST_BYTES_MAX} bytes", len(raw))
+    return seal_run(raw)
 
 
 def open_manifest(stored: bytes, *, key: str) -> tuple[bytes, bytes]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snapshots.errors import LimitExceededError
+from snapshots.fields import columns
 from storage.digest import short_hash
 from storage.keys import ID_BYTES_MAX, check_id
 
@@ -32,8 +33,9 @@ class TurnStamp:
     content_hash: str | None = None
 
     def __post_init__(self) -> None:
-        if len(self.turn_id.encode(errors="surrogatepass")) > ID_BYTES_MAX:
-            raise LimitExceededError(f"turn id of {ID_BYTES_MAX} bytes", len(self.turn_id))
+        size = len(self.turn_id.encode(errors="surrogatepass"))
+        if size > ID_BYTES_MAX:
+            raise LimitExceededError(f"turn id of {ID_BYTES_MAX} bytes", size)
         check_id(self.turn_id, what="turn id")
 
 
@@ -56,12 +58,13 @@ class StampMark:
 
 def mark(turn_id: str, content_hash: str) -> StampMark:
     """Return the mark of a turn."""
-    return StampMark(short_hash(turn_id.encode(), MARK_BYTES), short_hash(content_hash.encode(), MARK_BYTES))
+    content = content_hash.encode(errors="surrogatepass")  # any text: it is only ever hashed
+    return StampMark(short_hash(turn_id.encode(), MARK_BYTES), short_hash(content, MARK_BYTES))
 
 
 def mark_from_plain(plain: Any) -> StampMark:
     """Return the mark that `to_plain` wrote. Raises ValueError, TypeError."""
-    turn, content = plain
+    turn, content = columns(plain, 2)
     if not (isinstance(turn, bytes) and isinstance(content, bytes) and len(turn) == len(content) == MARK_BYTES):
         raise ValueError("not a stamp")
     return StampMark(turn, content)
