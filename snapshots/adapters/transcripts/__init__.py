@@ -20,7 +20,16 @@ from snapshots.adapters.transcripts.session import (
     TranscriptSession,
     TranscriptTurn,
     apply_turn,
+    check_continues,
     rebuild,
 )
 
-__all__ = ["TranscriptFormat", "TranscriptSession", "TranscriptTurn", "apply_turn", "read_transcripts", "rebuild"]
+__all__ = [
+    "TranscriptFormat",
+    "TranscriptSession",
+    "TranscriptTurn",
+    "apply_turn",
+    "check_continues",
+    "read_transcripts",
+    "rebuild",
+]

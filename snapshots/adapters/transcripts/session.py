@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from snapshots.adapters.transcripts.chat import ChatMessage, to_chat
-from snapshots.errors import InvalidStateError
+from snapshots.errors import InvalidInputError, InvalidStateError
 from snapshots.state import (
     Message,
     PersistedSessionState,
@@ -28,6 +28,7 @@ from snapshots.state import (
     merge_ledger_entry,
     normalize_prompt_usage,
 )
+from snapshots.state.values import json_text
 
 TranscriptFormat = Literal["tau-bench", "swe-agent"]
 
@@ -128,6 +129,21 @@ def rebuild(state: PersistedSessionState) -> dict[str, Any]:
     if head is None:
         raise InvalidStateError(f"session {state.session_id!r} was not replayed from a transcript")
     return _document(head["format"], head["rest"], chat, steps)
+
+
+def check_continues(state: PersistedSessionState, session: TranscriptSession) -> None:
+    """Check that the state is what the first turns of `session` make.
+
+    Raises:
+        InvalidInputError: It is another transcript, or none. Give the file another name, or use another store.
+    """
+    try:
+        known = rebuild(state)
+    except InvalidStateError:
+        known = {}
+    if json_text(known) != json_text(session.document_until(state.turn_index)):
+        reason = f"the store has another session of the id {session.session_id!r}; give the file another name"
+        raise InvalidInputError(session.source, "", reason)
 
 
 def _document(

@@ -1,0 +1,55 @@
+"""The application: its global options, and the command groups in it.
+
+app is run by `snapshots.cli.run`
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import snapshots
+from snapshots.cli import use
+from snapshots.cli.invocation import DEFAULT_STORE, DEFAULT_TENANT, Invocation
+from snapshots.cli.output import Output
+
+app = typer.Typer(
+    name="snapshots",
+    help="A session store for AI agents: revisions of sessions in a directory or an S3 bucket.",
+    epilog="Exit codes: 0 done, 2 usage, 3 not found, 4 corrupt, 5 conflict, 6 retry, 10 invalid input. "
+    "First try: snapshots demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(use.commands)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"snapshots {snapshots.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def global_options(
+    context: typer.Context,
+    store: Annotated[
+        str,
+        typer.Option(
+            envvar="SNAPSHOTS_STORE", metavar="URL", help="file:PATH or s3://BUCKET/PREFIX?endpoint_url=URL&region=NAME"
+        ),
+    ] = DEFAULT_STORE,
+    tenant: Annotated[
+        str, typer.Option(envvar="SNAPSHOTS_TENANT", metavar="T", help="Whose sessions.")
+    ] = DEFAULT_TENANT,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: one object per line for lists.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No notes and no progress.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before something is removed.")] = False,
+    version: Annotated[  # noqa: ARG001  its callback prints and ends
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """A session store for AI agents: revisions of sessions in a directory or an S3 bucket."""
+    context.obj = Invocation(store, tenant, yes, Output(as_json=as_json, quiet=quiet))

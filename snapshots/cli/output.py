@@ -1,0 +1,149 @@
+"""What the command prints: JSON lines or tables on stdout, notes for people, progress on stderr.
+
+Rules:
+1. With `--json` only records are printed, everything else is silent.
+2. Text from a store is shown as text: no markup, and control characters made visible.
+3. Progress is shown only if stderr is a terminal.
+
+    output.rows(rows, {"session": "session_id", "head": lambda row: human_bytes(row["head_bytes"])})
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+PLAIN_WIDTH = 200  # columns where there is no terminal: rows stay on one line
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+Row = Mapping[str, Any]
+Columns = Mapping[str, str | Callable[[Row], Any]]  # heading → field, or what to make of the row
+
+
+class Output:
+    """Where a command's results go.
+
+    Args:
+        as_json: Whether results are JSON.
+        quiet: Whether to leave out notes and progress.
+    """
+
+    def __init__(self, *, as_json: bool, quiet: bool) -> None:
+        self.as_json = as_json
+        self.quiet = quiet
+        plain: dict[str, Any] = {"markup": False, "highlight": False, "emoji": False}
+        width = None if sys.stdout.isatty() else PLAIN_WIDTH
+        self._console = Console(width=width, soft_wrap=False, **plain)
+        self._errors = Console(stderr=True, **plain)
+
+    def record(self, row: Row, *, flush: bool = False) -> None:
+        """Print one JSON object on a line of its own; with `flush` a reader has it at once."""
+        sys.stdout.write(json.dumps(row, ensure_ascii=False, allow_nan=False, default=_json_default) + "\n")
+        if flush:
+            sys.stdout.flush()
+
+    def rows(self, rows: Iterable[Row], columns: Columns, *, title: str = "") -> None:
+        """Print rows: as JSON objects as they come, or as a table of these columns."""
+        if self.as_json:
+            for row in rows:
+                self.record(row)
+        else:
+            self._console.print(_table(rows, columns, title))
+
+    def table(self, rows: Iterable[Row], columns: Columns, *, title: str = "") -> None:
+        """Print a table of these columns, which is not a result of its own (nothing with `--json`)."""
+        if not self.as_json:
+            self._console.print(_table(rows, columns, title))
+
+    def line(self, text: str = "") -> None:
+        """Print a line of the result for people (nothing with `--json`)."""
+        if not self.as_json:
+            self._console.print(visible(text), soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Print a line that is not a result (nothing with `--json` or `--quiet`)."""
+        if not self.quiet:
+            self.line(text)
+
+    @contextmanager
+    def progress(self, total: int) -> Iterator[Callable[[str], None]]:
+        """Show a bar while the block runs; the function given moves it one step on, under a new label."""
+        if self.quiet or not sys.stderr.isatty():
+            yield lambda label: None  # noqa: ARG005  the same signature
+            return
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=self._errors, transient=True) as bar:
+            task = bar.add_task("", total=total)
+            yield lambda label: bar.update(task, advance=1, description=visible(label))
+
+
+def _table(rows: Iterable[Row], columns: Columns, title: str) -> Table:
+    has_headings = any(heading.strip() for heading in columns)
+    table = Table(title=visible(title) or None, title_justify="left", show_header=has_headings)
+    cells = [[row.get(field) if isinstance(field, str) else field(row) for field in columns.values()] for row in rows]
+    for index, heading in enumerate(columns):
+        numeric = bool(cells) and all(isinstance(row[index], int | float | None) for row in cells)
+        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*map(_cell, row))
+    return table
+
+
+def _json_default(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} is not a JSON value")
+
+
+def _cell(value: Any) -> str:
+    if value is None or value is False:
+        return ""
+    if value is True:
+        return "yes"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, datetime):
+        return human_time(value)
+    return f"{value:,.2f}" if isinstance(value, float) else visible(str(value))
+
+
+def visible(text: str) -> str:
+    """Return `text` without anything that could steer a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character == "\n" or character.isprintable() else ascii(character)[1:-1] for character in text
+    )
+
+
+def one_line(text: str) -> str:
+    """Return `text` on one line, as an error is shown."""
+    return visible(" ".join(text.split()))
+
+
+def human_bytes(count: int) -> str:
+    """Return a number of bytes as people read it: `1.2 KiB`."""
+    size = float(count)
+    for unit in _UNITS:
+        if size < 1024 or unit == _UNITS[-1]:
+            break
+        size /= 1024
+    return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def human_time(instant: datetime) -> str:
+    """Return an instant as people read it, in UTC."""
+    return f"{instant:%Y-%m-%d %H:%M:%S}Z"

@@ -1,0 +1,111 @@
+"""From arguments to an exit code: where every failure becomes one line.
+
+Rules:
+1. Global options may stand anywhere before `--`.
+2. An error we know is one line without a traceback. An unexpected one is one line too, exit code 1, and the traceback
+   with SNAPSHOTS_DEBUG=1.
+3. Ctrl-C, and a reader that closes our output, are interruptions.
+
+    run(["--json", "ls"])
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+
+from snapshots.cli.app import app
+from snapshots.cli.exits import BUG, DONE, INTERRUPTED, USAGE, UsageError, error_fields, exit_code
+from snapshots.cli.output import one_line
+
+DEBUG = "SNAPSHOTS_DEBUG"
+_FLAGS = frozenset({"--json", "--quiet", "--yes"})
+_VALUED = frozenset({"--store", "--tenant"})
+# ClickException: typer has it from click or, later, from a copy of its own, and does not export it.
+_COMMAND_ERROR = typer.BadParameter.__mro__[2]
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code; see `snapshots.cli.main`."""
+    _never_fail_on_characters()
+    ordered = _global_options_first(arguments)
+    as_json = "--json" in ordered[: ordered.index("--")] if "--" in ordered else "--json" in ordered
+    try:
+        code = _invoke(ordered)
+        sys.stdout.flush()
+    except (typer.Abort, KeyboardInterrupt):
+        return _failed(KeyboardInterrupt(), "interrupted", INTERRUPTED, as_json=as_json)
+    except BrokenPipeError:
+        return _closed_pipe()
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # typer and rich turn it into an exit of their own
+            return _closed_pipe()
+        raise
+    except Exception as error:  # noqa: BLE001  rule 2: nothing but one line gets out
+        return _report(error, as_json=as_json)
+    return code
+
+
+def _invoke(arguments: list[str]) -> int:
+    command = typer.main.get_command(app)
+    result = command.main(args=arguments, prog_name="snapshots", standalone_mode=False)
+    return result if isinstance(result, int) else DONE
+
+
+def _report(error: Exception, *, as_json: bool) -> int:
+    if isinstance(error, _COMMAND_ERROR):
+        message = getattr(error, "format_message", error.__str__)().strip() or "no command"
+        return _failed(UsageError(), f"{message} (see snapshots --help)", USAGE, as_json=as_json)
+    code = exit_code(error)
+    if code != BUG:
+        return _failed(error, str(error), code, as_json=as_json)
+    if os.environ.get(DEBUG) == "1":
+        traceback.print_exception(error)
+    message = f"unexpected {type(error).__name__}: {error}; please report it, with what {DEBUG}=1 shows"
+    return _failed(error, message, BUG, as_json=as_json)
+
+
+def _failed(error: BaseException, message: str, code: int, *, as_json: bool) -> int:
+    line = one_line(message)
+    if as_json:
+        sys.stderr.write(json.dumps(error_fields(error, line, code), ensure_ascii=False) + "\n")
+    else:
+        sys.stderr.write(f"error: {line}\n")
+    return code
+
+
+def _closed_pipe() -> int:
+    # What is still buffered can go nowhere; without this the interpreter complains about it at exit.
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())
+    os.close(devnull)
+    return INTERRUPTED
+
+
+def _never_fail_on_characters() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _global_options_first(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with the global options in front (rule 1)."""
+    first: list[str] = []
+    rest: list[str] = []
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument == "--":
+            rest += [argument, *remaining]
+        elif argument in _FLAGS or argument.partition("=")[0] in _VALUED:
+            first.append(argument)
+            if argument in _VALUED:
+                first += [value for value in [next(remaining, None)] if value is not None]
+        else:
+            rest.append(argument)
+    return first + rest

@@ -1,0 +1,268 @@
+"""The group "use": replay transcripts, list, look into sessions, remove them.
+
+snapshots demo; snapshots replay runs.json; snapshots show runs-1-0@3
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from enum import StrEnum
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+
+from snapshots.adapters.transcripts import TranscriptSession
+from snapshots.cli import views
+from snapshots.cli.invocation import DEFAULT_STORE, DEFAULT_TENANT, Invocation, invocation, session_at
+from snapshots.cli.output import Columns, human_bytes
+from snapshots.cli.replay import ReplayReport, read_files, replay_session
+from snapshots.cli.written import WrittenStore
+from snapshots.errors import InvalidStateError
+from snapshots.repository import SnapshotRepository
+from snapshots.state import PersistedSessionState
+
+commands = typer.Typer()
+
+LIVE = "live"
+DEMO_FILE = "marshmallow-1867.traj"
+SESSION_COLUMNS: Columns = {
+    "session": "session_id",
+    "status": "status",
+    "revision": "revision",
+    "updated": "updated_at",
+    "head": lambda row: human_bytes(row["head_bytes"]),
+}
+LOG_COLUMNS: Columns = {
+    "revision": "revision",
+    "parent": "parent",
+    "commit": lambda row: row["commit_id"][:10],
+    "created": "created_at",
+    "stamped": "turn",
+    "nodes": "nodes",
+    "tokens": "tokens",
+}
+REPLAY_COLUMNS: Columns = {
+    "session": "session_id",
+    "turns": "turns",
+    "revision": "revision",
+    "requests": "requests",
+    "uploaded": lambda row: human_bytes(row["uploaded_bytes"]),
+    "stored": lambda row: human_bytes(row["stored_bytes"]),
+    "seconds": "seconds",
+}
+USAGE_COLUMNS: Columns = {
+    "source": "source",
+    "model": "model",
+    "input": "input_tokens",
+    "output": "output_tokens",
+    "cached": "cached_input_tokens",
+    "reasoning": "reasoning_tokens",
+}
+TOOL_COLUMNS: Columns = {"tool": "name", "source": "source", "calls": "calls"}
+MESSAGE_COLUMNS: Columns = {"message": "id", "role": "role", "text": "text"}
+
+SessionName = Annotated[str, typer.Argument(metavar="S@REV", help="A session, at its present or another revision.")]
+SessionId = Annotated[str, typer.Argument(metavar="S", help="A session.")]
+RevisionOption = Annotated[
+    str | None, typer.Option("--revision", metavar="N", help="Revision, or head; S is then taken as it stands.")
+]
+
+
+class Part(StrEnum):
+    """What `cat` prints."""
+
+    MESSAGES = "messages"
+    TOOL_STATE = "tool-state"
+    PLUGIN_SNAPSHOT = "plugin-snapshot"
+    EXECUTION_STATE = "execution-state"
+    LEDGER = "ledger"
+
+
+@commands.command()
+def demo(context: typer.Context) -> None:
+    """Replay a shipped run of a coding agent, then show what is stored. Creates the store."""
+    run = invocation(context)
+    with resources.as_file(resources.files("snapshots") / "samples" / DEMO_FILE) as path:
+        (session,) = read_files([path], None)
+    with _replaying(run) as (repo, written):
+        (report,) = _replayed(run, repo, written, [session])
+        log = [views.revision_row(info) for info in reversed(repo.history(session.session_id))]
+        state = repo.load(session.session_id)
+    then = _next_commands(run, session.session_id)
+    if run.output.as_json:
+        run.output.record({"replay": asdict(report), "log": log, "show": views.state_view(state), "next": then})
+        return
+    if report.turns:
+        run.output.note(f"{report.turns} turns of session {session.session_id} replayed into {run.store}")
+    else:
+        run.output.note(f"session {session.session_id} is in {run.store} already: nothing to replay")
+    run.output.rows(log, LOG_COLUMNS, title=f"snapshots log {session.session_id}")
+    _show(run, views.state_view(state))
+    run.output.note("Next:")
+    for command in then:
+        run.output.note(f"  {command}")
+
+
+def _next_commands(run: Invocation, session_id: str) -> list[str]:
+    words = ["snapshots"]
+    if run.store not in (DEFAULT_STORE, os.environ.get("SNAPSHOTS_STORE")):
+        words += ["--store", shlex.quote(run.store)]
+    if run.tenant not in (DEFAULT_TENANT, os.environ.get("SNAPSHOTS_TENANT")):
+        words += ["--tenant", shlex.quote(run.tenant)]
+    command = " ".join(words)
+    return [f"{command} {rest}" for rest in (f"show {session_id}@3", f"cat {session_id} messages", "ls", "stats")]
+
+
+@commands.command()
+def replay(
+    context: typer.Context,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="tau-bench or SWE-agent transcripts.")],
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N sessions.")] = None,
+) -> None:
+    """Commit transcripts turn by turn, going on where an earlier run stopped. Creates the store."""
+    run = invocation(context)
+    sessions = read_files(files, limit)
+    rows: list[dict[str, Any]] = []
+    try:
+        with _replaying(run) as (repo, written):
+            for report in _replayed(run, repo, written, sessions):
+                rows.append(asdict(report))
+                if run.output.as_json:
+                    run.output.record(rows[-1], flush=True)
+    finally:  # what is done is shown, whatever stops the rest
+        if rows and not run.output.quiet:
+            run.output.table([*rows, *_total(rows)], REPLAY_COLUMNS)
+
+
+@contextmanager
+def _replaying(run: Invocation) -> Iterator[tuple[SnapshotRepository, WrittenStore]]:
+    written = WrittenStore(run.raw_store())
+    with run.repository(written, create=True) as repo:
+        yield repo, written
+
+
+def _replayed(
+    run: Invocation, repo: SnapshotRepository, written: WrittenStore, sessions: Sequence[TranscriptSession]
+) -> Iterator[ReplayReport]:
+    with run.output.progress(sum(len(session.turns) for session in sessions)) as step:
+        for session in sessions:
+            yield replay_session(repo, written, session, on_turn=partial(step, session.session_id))
+
+
+def _total(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    if len(rows) > 1:
+        summed = ("turns", "requests", "uploaded_bytes", "stored_bytes", "seconds")
+        yield {"session_id": "total", **{name: sum(row[name] for row in rows) for name in summed}}
+
+
+@commands.command()
+def ls(
+    context: typer.Context,
+    every: Annotated[bool, typer.Option("--all", help="Deleted, moved and reserved ones too.")] = False,
+) -> None:
+    """List the sessions."""
+    run = invocation(context)
+    with run.repository() as repo:
+        found = (info for info in repo.sessions() if every or info.status == LIVE)
+        run.output.rows(map(views.session_row, found), SESSION_COLUMNS)
+
+
+@commands.command()
+def log(context: typer.Context, session: SessionId) -> None:
+    """List the revisions of a session, newest first."""
+    run = invocation(context)
+    with run.repository() as repo:
+        run.output.rows(map(views.revision_row, reversed(repo.history(session))), LOG_COLUMNS)
+
+
+@commands.command()
+def show(context: typer.Context, session: SessionName, revision: RevisionOption = None) -> None:
+    """Show one revision on one screen."""
+    run = invocation(context)
+    session_id, number = session_at(session, revision)
+    with run.repository() as repo:
+        view = views.state_view(repo.load(session_id, number))
+    if run.output.as_json:
+        run.output.record(view)
+    else:
+        _show(run, view)
+
+
+def _show(run: Invocation, view: dict[str, Any]) -> None:
+    output = run.output
+    title = f"{view['session_id']} at revision {view['revision']}"
+    output.table(views.fact_rows(view), {"": "name", " ": "value"}, title=title)
+    for rows, columns in (
+        (views.usage_rows(view), USAGE_COLUMNS),
+        (view["tools"], TOOL_COLUMNS),
+        (views.message_rows(view), MESSAGE_COLUMNS),
+    ):
+        if rows:
+            output.table(rows, columns)
+
+
+@commands.command()
+def cat(
+    context: typer.Context,
+    session: SessionName,
+    part: Annotated[Part, typer.Argument(help="What to print.")],
+    revision: RevisionOption = None,
+) -> None:
+    """Print a part of a revision: JSON, one object per line for messages and ledger; execution states as bytes."""
+    run = invocation(context)
+    session_id, number = session_at(session, revision)
+    with run.repository() as repo:
+        state = repo.load(session_id, number)
+        if part is Part.EXECUTION_STATE:
+            with repo.open_execution_state(state) as stream:
+                sys.stdout.flush()
+                shutil.copyfileobj(stream, sys.stdout.buffer)
+                sys.stdout.buffer.flush()
+            return
+    for value in _values(state, part):
+        run.output.record(value.model_dump(mode="json"))
+
+
+def _values(state: PersistedSessionState, part: Part) -> Sequence[BaseModel]:
+    if part is Part.MESSAGES:
+        return state.session_graph.messages()
+    if part is Part.LEDGER:
+        return state.token_ledger
+    found = state.tool_state_snapshot if part is Part.TOOL_STATE else state.plugin_snapshot
+    if found is None:
+        raise InvalidStateError(f"revision {state.head_revision} of session {state.session_id!r} has no {part}")
+    return [found]
+
+
+@commands.command()
+def stats(context: typer.Context) -> None:
+    """Count sessions, packs and bytes. Reads every head."""
+    run = invocation(context)
+    with run.repository() as repo:
+        view = views.stats_view(repo.stats())
+    if run.output.as_json:
+        run.output.record(view)
+    else:
+        run.output.rows(views.stats_rows(view), {"": "name", " ": "value"}, title=run.store)
+
+
+@commands.command()
+def rm(context: typer.Context, session: SessionId) -> None:
+    """Delete a session. Its id is spent; its bytes go with the next collection."""
+    run = invocation(context)
+    with run.repository() as repo:
+        run.confirm(f"Delete session {session!r} of {run.store}?")
+        repo.delete(session)
+    if run.output.as_json:
+        run.output.record({"session_id": session, "deleted": True})
+    run.output.note(f"session {session} deleted")
