@@ -28,7 +28,7 @@ def open_or_create(environment: Environment, *, create: bool, url: str) -> None:
         return
     except NotFoundError as error:
         if not create:
-            raise StoreNotFoundError(url) from error
+            raise StoreNotFoundError(url, f"there is no store here ({error.message})") from error
     try:
         register.compare_and_swap(None, _encoded(environment.clock.new_id()))
     except PreconditionFailedError:
