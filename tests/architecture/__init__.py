@@ -1,0 +1,1 @@
+"""Rules that hold for the source itself: import directions, one home each, public names, words."""

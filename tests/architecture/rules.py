@@ -1,0 +1,269 @@
+"""The import rules, written down: the rows of the house, and what has one home. Each rule returns its findings.
+
+A module may import from rows below its own, and from its own row only inside one package that is listed as a whole.
+Nothing points up; there are no cycles.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from tests.architecture.source import Module, calls, imports_of, literals, names_used
+
+# From the ground up. "x.*" is a package as a whole: its modules may import each other.
+ROWS: tuple[tuple[str, ...], ...] = (
+    ("storage.errors",),
+    ("storage.digest",),
+    ("storage.clock", "storage.frame", "storage.keys", "storage.store"),
+    ("storage", "storage.chunking", "storage.extents"),
+    ("storage.packs", "storage.registers"),
+    ("storage.leases", "storage.wrappers.*"),
+    ("storage.backends.*",),
+    ("storage.probe", "storage.testing.*"),
+    ("snapshots.errors",),
+    ("snapshots.codec", "snapshots.fields", "snapshots.layout", "snapshots.state.*"),
+    ("snapshots.logs", "snapshots.parts", "snapshots.stamps"),
+    ("snapshots.checkpoint", "snapshots.history", "snapshots.placement"),
+    ("snapshots.content", "snapshots.head"),
+    ("snapshots.base", "snapshots.environment", "snapshots.verdict"),
+    ("snapshots.restore", "snapshots.staging", "snapshots.store_object"),
+    (
+        "snapshots.commit",
+        "snapshots.delete",
+        "snapshots.execution",
+        "snapshots.fork",
+        "snapshots.pins",
+        "snapshots.sessions",
+        "snapshots.writer",
+    ),
+    ("snapshots.repository",),
+    ("snapshots",),
+    ("snapshots.maintenance.*",),
+    ("snapshots.adapters.*", "snapshots.testing.*"),
+    ("snapshots.cli.*",),
+)
+
+# Third parties with one home each.
+HOMES: Mapping[str, tuple[str, ...]] = {
+    "boto3": ("storage.backends.s3",),
+    "botocore": ("storage.backends.s3",),
+    "zstandard": ("storage.frame",),
+    "cbor2": ("snapshots.codec",),
+    "blake3": ("storage.digest",),
+    "typer": ("snapshots.cli.*",),
+    "click": ("snapshots.cli.*",),
+    "rich": ("snapshots.cli.*",),
+    "pydantic": ("snapshots.state.*", "snapshots.cli.*"),
+    "pydantic_core": ("snapshots.state.*",),
+    "time": ("storage.clock",),
+    "random": ("storage.clock",),
+    "uuid": ("storage.clock",),
+    "secrets": ("storage.clock",),
+}
+NOW = re.compile(r"datetime\.(datetime\.now|datetime\.utcnow|datetime\.today|date\.today)|os\.urandom|os\.getrandom")
+
+# A pure module says so in its docstring. It may import these, and other pure modules.
+PLAIN_TYPES = frozenset({"storage.errors", "storage.store", "snapshots.base", "snapshots.errors"})
+PURE_EXCEPTIONS: Mapping[tuple[str, str], str] = {
+    ("snapshots.state.graph", "storage.clock"): "ids and times that its methods must invent; tests replace the clock",
+    ("snapshots.staging", "storage.packs"): "PackBuilder, which touches no store; the functions beside it do",
+}
+PURE = frozenset(
+    (
+        "storage.digest",
+        "storage.extents",
+        "storage.frame",
+        "storage.keys",
+        "snapshots.checkpoint",
+        "snapshots.codec",
+        "snapshots.content",
+        "snapshots.fields",
+        "snapshots.head",
+        "snapshots.history",
+        "snapshots.layout",
+        "snapshots.logs",
+        "snapshots.placement",
+        "snapshots.staging",
+        "snapshots.stamps",
+        "snapshots.verdict",
+    )
+)
+IMPURE = frozenset(
+    (
+        "asyncio",
+        "concurrent",
+        "ctypes",
+        "fcntl",
+        "http",
+        "logging",
+        "multiprocessing",
+        "os",
+        "pathlib",
+        "queue",
+        "select",
+        "shutil",
+        "signal",
+        "socket",
+        "ssl",
+        "sqlite3",
+        "subprocess",
+        "sys",
+        "tempfile",
+        "threading",
+        "time",
+        "urllib",
+    )
+)
+
+_KEY_WORD = r"(?:heads|packs|turns|leases|records|metadata|usage|realtime|collect)"
+KEY_LITERAL = re.compile(rf"(?:^|/){_KEY_WORD}/|/{_KEY_WORD}$|^~(?:store|probe)")
+KEY_BUILDERS = frozenset({"storage.keys.encode_id", "storage.keys.fan_out", "storage.keys.check_key"})
+KEY_EXCEPTIONS: Mapping[tuple[str, str], str] = {
+    ("snapshots.sessions", "storage.keys.encode_id"): "compares a listed key with the id in the head; builds none",
+}
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Say whether a module is what a pattern names: itself, or with ".*" a package and all in it."""
+    if pattern.endswith(".*"):
+        return name == pattern[:-2] or name.startswith(pattern[:-1])
+    return name == pattern
+
+
+def row_of(name: str) -> tuple[int, str] | None:
+    """Return the row of a module of ours and the pattern that put it there."""
+    found = [(index, pattern) for index, row in enumerate(ROWS) for pattern in row if matches(pattern, name)]
+    return max(found, key=lambda one: len(one[1]), default=None)
+
+
+def _ours(names: Iterable[str]) -> list[str]:
+    return sorted(name for name in names if name.split(".")[0] in ("storage", "snapshots"))
+
+
+def without_a_row(module: Module) -> list[str]:
+    return [] if row_of(module.name) else [f"{module.name} has no row: give it one in ROWS"]
+
+
+def upward_imports(module: Module, known: Iterable[str]) -> list[str]:
+    mine = row_of(module.name)
+    found = []
+    for target in _ours(imports_of(module, known)):
+        theirs = row_of(target)
+        if mine is None or theirs is None or target == module.name:
+            continue
+        together = theirs == mine and mine[1].endswith(".*")
+        if theirs[0] >= mine[0] and not together:
+            found.append(f"{module.name} imports {target}, which is not below it")
+    return found
+
+
+def sessions_in_storage(module: Module, known: Iterable[str]) -> list[str]:
+    if not matches("storage.*", module.name):
+        return []
+    up = [name for name in _ours(imports_of(module, known)) if matches("snapshots.*", name)]
+    return [f"{module.name} imports {name}: storage has never heard of a session" for name in up]
+
+
+def testing_in_earnest(module: Module, known: Iterable[str]) -> list[str]:
+    if ".testing" in module.name:
+        return []
+    return [f"{module.name} imports {name}" for name in _ours(imports_of(module, known)) if ".testing" in name]
+
+
+def homeless(module: Module, known: Iterable[str]) -> list[str]:
+    found = []
+    for target in sorted(imports_of(module, known)):
+        homes = HOMES.get(target.split(".")[0])
+        if homes is not None and not any(matches(home, module.name) for home in homes):
+            found.append(f"{module.name} imports {target}, which lives in {', '.join(homes)}")
+    return found
+
+
+def own_time_or_chance(module: Module) -> list[str]:
+    if module.name == "storage.clock":
+        return []
+    return [f"{module.name}:{line} uses {name}" for name, line in names_used(module) if NOW.fullmatch(name)]
+
+
+def impure(module: Module, pure: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Return what a pure module imports that is not pure."""
+    allowed = {*pure, *PLAIN_TYPES, "snapshots", "storage"}
+    found = []
+    for target in sorted(imports_of(module, known)):
+        if target in _ours([target]):
+            wrong = target not in allowed and (module.name, target) not in PURE_EXCEPTIONS
+        else:
+            wrong = target.split(".")[0] in IMPURE
+        if wrong:
+            found.append(f"{module.name} says it is pure and imports {target}")
+    return found
+
+
+def is_pure(module: Module) -> bool:
+    """Say whether a module's docstring claims purity; the models of a session are pure as a whole."""
+    if matches("snapshots.state.*", module.name):
+        return True
+    if matches("snapshots.cli.*", module.name) or ".testing" in module.name:
+        return False
+    return re.search(r"\b[Pp]ure([.;]| decision)", module.docstring) is not None
+
+
+def keys_outside_the_layout(module: Module) -> list[str]:
+    if not matches("snapshots.*", module.name) or module.name == "snapshots.layout":
+        return []
+    found = [f"{module.name}:{line} spells a key: {text!r}" for text, line in literals(module) if spells_key(text)]
+    for name, line in names_used(module):
+        if name in KEY_BUILDERS and (module.name, name) not in KEY_EXCEPTIONS:
+            found.append(f"{module.name}:{line} uses {name}")
+    return found
+
+
+def spells_key(text: str) -> bool:
+    return KEY_LITERAL.search(text) is not None and " " not in text and "://" not in text
+
+
+def unguarded_writes(module: Module) -> list[str]:
+    """Return constructions of `Replace` and `Overwrite` outside the register and the stores themselves."""
+    exempt = ("storage.registers", "storage.backends.*", "storage.wrappers.*", "storage.testing.*")
+    if any(matches(pattern, module.name) for pattern in exempt):
+        return []
+    found = []
+    for name, line in calls(module):
+        if name.rpartition(".")[2] in ("Replace", "Overwrite"):
+            found.append(f"{module.name}:{line} constructs {name}; only a register conditions on a version")
+    return found
+
+
+def deletes(module: Module) -> list[str]:
+    """Return what deletes objects among the sessions: nobody does, until there is a collection."""
+    if not matches("snapshots.*", module.name):
+        return []
+    found = []
+    for name, line in calls(module):
+        receiver, _, verb = name.rpartition(".")
+        on_store = receiver.rpartition(".")[2].lstrip("_").endswith("store")
+        if verb == "delete_many" or (verb == "delete" and on_store):
+            found.append(f"{module.name}:{line} calls {name}")
+    return found
+
+
+def cycles(modules: Mapping[str, Module]) -> list[list[str]]:
+    """Return import cycles, each once, as lists of names; an `__init__` counts like any module."""
+    graph = {name: [t for t in _ours(imports_of(m, modules)) if t in modules] for name, m in modules.items()}
+    found: list[list[str]] = []
+    done: set[str] = set()
+
+    def visit(name: str, path: list[str]) -> None:
+        if name in path:
+            found.append([*path[path.index(name) :], name])
+            return
+        if name in done:
+            return
+        for target in graph[name]:
+            visit(target, [*path, name])
+        done.add(name)
+
+    for name in sorted(graph):
+        visit(name, [])
+    return found
