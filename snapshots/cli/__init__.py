@@ -29,8 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from snapshots.cli.run import run
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in _LIBRARIES:
+        library = (error.name or "").partition(".")[0]
+        if library not in _LIBRARIES:
             raise
-        sys.stderr.write(f"error: the command needs {error.name}; pip install 'session-snapshots[cli]'\n")
+        sys.stderr.write(f"error: the command needs {library}; pip install 'session-snapshots[cli]'\n")
         return 2
     return run(sys.argv[1:] if arguments is None else arguments)

@@ -79,13 +79,17 @@ class Output:
         if self.quiet or not sys.stderr.isatty():
             yield lambda label: None  # noqa: ARG005  the same signature
             return
-        columns = (
+        bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            console=self._errors,
+            transient=True,
+            redirect_stdout=False,  # results that come meanwhile are for stdout, not for the bar's console
+            redirect_stderr=False,
         )
-        with Progress(*columns, console=self._errors, transient=True) as bar:
+        with bar:
             task = bar.add_task("", total=total)
             yield lambda label: bar.update(task, advance=1, description=visible(label))
 

@@ -55,6 +55,8 @@ def run(arguments: Sequence[str]) -> int:
 def _invoke(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
     result = command.main(args=arguments, prog_name="snapshots", standalone_mode=False)
+    if result == INTERRUPTED:  # what some versions of typer make of Ctrl-C, without a word
+        raise KeyboardInterrupt
     return result if isinstance(result, int) else DONE
 
 

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import BaseModel
 
 from snapshots.adapters.transcripts import TranscriptSession
 from snapshots.cli import views
@@ -230,18 +229,18 @@ def cat(
                 sys.stdout.buffer.flush()
             return
     for value in _values(state, part):
-        run.output.record(value.model_dump(mode="json"))
+        run.output.record(value)
 
 
-def _values(state: PersistedSessionState, part: Part) -> Sequence[BaseModel]:
+def _values(state: PersistedSessionState, part: Part) -> Sequence[dict[str, Any]]:
     if part is Part.MESSAGES:
-        return state.session_graph.messages()
+        return [message.model_dump(mode="json") for message in state.session_graph.messages()]
     if part is Part.LEDGER:
-        return state.token_ledger
+        return [row.model_dump() for row in state.token_ledger]
     found = state.tool_state_snapshot if part is Part.TOOL_STATE else state.plugin_snapshot
     if found is None:
         raise InvalidStateError(f"revision {state.head_revision} of session {state.session_id!r} has no {part}")
-    return [found]
+    return [found.model_dump(mode="json")]
 
 
 @commands.command()

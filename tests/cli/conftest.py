@@ -1,0 +1,69 @@
+"""Fixtures of the command's tests: the command in this process, and a store that a demo has filled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from snapshots.cli import main
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        (row,) = self.rows
+        return row
+
+    @property
+    def error(self) -> dict[str, Any]:
+        (line,) = self.err.splitlines()
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    found = f"file:{tmp_path / 'store'}"
+    monkeypatch.setenv("SNAPSHOTS_STORE", found)
+    monkeypatch.delenv("SNAPSHOTS_TENANT", raising=False)
+    monkeypatch.setenv("COLUMNS", "120")
+    return found
+
+
+@pytest.fixture
+def cli(url: str, capsys: pytest.CaptureFixture[str]) -> Command:  # noqa: ARG001  for its effect
+    """Give the command, run in this process on a store of its own; it checks the exit code."""
+
+    def run(*arguments: str, code: int = 0) -> Outcome:
+        capsys.readouterr()
+        found = main(arguments)
+        captured = capsys.readouterr()
+        outcome = Outcome(found, captured.out, captured.err)
+        assert outcome.code == code, outcome
+        return outcome
+
+    return run
+
+
+@pytest.fixture
+def filled(cli: Command) -> Command:
+    """Give the command on a store that holds the demo's session, `marshmallow-1867`, of 11 revisions."""
+    cli("--quiet", "demo")
+    return cli
