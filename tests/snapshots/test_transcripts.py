@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snapshots.adapters.transcripts import TranscriptSession, apply_turn, read_transcripts, rebuild
+from snapshots.adapters.transcripts import TranscriptSession, apply_turn, check_continues, read_transcripts, rebuild
 from snapshots.adapters.transcripts.chat import to_chat, to_message
 from snapshots.adapters.transcripts.swe_agent import swe_agent_session
 from snapshots.adapters.transcripts.tau_bench import tau_bench_sessions
-from snapshots.errors import InvalidStateError
+from snapshots.errors import InvalidInputError, InvalidStateError
 from snapshots.state import Message, PersistedSessionState, TokenUsage
 from snapshots.state.values import json_text
 from tests.data import PACKED, SESSION_COUNT, documents, unpack
@@ -134,6 +134,16 @@ def test_a_state_from_elsewhere_is_no_transcript() -> None:
         rebuild(PersistedSessionState(session_id="s"))
 
 
+def test_a_state_continues_its_own_transcript_and_no_other() -> None:
+    session, other = tau(said("user", "a"), said("user", "b")), tau(said("user", "x"), said("user", "b"))
+    longer = tau(said("user", "a"), said("user", "b"), said("user", "c"))
+    check_continues(applied(session, 1), session)
+    check_continues(applied(session), longer)
+    for state in (applied(other, 1), applied(longer), PersistedSessionState(session_id="t")):
+        with pytest.raises(InvalidInputError, match="another session of the id 't-1-0'"):
+            check_continues(state, session)
+
+
 def test_only_the_active_path_is_rebuilt() -> None:
     session = tau(said("user", "a"), said("user", "b"))
     state = applied(session)
@@ -230,6 +240,7 @@ chats = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(chats)
 def test_any_message_comes_back_as_it_was(chat: dict[str, Any]) -> None:
     message = to_message(chat, "m0")
@@ -237,6 +248,7 @@ def test_any_message_comes_back_as_it_was(chat: dict[str, Any]) -> None:
     assert same(to_chat(Message.model_validate_json(message.model_dump_json())), chat)
 
 
+@settings(deadline=None)
 @given(st.lists(chats, max_size=6), st.dictionaries(st.text("xyz", max_size=2), json_values, max_size=2))
 def test_any_run_comes_back_as_it_was(chat: list[dict[str, Any]], extra: dict[str, Any]) -> None:
     item = {**extra, "task_id": 1, "trial": 0, "traj": chat}
@@ -246,6 +258,7 @@ def test_any_run_comes_back_as_it_was(chat: list[dict[str, Any]], extra: dict[st
     assert state.turn_index == len(session.turns) == max(1, sum(message["role"] == "user" for message in chat))
 
 
+@settings(deadline=None)
 @given(st.lists(chats, max_size=6), st.lists(st.dictionaries(st.text("xyz", max_size=2), json_values), max_size=4))
 def test_any_trajectory_comes_back_as_it_was(chat: list[dict[str, Any]], steps: list[dict[str, Any]]) -> None:
     session = traj(chat, steps)
