@@ -225,3 +225,12 @@ def test_progress_is_shown_at_a_terminal_and_only_there(url: str) -> None:
     os.close(ours)
     assert b"11/11" in shown
     assert len(done.stdout.splitlines()) == 1
+
+
+def test_all_of_it_works_on_s3(cli: Command, ministack_url: str) -> None:
+    assert cli("--store", ministack_url, "--json", "demo").record["replay"]["requests"] == 2 * 11 + 2
+    assert cli("--store", ministack_url, "--json", "log", DEMO).rows[0]["revision"] == 11
+    assert len(cli("--store", ministack_url, "cat", DEMO, "messages").rows) == 24
+    assert cli("--store", ministack_url, "--json", "stats").record["packs"] == 11
+    assert cli("--store", ministack_url, "--yes", "--json", "rm", DEMO).record["deleted"]
+    assert cli("--store", ministack_url, "--json", "ls").rows == []
