@@ -26,6 +26,8 @@ from snapshots.errors import (
     CommitUnknownError,
     CorruptSnapshotError,
     RevisionConflictError,
+    SessionDeletedError,
+    SessionMovedError,
     TurnConflictError,
 )
 from snapshots.head import (
@@ -38,18 +40,16 @@ from snapshots.head import (
     Ring,
     stamps_appended,
 )
-from snapshots.history import HistoryRow
+from snapshots.history import lineage
 from snapshots.layout import pack_name
 from snapshots.logs import entries_of
 from snapshots.restore import HeadRead, load, read_base, read_head, read_history, retried_while_moving
 from snapshots.staging import Identity, Staged, stage
 from snapshots.stamps import StampMark, TurnStamp, mark
 from snapshots.state import CommitResult, PersistedSessionState
-from snapshots.verdict import Committed, Intent, NeedsHistory, Refused, Retry, decide
+from snapshots.verdict import Committed, Intent, NeedsHistory, Refused, Retry, Verdict, decide
 from storage.clock import backoff_seconds
 from storage.errors import (
-    CorruptObjectError,
-    NotFoundError,
     PreconditionFailedError,
     StorageError,
     UnavailableError,
@@ -99,8 +99,6 @@ class _Commit:
         self._ambiguous = False  # whether any PUT of the head may have landed, or may yet
         known = base_for(state, environment.home)
         base = self._read_own_base() if known is None and state.head_revision is not None else known
-        if base is not None and base.head.revision != state.head_revision:
-            raise self._conflict(base.head.revision)
         self._base = base
         self._content = self._content_on(base, execution_state, replaces=known is None and base is not None)
         self._identity = self._identify(stamp)
@@ -114,7 +112,10 @@ class _Commit:
         read = read_head(self._environment, session_id)
         if read is None or read.head.status == RESERVED:
             raise self._conflict(0)
-        return retried_while_moving(self._environment, session_id, lambda live: read_base(self._environment, live))
+        base = retried_while_moving(self._environment, session_id, lambda live: read_base(self._environment, live))
+        if base.revision != self._state.head_revision:
+            raise self._conflict(base.revision)
+        return base
 
     def _conflict(self, actual: int) -> RevisionConflictError:
         state = self._state
@@ -169,7 +170,7 @@ class _Commit:
 
     def _refuse_old_turn(self, base: Base, stamp: StampMark) -> None:
         """Look for the turn in the whole history: the ring no longer reaches back to its beginning."""
-        for row in entries_of(base.history):
+        for row in lineage(entries_of(base.history), base.revision):
             if row.stamp is not None and row.stamp.turn == stamp.turn:
                 if row.stamp != stamp:
                     raise TurnConflictError(self._intent.session_id, self._intent.turn_id, row.revision)
@@ -235,18 +236,20 @@ class _Commit:
         for attempt in range(1, ATTEMPTS_MAX + 1):
             head = self._next_head(base.head, staged)
             data = head.encode(limit_bytes=HEAD_COMMIT_BYTES_MAX)
+            doubtful = self._ambiguous
             try:
                 with self._in_doubt(unanswered=False):
                     version = self._register.swap_once(base.version, data)
                 return self._new_base(base, HeadRead(head, version), staged)
             except PreconditionFailedError:
-                pass
+                self._ambiguous = True  # until the head is read: a repeated delivery of our own PUT looks the same
             except UnavailableError as error:
-                self._ambiguous = self._ambiguous or error.applied == "unknown"
+                self._ambiguous = doubtful = doubtful or error.applied == "unknown"
             self._pause(attempt)
             read = self._read()
             verdict = self._settle(read)
             assert read is not None, "without a head the verdict is a refusal"
+            self._ambiguous = doubtful
             if attempt < ATTEMPTS_MAX:
                 base, staged = self._prepared_again(base, read, staged, verdict)
         raise self._gave_up(UnavailableError(self._register.key, "the head kept changing", applied="no"))
@@ -258,18 +261,20 @@ class _Commit:
         elif read.head.status == RESERVED:
             base = Base(home=self._environment.home, head=read.head, version=read.version)
         else:
-            base = self._base_of(read)
-        self._intent = replace(self._intent, state_id=read.head.state_id)  # not the fence: the first one read counts
+            base = self._base_again()
+        self._intent = replace(self._intent, state_id=base.head.state_id)  # not the fence: the first one read counts
         if verdict.restage or (verdict.rebuild and read.head.status != RESERVED):
             staged = self._staged(base)
         return base, staged
 
-    def _base_of(self, read: HeadRead) -> Base:
+    def _base_again(self) -> Base:
+        """Read the base anew: somebody changed what the head names, but not the revision."""
         with self._in_doubt():
-            try:
-                return read_base(self._environment, read)
-            except (NotFoundError, CorruptObjectError) as error:
-                raise CorruptSnapshotError(error.key, str(error)) from error
+            base = retried_while_moving(
+                self._environment, self._intent.session_id, lambda live: read_base(self._environment, live)
+            )
+        self._settle(HeadRead(base.head, base.version))  # it may have moved on while it was read
+        return base
 
     def _staged(self, base: Base) -> Staged:
         """Upload the pack for a revision after `base`, under a name that was never used (rule 2)."""
@@ -331,10 +336,9 @@ class _Commit:
 
     def _settle(self, read: HeadRead | None) -> Retry:
         """Return how to go on; raise what was decided (rule 3)."""
-        head = None if read is None else read.head
-        verdict = decide(self._intent, head)
-        if isinstance(verdict, NeedsHistory) and head is not None:
-            verdict = decide(self._intent, head, self._history(head))
+        verdict = decide(self._intent, None if read is None else read.head)
+        if isinstance(verdict, NeedsHistory):
+            read, verdict = self._decided_by_history()
         if isinstance(verdict, Refused):
             raise verdict.error
         if isinstance(verdict, Committed) and read is not None:
@@ -342,23 +346,32 @@ class _Commit:
         assert isinstance(verdict, Retry), "with head and history the verdict is one of the four"
         return verdict
 
-    def _history(self, head: Head) -> list[HistoryRow]:
-        with self._in_doubt():
-            try:
-                return read_history(self._environment, head)
-            except (NotFoundError, CorruptObjectError) as error:
-                raise CorruptSnapshotError(error.key, str(error)) from error
+    def _decided_by_history(self) -> tuple[HeadRead | None, Verdict]:
+        """Return the head and what it and its whole history say."""
+        environment = self._environment
+        try:
+            with self._in_doubt():
+                read, rows = retried_while_moving(
+                    environment, self._intent.session_id, lambda live: (live, read_history(environment, live.head))
+                )
+        except (SessionDeletedError, SessionMovedError):  # just now: its ring alone decides
+            last = self._read()
+            return last, decide(self._intent, None if last is None else last.head)
+        return read, decide(self._intent, read.head, rows)
 
     @contextmanager
     def _in_doubt(self, *, unanswered: bool = True) -> Iterator[None]:
-        """Turn failures into `CommitUnknownError` once a PUT of the head may have landed (rule 5)."""
+        """Turn failures into `CommitUnknownError` once a PUT of the head may have landed (rule 5).
+
+        Before that, no answer means that nothing was committed. With `unanswered=False` the caller sees to it.
+        """
         try:
             yield
         except PreconditionFailedError:
             raise
         except UnavailableError as error:
-            if self._ambiguous and unanswered:
-                raise self._unknown() from error
+            if unanswered:
+                raise self._gave_up(error) from error
             raise
         except (StorageError, CorruptSnapshotError) as error:
             if self._ambiguous:
@@ -387,13 +400,23 @@ class _Commit:
 
     def _found(self, found: _Found) -> CommitResult:
         """Return the stored result of a commit that stands in the history, and bring the state to it."""
+        revision = found.committed.revision
+        self._ambiguous = True  # it was applied: that its result cannot be read is no "no"
         with self._in_doubt():
-            if found.committed.own and found.committed.revision == found.read.head.revision:
-                return self._applied(self._base_of(found.read))
-            revision = found.committed.revision
+            if found.committed.own and (base := self._base_at(revision)) is not None:
+                return self._applied(base)
             loaded = load(self._environment, self._state.session_id, revision=revision, execution_state=False)
         self._state.adopt(loaded.state)
         return self._applied(loaded.base)
+
+    def _base_at(self, revision: int) -> Base | None:
+        """Return the base of the present revision if it is this one: then the state is what it holds."""
+        environment = self._environment
+        return retried_while_moving(
+            environment,
+            self._state.session_id,
+            lambda live: read_base(environment, live) if live.head.revision == revision else None,
+        )
 
     def _result(self, base: Base) -> CommitResult:
         assert base.checkpoint_ref is not None, "only a revision has a result"
