@@ -1,0 +1,95 @@
+"""Reads are merged where that is cheaper, and cover every frame."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storage.extents import GAP_BYTES_MAX, READ_BYTES_MAX, Extent, plan_reads
+from storage.frame import STORED_BYTES_MAX
+from storage.store import ByteRange
+
+
+def at(offset: int, stored: int = 100, pack: str = "p") -> Extent:
+    return Extent(pack, offset, stored, 0, 1)
+
+
+extents = st.lists(
+    st.builds(
+        Extent,
+        st.sampled_from(["p", "q", "r"]),
+        st.integers(0, 3 << 20) | st.sampled_from([0, GAP_BYTES_MAX, READ_BYTES_MAX, READ_BYTES_MAX + 1, 1 << 40]),
+        st.integers(1, STORED_BYTES_MAX),
+        st.integers(0, 10),
+        st.integers(1, 10),
+    ),
+    max_size=40,
+)
+
+
+@given(extents)
+def test_every_frame_is_covered_by_one_read(wanted: list[Extent]) -> None:
+    reads = plan_reads(wanted)
+    for extent in wanted:
+        covering = [
+            place
+            for pack, place in reads
+            if pack == extent.pack and place.start <= extent.frame.start and extent.frame.end <= place.end
+        ]
+        assert covering
+
+
+@given(extents)
+def test_reads_are_bounded_in_order_and_begin_and_end_at_frames(wanted: list[Extent]) -> None:
+    reads = plan_reads(wanted)
+    assert reads == sorted(reads, key=lambda read: (read[0], read[1].start, read[1].length))
+    for pack, place in reads:
+        assert place.length <= READ_BYTES_MAX
+        assert any((one.pack, one.offset) == (pack, place.start) for one in wanted)
+        assert any((one.pack, one.frame.end) == (pack, place.end) for one in wanted)
+
+
+@given(extents)
+def test_little_is_read_for_nothing(wanted: list[Extent]) -> None:
+    frames = {(one.pack, one.offset, one.stored_bytes) for one in wanted}
+    useful = sum(stored for _, _, stored in frames)
+    read = sum(place.length for _, place in plan_reads(wanted))
+    assert read <= useful + GAP_BYTES_MAX * len(frames)
+
+
+@given(extents, st.randoms())
+def test_the_plan_does_not_depend_on_order_or_repetition(wanted: list[Extent], draw: random.Random) -> None:
+    shuffled = [*wanted, *wanted[:5]]
+    draw.shuffle(shuffled)
+    assert plan_reads(shuffled) == plan_reads(wanted)
+
+
+@pytest.mark.parametrize(("gap", "count"), [(0, 1), (1, 1), (GAP_BYTES_MAX, 1), (GAP_BYTES_MAX + 1, 2)])
+def test_only_small_gaps_are_read_over(gap: int, count: int) -> None:
+    assert len(plan_reads([at(0), at(100 + gap)])) == count
+
+
+def test_packs_are_never_read_together() -> None:
+    assert plan_reads([at(0, pack="p"), at(100, pack="q")]) == [
+        ("p", ByteRange(0, 100)),
+        ("q", ByteRange(0 + 100, 100)),
+    ]
+
+
+def test_a_long_blob_is_several_reads() -> None:
+    frames = [at(index * STORED_BYTES_MAX, STORED_BYTES_MAX) for index in range(200)]
+    reads = plan_reads(frames)
+    assert len(reads) == -(-200 // (READ_BYTES_MAX // STORED_BYTES_MAX))
+    assert sum(place.length for _, place in reads) == 200 * STORED_BYTES_MAX
+
+
+def test_one_frame_is_read_once_however_many_pieces_lie_in_it() -> None:
+    pieces = [Extent("p", 50, 100, skip, 1) for skip in range(20)]
+    assert plan_reads(pieces) == [("p", ByteRange(50, 100))]
+
+
+def test_nothing_wanted_is_nothing_read() -> None:
+    assert plan_reads([]) == []

@@ -1,0 +1,510 @@
+"""Packs: laid out in frames, written once, read back exactly or not at all."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storage.backends.memory import MemoryStore
+from storage.digest import BlobRef, blob_ref, short_hash
+from storage.errors import CorruptObjectError, NotFoundError, UnavailableError
+from storage.extents import Extent
+from storage.frame import FRAME_BYTES_MAX, open_run, seal_run
+from storage.packs import (
+    BULK_BYTES_MIN,
+    PUT_ATTEMPTS_MAX,
+    PackBuilder,
+    read_blobs,
+    read_index,
+    read_pieces,
+    write_pack,
+)
+from storage.store import Create, ObjectStore, Overwrite
+from storage.testing.clock import ManualClock
+from storage.testing.faults import (
+    Delay,
+    FailBefore,
+    Fault,
+    FaultPlan,
+    FaultyStore,
+    FlipBit,
+    LoseAnswer,
+    Meanwhile,
+    OwnRetry,
+    Repeat,
+    Truncate,
+)
+
+NAME, KEY = "p1", "packs/p1"
+NOISE = b"".join(short_hash(n.to_bytes(2, "big"), 64) for n in range(8192))  # 512 KiB that nothing compresses
+FACTS = {"tenant": "default", "session": "sé"}
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[Executor]:
+    with ThreadPoolExecutor(4) as threads:
+        yield threads
+
+
+def key_of(name: str) -> str:
+    return f"packs/{name}"
+
+
+def packed(blobs: Sequence[bytes], name: str = NAME) -> tuple[PackBuilder, bytes]:
+    builder = PackBuilder(name)
+    for number, blob in enumerate(blobs):
+        builder.add(f"kind{number % 3}", blob)
+    return builder, builder.finish(FACTS)
+
+
+def stored(blobs: Sequence[bytes], name: str = NAME) -> tuple[MemoryStore, dict[BlobRef, tuple[Extent, ...]]]:
+    store = MemoryStore()
+    builder, data = packed(blobs, name)
+    store.put(key_of(name), data, Create())
+    return store, {blob_ref(blob): builder.extents[blob_ref(blob).digest] for blob in blobs}
+
+
+# Layout.
+
+
+def test_small_blobs_share_a_frame() -> None:
+    builder, _ = packed([b"one", b"two", b"three"])
+    places = [builder.extents[blob_ref(blob).digest] for blob in (b"one", b"two", b"three")]
+    assert [len(extents) for extents in places] == [1, 1, 1]
+    assert {(one.offset, one.stored_bytes) for (one,) in places} == {(0, places[0][0].stored_bytes)}
+    assert [(one.skip, one.length) for (one,) in places] == [(0, 3), (3, 3), (6, 5)]
+
+
+def test_a_bulky_blob_has_frames_of_its_own() -> None:
+    big = NOISE[:BULK_BYTES_MIN]
+    builder, _ = packed([b"before", big, b"after"])
+    before, own, after = (builder.extents[blob_ref(blob).digest] for blob in (b"before", big, b"after"))
+    assert {one.offset for one in own}.isdisjoint({before[0].offset, after[0].offset})
+    assert all(one.skip == 0 for one in own)
+    assert before[0].offset < own[0].offset < after[0].offset
+
+
+def test_just_below_bulk_is_small() -> None:
+    builder, _ = packed([b"before", NOISE[: BULK_BYTES_MIN - 1]])
+    offsets = {one.offset for extents in builder.extents.values() for one in extents}
+    assert offsets == {0}
+
+
+def test_shared_frames_are_closed_before_they_overflow() -> None:
+    blobs = [NOISE[start : start + 30_000] for start in range(0, 300_000, 30_000)]
+    builder, _ = packed(blobs)
+    frames: dict[int, int] = {}
+    for extents in builder.extents.values():
+        for one in extents:
+            frames[one.offset] = max(frames.get(one.offset, 0), one.skip + one.length)
+    assert len(frames) == 3
+    assert all(size <= FRAME_BYTES_MAX for size in frames.values())
+
+
+def test_a_large_blob_is_cut_into_frames() -> None:
+    builder, _ = packed([NOISE])
+    extents = builder.extents[blob_ref(NOISE).digest]
+    assert [one.length for one in extents] == [FRAME_BYTES_MAX] * 4
+    assert all(later.offset == one.offset + one.stored_bytes for one, later in itertools.pairwise(extents))
+
+
+@pytest.mark.parametrize("blob", [b"small", NOISE[:BULK_BYTES_MIN], b""])
+def test_a_blob_is_stored_once(blob: bytes) -> None:
+    once, _ = packed([blob])
+    builder = PackBuilder(NAME)
+    refs = {builder.add("a", blob) for _ in range(5)}
+    builder.flush()
+    refs.add(builder.add("b", blob))
+    assert refs == {blob_ref(blob)}
+    assert builder.finish({}) == once.finish({}).replace(b"kind0", b"a") or builder.extents == once.extents
+
+
+def test_an_empty_blob_takes_no_place() -> None:
+    builder, _ = packed([b""])
+    assert builder.extents == {blob_ref(b"").digest: ()}
+    assert builder.append_run(b"x").start == 0
+    builder, _ = packed([b"a", b"", b"b"])
+    assert [builder.extents[blob_ref(x).digest][0].skip for x in (b"a", b"b")] == [0, 1]
+
+
+def test_a_run_lies_where_it_is_said() -> None:
+    builder = PackBuilder(NAME)
+    builder.add("k", b"blob")
+    place = builder.append_run(seal_run(b"manifest" * 100))
+    data = builder.finish({})
+    assert open_run(data[place.start : place.end], key="k", bytes_max=800) == b"manifest" * 100
+    assert builder.extents[blob_ref(b"blob").digest][0].frame.end <= place.start
+
+
+def test_equal_blobs_make_equal_packs() -> None:
+    assert packed([b"a", NOISE, b"b"])[1] == packed([b"a", NOISE, b"b"])[1]
+
+
+# Reading.
+
+blob_lists = st.lists(
+    st.binary(max_size=200)
+    | st.builds(lambda start, size: NOISE[start : start + size], st.integers(0, 1000), st.integers(0, 300_000)),
+    max_size=12,
+)
+
+
+@given(blob_lists, blob_lists)
+def test_what_is_read_is_what_was_added(executor: Executor, first: list[bytes], second: list[bytes]) -> None:
+    store = MemoryStore()
+    wanted: dict[BlobRef, tuple[Extent, ...]] = {}
+    for name, blobs in (("p1", first), ("p2", second)):
+        builder, data = packed(blobs, name)
+        store.put(key_of(name), data, Create())
+        wanted |= {blob_ref(blob): builder.extents[blob_ref(blob).digest] for blob in blobs}
+    found = read_blobs(store, wanted, key_of, executor)
+    assert found == {blob_ref(blob): blob for blob in (*first, *second)}
+
+
+def test_near_blobs_are_one_request(executor: Executor) -> None:
+    store, blobs = stored([bytes([n]) * 40_000 for n in range(100)])
+    faulty = FaultyStore(store)
+    read_blobs(faulty, blobs, key_of, executor)
+    assert len(faulty.log) == 1
+
+
+def test_nothing_wanted_is_no_request(executor: Executor) -> None:
+    faulty = FaultyStore(MemoryStore())
+    assert read_blobs(faulty, {}, key_of, executor) == {}
+    assert read_blobs(faulty, {blob_ref(b""): ()}, key_of, executor) == {blob_ref(b""): b""}
+    assert not faulty.log
+
+
+def test_every_wrong_byte_of_a_pack_is_found_or_was_not_read(executor: Executor) -> None:
+    blobs = [b"one" * 9, b"", NOISE[:100], b"two" * 20]
+    store, wanted = stored(blobs)
+    honest = store.get(KEY).data
+    read_bytes = {
+        position for extents in wanted.values() for one in extents for position in range(one.offset, one.frame.end)
+    }
+    for position in range(len(honest)):
+        altered = honest[:position] + bytes([honest[position] ^ 0x40]) + honest[position + 1 :]
+        store.put(KEY, altered, Overwrite())
+        if position in read_bytes:
+            with pytest.raises(CorruptObjectError) as caught:
+                read_blobs(store, wanted, key_of, executor)
+            assert caught.value.key == KEY
+        else:
+            assert set(read_blobs(store, wanted, key_of, executor).values()) == set(blobs)
+
+
+def test_every_truncated_pack_is_corrupt(executor: Executor) -> None:
+    store, wanted = stored([b"one" * 9, NOISE[:50_000]])
+    honest = store.get(KEY).data
+    end = max(one.frame.end for extents in wanted.values() for one in extents)
+    for length in [*range(60), *range(60, end, 997), end - 1]:
+        store.put(KEY, honest[:length], Overwrite())
+        with pytest.raises(CorruptObjectError):
+            read_blobs(store, wanted, key_of, executor)
+
+
+@pytest.mark.parametrize("fault", [Truncate(0), Truncate(30), FlipBit(3), FlipBit(10_007)], ids=str)
+def test_a_damaged_answer_is_corrupt(executor: Executor, fault: Fault) -> None:
+    store, wanted = stored([b"one" * 9, NOISE[:50_000]])
+    with pytest.raises(CorruptObjectError):
+        read_blobs(FaultyStore(store, FaultPlan().on("get", fault=fault)), wanted, key_of, executor)
+
+
+def test_a_missing_pack_is_not_found_and_named(executor: Executor) -> None:
+    _, wanted = stored([b"one"])
+    with pytest.raises(NotFoundError) as caught:
+        read_blobs(MemoryStore(), wanted, key_of, executor)
+    assert caught.value.key == KEY
+
+
+def test_swapped_extents_are_never_wrong_data(executor: Executor) -> None:
+    blobs = [b"aaaa", b"bbbb", NOISE[:40_000], NOISE[40_000:80_000]]
+    store, wanted = stored(blobs)
+    refs = list(wanted)
+    for one, other in ((0, 1), (2, 3), (0, 2)):
+        swapped = {**wanted, refs[one]: wanted[refs[other]], refs[other]: wanted[refs[one]]}
+        with pytest.raises(CorruptObjectError):
+            read_blobs(store, swapped, key_of, executor)
+
+
+def test_extents_in_another_order_are_never_wrong_data(executor: Executor) -> None:
+    store, wanted = stored([NOISE])
+    extents = wanted[blob_ref(NOISE)]
+    for wrong in (extents[::-1], extents[1:], (*extents, extents[0]), (*extents[:3], extents[0]), ()):
+        with pytest.raises(CorruptObjectError):
+            read_blobs(store, {blob_ref(NOISE): wrong}, key_of, executor)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"offset": 1},
+        {"stored_bytes": 1},
+        {"stored_bytes": 10_000},
+        {"skip": 1},
+        {"skip": 1 << 40},
+        {"offset": 1 << 40},
+        {"length": 3},
+        {"length": 5},
+    ],
+)
+def test_an_extent_that_is_off_is_never_wrong_data(executor: Executor, change: dict[str, Any]) -> None:
+    store, wanted = stored([b"aaaa", b"bbbb"])
+    (extent,) = wanted[blob_ref(b"aaaa")]
+    with pytest.raises(CorruptObjectError):
+        read_blobs(store, {blob_ref(b"aaaa"): (replace(extent, **change),)}, key_of, executor)
+
+ pytest.raises(CorruptObjectError):
+        read_blobs(faulty, {ref: (extent,) * 1_000_000}, key_of, executor)  # 128 GiB from one frame
+    assert not faulty.log
+
+
+def test_pieces_come_in_the_order_asked_for(executor: Executor) -> None:
+    store, wanted = stored([b"aaaa", b"bbbb"])
+    (one,), (other,) = wanted.values()
+    assert read_pieces(store, [other, one, other], key_of, executor) == [b"bbbb", b"aaaa", b"bbbb"]
+
+
+# The index.
+
+
+@given(
+    st.lists(st.binary(max_size=50), max_size=20), st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3)
+)
+def test_an_index_says_what_the_pack_holds(blobs: list[bytes], facts: dict[str, str]) -> None:
+    builder = PackBuilder(NAME)
+    for blob in blobs:
+        builder.add("kind", blob)
+    store = MemoryStore()
+    store.put(KEY, builder.finish(facts), Create())
+    index = read_index(store, KEY, NAME)
+    assert index.facts == facts
+    assert [row.ref for row in index.blobs] == list(dict.fromkeys(map(blob_ref, blobs)))
+    assert all(row.extents == builder.extents[row.ref.digest] for row in index.blobs)
+
+
+def test_an_index_is_enough_to_read_the_blobs(executor: Executor) -> None:
+    store, wanted = stored([b"one", NOISE, b""])
+    rows = read_index(store, KEY, NAME).blobs
+    assert read_blobs(store, {row.ref: row.extents for row in rows}, key_of, executor).keys() == wanted.keys()
+
+
+def test_every_wrong_byte_of_an_index_is_found() -> None:
+    store, _ = stored([b"one", b"two"])
+    honest = store.get(KEY).data
+    start = struct.unpack(">Q", honest[-24:-16])[0]
+    for position in range(start, len(honest)):
+        for bit in (0, 3, 7):
+            store.put(
+                KEY, honest[:position] + bytes([honest[position] ^ (1 << bit)]) + honest[position + 1 :], Overwrite()
+            )
+            with pytest.raises(CorruptObjectError):
+                read_index(store, KEY, NAME)
+
+
+def test_every_truncated_index_is_corrupt() -> None:
+    store, _ = stored([b"one", b"two"])
+    honest = store.get(KEY).data
+    for length in range(len(honest)):
+        store.put(KEY, honest[:length], Overwrite())
+        with pytest.raises(CorruptObjectError):
+            read_index(store, KEY, NAME)
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("fault", [Truncate(0), Truncate(10), FlipBit(5)], ids=str)
+def test_a_damaged_answer_about_an_index_is_corrupt(fault: Fault, nth: int) -> None:
+    store, _ = stored([b"one"])
+    with pytest.raises(CorruptObjectError):
+        read_index(FaultyStore(store, FaultPlan().on("get", fault=fault, nth=nth)), KEY, NAME)
+
+
+def with_index(plain: Any, *, start: int | None = None) -> MemoryStore:
+    """Return a store with a pack whose footer and checksums are right and whose index is `plain`."""
+    raw = plain if isinstance(plain, bytes) else json.dumps(plain).encode()
+    index = seal_run(raw)
+    store = MemoryStore()
+    footer = struct.pack(">Q8s8s", 4 if start is None else start, short_hash(index, 8), b"SNAPPACK")
+    store.put(KEY, b"data" + index + footer, Create())
+    return store
+
+
+GOOD_ROW: list[Any] = ["kind", blob_ref(b"x").digest, 1, [[0, 20, 0, 1]]]
+
+
+def test_a_hand_made_index_is_read() -> None:
+    index = read_index(with_index({"facts": {"a": "b"}, "blobs": [GOOD_ROW]}), KEY, NAME)
+    assert index.blobs[0].extents == (Extent(NAME, 0, 20, 0, 1),)
+
+
+def _bad_rows() -> list[Any]:
+    value: Any
+    rows: list[Any] = [None, [], "abcd", {}, 7, GOOD_ROW[:3], [*GOOD_ROW, 1]]
+    for position in range(4):
+        for value in (None, True, -1, 1.5, [], {}, "", "b3:", [None], [[]], [[1, 2, 3]], [["a", "b", "c", "d"]]):
+            row = [*GOOD_ROW]
+            row[position] = value
+            rows.append(row)
+    for position in range(4):
+        for value in (None, True, -1, 1.5, "1", 1 << 70 if position == 1 else -2):
+            extent: list[Any] = [0, 20, 0, 1]
+            extent[position] = value
+            rows.append([*GOOD_ROW[:3], [extent]])
+    return [row for row in rows if row not in (["", *GOOD_ROW[1:]], ["b3:", *GOOD_ROW[1:]], [*GOOD_ROW[:3], []])]
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in _bad_rows() if row not in ([*GOOD_ROW[:3], {}], [*GOOD_ROW[:3], ""])], ids=str
+)
+def test_an_index_with_a_bad_row_is_corrupt(row: Any) -> None:
+    with pytest.raises(CorruptObjectError):
+        read_index(with_index({"facts": {}, "blobs": [row]}), KEY, NAME)
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        None,
+        [],
+        {},
+        "facts",
+        {"facts": {}},
+        {"blobs": []},
+        {"facts": None, "blobs": []},
+        {"facts": [], "blobs": []},
+        {"facts": {"a": 1}, "blobs": []},
+        {"facts": {}, "blobs": None},
+        {"facts": {}, "blobs": 7},
+        b"\xff",
+        b"{",
+        b"[" * 100_000,
+        b'{"facts": {}, "blobs": [["k", "b3:", 1' + b"0" * 5000 + b", []]]}",
+    ],
+)
+def test_an_index_of_another_shape_is_corrupt(plain: Any) -> None:
+    with pytest.raises(CorruptObjectError):
+        read_index(with_index(plain), KEY, NAME)
+
+
+@pytest.mark.parametrize("start", [0, 3, 5, 1 << 32, (1 << 64) - 1])
+def test_a_footer_that_points_elsewhere_is_corrupt(start: int) -> None:
+    with pytest.raises(CorruptObjectError):
+        read_index(with_index({"facts": {}, "blobs": []}, start=start), KEY, NAME)
+
+
+def test_a_footer_never_makes_a_reader_take_the_whole_pack() -> None:
+    big = b"data" * (20 << 20)
+    store = MemoryStore()
+    store.put(KEY, big + struct.pack(">Q8s8s", 0, b"12345678", b"SNAPPACK"), Create())
+    faulty = FaultyStore(store)
+    with pytest.raises(CorruptObjectError):
+        read_index(faulty, KEY, NAME)
+    assert [request.verb for request in faulty.log] == ["stat", "get"]
+
+
+def test_no_pack_is_not_found() -> None:
+    with pytest.raises(NotFoundError):
+        read_index(MemoryStore(), KEY, NAME)
+
+
+# Writing.
+
+DATA = packed([b"one", NOISE])[1]
+
+
+def written(store: ObjectStore, clock: ManualClock | None = None) -> None:
+    write_pack(store, KEY, DATA, clock or ManualClock())
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [FailBefore(), FailBefore(applied="unknown"), LoseAnswer(), Delay(), Delay(1), OwnRetry(), Repeat(), Repeat(1)],
+    ids=str,
+)
+@pytest.mark.parametrize("times", [1, PUT_ATTEMPTS_MAX - 1])
+def test_a_pack_is_whole_whatever_became_of_the_answers(fault: Fault, times: int) -> None:
+    behind = MemoryStore()
+    faulty = FaultyStore(behind, FaultPlan().on("put", fault=fault, times=times))
+    written(faulty)
+    faulty.release()
+    assert behind.get(KEY).data == DATA
+    assert len(list(behind.list(""))) == 1
+
+
+@pytest.mark.parametrize("fault", [FailBefore(), FailBefore(applied="unknown")], ids=str)
+def test_a_pack_that_nobody_takes_is_given_up(fault: Fault) -> None:
+    faulty = FaultyStore(MemoryStore(), FaultPlan().on("put", fault=fault, times=None))
+    clock = ManualClock()
+    with pytest.raises(UnavailableError):
+        written(faulty, clock)
+    assert len(faulty.log) == PUT_ATTEMPTS_MAX
+    assert len(clock.sleeps) == PUT_ATTEMPTS_MAX - 1
+
+
+def test_a_failing_stat_is_asked_again() -> None:
+    behind = MemoryStore()
+    plan = FaultPlan().on("put", fault=LoseAnswer()).on("stat", fault=FailBefore(), times=PUT_ATTEMPTS_MAX - 2)
+    written(FaultyStore(behind, plan))
+    assert behind.get(KEY).data == DATA
+
+
+def test_a_stat_that_always_fails_is_unavailable() -> None:
+    plan = FaultPlan().on("put", fault=LoseAnswer()).on("stat", fault=FailBefore(), times=None)
+    with pytest.raises(UnavailableError):
+        written(FaultyStore(MemoryStore(), plan))
+
+
+def test_a_pack_that_exists_and_is_not_there_is_unavailable() -> None:
+    behind = MemoryStore()
+    behind.put(KEY, b"x", Create())
+    plan = FaultPlan().on("stat", fault=Meanwhile(lambda: behind.delete(KEY)))
+    written(FaultyStore(behind, plan))
+    assert behind.get(KEY).data == DATA
+
+
+@pytest.mark.parametrize("foreign", [b"", b"foreign", DATA + b"x", DATA[:-1]])
+def test_a_name_taken_by_something_else_is_corrupt(foreign: bytes) -> None:
+    behind = MemoryStore()
+    behind.put(KEY, foreign, Create())
+    with pytest.raises(CorruptObjectError):
+        written(behind)
+    assert behind.get(KEY).data == foreign
+
+
+def test_a_pack_may_be_written_again() -> None:
+    behind = MemoryStore()
+    written(behind)
+    written(behind)
+    assert behind.get(KEY).data == DATA
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_written_or_unavailable_and_never_anything_else(seed: int) -> None:
+    behind = MemoryStore()
+    plan = FaultPlan(seed)
+    faults: Mapping[Fault, float] = {
+        FailBefore(): 0.2,
+        LoseAnswer(): 0.2,
+        Delay(2): 0.2,
+        Repeat(1): 0.1,
+        OwnRetry(): 0.1,
+    }
+    for fault, probability in faults.items():
+        plan.at_random("put", fault=fault, probability=probability)
+    plan.at_random("stat", fault=FailBefore(), probability=0.3)
+    faulty = FaultyStore(behind, plan)
+    with suppress(UnavailableError):
+        written(faulty)
+        assert behind.get(KEY).data == DATA
+    faulty.release()
+    assert [row.size_bytes for row in behind.list("")] in ([], [len(DATA)])
