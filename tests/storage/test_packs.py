@@ -264,7 +264,12 @@ def test_an_extent_that_is_off_is_never_wrong_data(executor: Executor, change: d
     with pytest.raises(CorruptObjectError):
         read_blobs(store, {blob_ref(b"aaaa"): (replace(extent, **change),)}, key_of, executor)
 
- pytest.raises(CorruptObjectError):
+
+def test_extents_that_hold_more_than_the_blob_are_refused_before_a_request(executor: Executor) -> None:
+    store, wanted = stored([NOISE[:FRAME_BYTES_MAX]])
+    ((ref, (extent,)),) = wanted.items()
+    faulty = FaultyStore(store)
+    with pytest.raises(CorruptObjectError):
         read_blobs(faulty, {ref: (extent,) * 1_000_000}, key_of, executor)  # 128 GiB from one frame
     assert not faulty.log
 
