@@ -9,24 +9,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import pytest
 
-from snapshots import CommitResult, PersistedSessionState, SnapshotRepository, TurnStamp
-from snapshots.errors import (
-    CommitUnknownError,
-    CorruptSnapshotError,
-    RevisionConflictError,
-    SessionDeletedError,
-    SessionNotFoundError,
-)
-from snapshots.head import LIVE, TOMBSTONE
+from snapshots import CommitResult
+from snapshots.head import TOMBSTONE
 from storage.backends.memory import MemoryStore
-from storage.errors import NotFoundError, PermissionDeniedError, UnavailableError
 from storage.testing.clock import ManualClock
 from storage.testing.faults import (
-    Crash,
     CrashAfter,
     CrashBefore,
     Delay,
@@ -42,24 +32,10 @@ from storage.testing.faults import (
     Repeat,
     Truncate,
 )
-from tests.integration.builders import (
-    SESSION,
-    WatchedStore,
-    check_every_revision,
-    check_puts,
-    message_ids,
-    new_session,
-    raw_head,
-    take_turn,
-    usage_of,
-)
+from tests.integration.builders import check_puts, raw_head
+from tests.integration.world import WAYS, Outcome, Phase, World, check, outcome_of
 
-MINE = 1000  # tokens of the turn in question; everybody else's turns take one
-STAMP = TurnStamp("turn-mine", content_hash="mine")
 ALWAYS = 60  # more than all attempts together
-Phase = Literal["create", "steady"]
-Outcome = Literal["applied", "refused", "ended", "unknown"]
-
 # Number of each PUT among the requests of an undisturbed commit, and what of its key tells it from the others.
 PUTS: dict[tuple[Phase, str], tuple[int, str, int]] = {
     ("create", "reservation"): (1, "/heads/", 1),
@@ -96,97 +72,23 @@ READ_BACKS: dict[str, tuple[On, ...]] = {
 UNREADABLE = ("missing", "damaged", "packs damaged")  # what may be taken for corruption
 
 
-class World:
-    """A store, our repository behind faults, and another writer beside it."""
+class FaultyWorld(World):
+    """A world in memory, our side of it behind a `FaultyStore`."""
 
     def __init__(self, phase: Phase) -> None:
-        self.store = MemoryStore(ManualClock())
-        self.faulty = FaultyStore(self.store)
-        self.watched = WatchedStore(self.faulty)
-        self.other = SnapshotRepository(self.store, clock=ManualClock(seed=2))
-        self.repo = SnapshotRepository(self.watched, clock=ManualClock(seed=1))
-        self._others: list[SnapshotRepository] = [self.other, self.repo]
-        self.others_turns = 0
-        self.phase: Phase = phase
-        if phase == "steady":
-            self.repo.commit(new_session(SESSION, "start0"))
-        self.state = self.opened(self.repo)
-        self.watched.start_over()
-
-    def opened(self, repo: SnapshotRepository) -> PersistedSessionState:
-        """Return what a process has before it commits the turn: the session as it is, and the turn taken."""
-        try:
-            state = repo.load(SESSION)
-        except SessionNotFoundError:
-            state = new_session(SESSION, "start0")
-        return take_turn(state, "mine", tokens=MINE)
-
-    def same_state(self) -> CommitResult:
-        return self.repo.commit(self.state)
-
-    def same_state_stamped(self) -> CommitResult:
-        return self.repo.commit(self.state, STAMP)
-
-    def fresh_process(self) -> CommitResult:
-        repo = SnapshotRepository(self.watched, clock=ManualClock(seed=100 + len(self._others)))
-        self._others.append(repo)
-        self.state = self.opened(repo)
-        return repo.commit(self.state, STAMP)
-
-    def other_commits(self, count: int = 1) -> None:
-        """Let the other writer commit; it creates the session where there is none."""
-        for _ in range(count):
-            name = f"other{self.others_turns}"
-            try:
-                state = take_turn(self.other.load(SESSION), name)
-            except SessionNotFoundError:
-                state = new_session(SESSION, name)
-            except SessionDeletedError:
-                return
-            self.other.commit(state)
-            self.others_turns += 1
-
-    def other_deletes(self) -> None:
-        try:
-            self.other.delete(SESSION)
-        except SessionNotFoundError:
-            self.other_commits()
-            self.other.delete(SESSION)
-        except SessionDeletedError:
-            pass
-
-    def times_applied(self) -> int:
-        """Return how often our turn stands in the history, and check that nothing else was lost or doubled."""
-        history = self.other.history(SESSION)
-        applied = sum(row.usage.input_tokens >= MINE for row in history)
-        state = self.other.load(SESSION)
-        ids = message_ids(state)
-        assert sum(one == "mine" for one in ids) == applied
-        assert [one for one in ids if one.startswith("other")] == [f"other{n}" for n in range(self.others_turns)]
-        usage = usage_of(state)
-        assert usage.get("mine", 0) == applied * MINE, "usage counted twice"
-        assert usage.get("other", 0) == self.others_turns
-        assert state.turn_index == len(ids)
-        return applied
-
-    def staged_ids(self) -> set[str]:
-        """Return the ids of the commits whose packs were sent."""
-        packs = [key for verb, key in self.watched.requests if verb == "put" and "/packs/" in key]
-        return {key.rpartition("/")[2].partition(".")[0] for key in packs}
-
-    def close(self) -> None:
-        for repo in self._others:
-            repo.close()
+        store = MemoryStore(ManualClock())
+        self.faulty = FaultyStore(store)
+        super().__init__(phase, store, self.faulty)
 
 
 @pytest.fixture
-def worlds() -> Iterator[Callable[[Phase], World]]:
-    made: list[World] = []
+def worlds() -> Iterator[Callable[[Phase], FaultyWorld]]:
+    made: list[FaultyWorld] = []
 
-    def new(phase: Phase) -> World:
+    def new(phase: Phase) -> FaultyWorld:
         for old in made:
             old.close()
-        made[:] = [World(phase)]
+        made[:] = [FaultyWorld(phase)]
         return made[0]
 
     yield new
@@ -194,28 +96,7 @@ def worlds() -> Iterator[Callable[[Phase], World]]:
         old.close()
 
 
-def outcome_of(commit: Callable[[], CommitResult], *, may_look_corrupt: bool = False) -> Outcome:
-    """Return what a commit said of itself. What it must not say fails here."""
-    try:
-        commit()
-    except (Crash, CommitUnknownError):
-        return "unknown"
-    except (RevisionConflictError, PermissionDeniedError, NotFoundError):
-        return "refused"
-    except SessionDeletedError:
-        return "ended"
-    except UnavailableError as error:
-        if error.applied == "no":
-            return "refused"
-        raise AssertionError("in doubt, it must be a CommitUnknownError") from error
-    except CorruptSnapshotError:
-        if may_look_corrupt:
-            return "unknown"
-        raise
-    return "applied"
-
-
-def finish(world: World, said: Outcome, again: Callable[[], CommitResult]) -> Outcome:
+def finish(world: FaultyWorld, said: Outcome, again: Callable[[], CommitResult]) -> Outcome:
     """Repeat what is in doubt until it is known, without faults; then let everything late arrive."""
     world.faulty.plan.clear()
     world.faulty.restart()
@@ -224,32 +105,6 @@ def finish(world: World, said: Outcome, again: Callable[[], CommitResult]) -> Ou
         assert said != "unknown", "without faults nothing stays in doubt"
     world.faulty.release()
     return said
-
-
-def check(world: World, said: Outcome, *, thoroughly: bool = True) -> None:
-    check_puts(world.watched.puts)
-    try:
-        head = raw_head(world.store)
-    except NotFoundError:
-        assert said == "refused"
-        return
-    if head.status == TOMBSTONE:
-        assert said != "unknown"
-        if said == "refused":
-            assert not world.staged_ids() & set(head.commits.commit_ids)
-        return
-    assert said in ("applied", "refused")
-    if head.status != LIVE:
-        assert (said, head.revision) == ("refused", 0)
-        return
-    assert world.times_applied() == (said == "applied")
-    if thoroughly:
-        check_every_revision(world.other)
-    if said == "applied" and world.state.head_revision == head.revision:  # the state goes on from where it stands
-        world.repo = SnapshotRepository(world.watched, clock=ManualClock(seed=77))
-        result = world.repo.commit(take_turn(world.repo.load(SESSION), "after0"))
-        assert result.head_revision == head.revision + 1
-        world.repo.close()
 
 
 def actions_of(world: World, other: str) -> list[Callable[[], object]]:
@@ -261,18 +116,6 @@ def actions_of(world: World, other: str) -> list[Callable[[], object]]:
         "commits 70 times and deletes": [lambda: world.other_commits(70), world.other_deletes],
     }
     return actions[other]
-
-
-def ways_of(world: World) -> dict[str, tuple[Callable[[], CommitResult], Callable[[], CommitResult]]]:
-    """Return first and repeated commit: by the same object, stamped or not, or by another process."""
-    return {
-        "same state": (world.same_state, world.same_state),
-        "same state and stamp": (world.same_state_stamped, world.same_state_stamped),
-        "other process, same stamp": (world.same_state_stamped, world.fresh_process),
-    }
-
-
-WAYS = ("same state", "same state and stamp", "other process, same stamp")
 
 
 @dataclass(frozen=True)
@@ -288,7 +131,7 @@ class Scene:
     way: str
 
 
-def play(world: World, scene: Scene) -> None:
+def play(world: FaultyWorld, scene: Scene) -> None:
     number, key_part, nth = PUTS[scene.phase, scene.put]
     fault, times = FAULTS[scene.fault]
     world.faulty.plan.on("put", key_part, fault=fault, nth=nth, times=times)
@@ -296,7 +139,7 @@ def play(world: World, scene: Scene) -> None:
         world.faulty.plan.on(rule.verb, rule.key_part, fault=rule.fault, times=rule.times)
     for action in actions_of(world, scene.other):
         world.watched.act(max(1, number - 1) if scene.before else number + 1, action)
-    first, again = ways_of(world)[scene.way]
+    first, again = world.ways(scene.way)
     said = outcome_of(first, may_look_corrupt=scene.read_back in UNREADABLE)
     world.watched.act_now()
     check(world, finish(world, said, again), thoroughly=scene.read_back == "read")
@@ -322,7 +165,7 @@ def scenes_of(phase: Phase, put: str, fault: str) -> Iterator[Scene]:
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize(("phase", "put"), PUTS)
 def test_a_commit_is_applied_once_or_not_at_all(
-    worlds: Callable[[Phase], World], phase: Phase, put: str, fault: str
+    worlds: Callable[[Phase], FaultyWorld], phase: Phase, put: str, fault: str
 ) -> None:
     for scene in scenes_of(phase, put, fault):
         try:
@@ -336,7 +179,7 @@ def test_a_commit_is_applied_once_or_not_at_all(
 @pytest.mark.parametrize("fault", ["answer lost", "delayed", "412 from its own retry", "crash after", "fails, unknown"])
 @pytest.mark.parametrize(("phase", "put"), PUTS)
 def test_a_commit_is_found_beyond_the_ring(
-    worlds: Callable[[Phase], World], phase: Phase, put: str, fault: str, other: str
+    worlds: Callable[[Phase], FaultyWorld], phase: Phase, put: str, fault: str, other: str
 ) -> None:
     for way in WAYS if put == "head" else WAYS[-1:]:
         scene = Scene(phase, put, fault, "read", other, False, way)
@@ -351,14 +194,14 @@ def test_a_commit_is_found_beyond_the_ring(
             raise
 
 
-def play_until_deleted(world: World, scene: Scene) -> None:
+def play_until_deleted(world: FaultyWorld, scene: Scene) -> None:
     """As `play`; but when the ring of a tombstone does not reach back, nobody can ever tell."""
     number, key_part, nth = PUTS[scene.phase, scene.put]
     fault, times = FAULTS[scene.fault]
     world.faulty.plan.on("put", key_part, fault=fault, nth=nth, times=times)
     for action in actions_of(world, scene.other):
         world.watched.act(number + 1, action)
-    first, again = ways_of(world)[scene.way]
+    first, again = world.ways(scene.way)
     said = outcome_of(first)
     world.watched.act_now()
     world.faulty.plan.clear()
@@ -381,7 +224,7 @@ POINTS: Sequence[str] = (
 @pytest.mark.parametrize("fault", [Delay(), Repeat()], ids=["delayed", "delivered twice"])
 @pytest.mark.parametrize(("phase", "put"), PUTS)
 def test_a_late_write_changes_nothing_whenever_it_lands(
-    worlds: Callable[[Phase], World], phase: Phase, put: str, fault: Fault
+    worlds: Callable[[Phase], FaultyWorld], phase: Phase, put: str, fault: Fault
 ) -> None:
     number, key_part, nth = PUTS[phase, put]
     for index, point in enumerate(POINTS):
@@ -393,7 +236,7 @@ def test_a_late_write_changes_nothing_whenever_it_lands(
                     world.watched.act(number + 1, world.other_commits)
                 if point.startswith("before"):
                     world.watched.act(number + 1 + index, world.faulty.release)
-                first, again = ways_of(world)[way]
+                first, again = world.ways(way)
                 try:
                     said = outcome_of(first)
                     world.watched.act_now()
