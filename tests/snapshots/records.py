@@ -7,17 +7,54 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from hypothesis import strategies as st
+
 from snapshots.base import Base
+from snapshots.checkpoint import (
+    EXECUTION_STATE_BYTES_MAX,
+    RECORD_BLOB_BYTES_MAX,
+    SessionCheckpoint,
+    SmallFields,
+)
 from snapshots.content import Content, content_of
-from snapshots.head import INLINE_MANIFEST_BYTES_MAX, LIVE, RESERVED, Head, Ring, stamps_appended
+from snapshots.fields import U64_MAX
+from snapshots.head import (
+    INLINE_MANIFEST_BYTES_MAX,
+    LIVE,
+    MOVED,
+    RESERVED,
+    TOMBSTONE,
+    Head,
+    Holder,
+    Ring,
+    StampRow,
+    stamps_appended,
+)
+from snapshots.history import KINDS, HistoryRow
 from snapshots.layout import pack_name
-from snapshots.logs import entries_of
-from snapshots.placement import ManifestPlace, PackUse, PlaceRow
-from snapshots.stamps import StampMark
+from snapshots.logs import LEVEL_MAX, Segment, entries_of
+from snapshots.placement import MANIFEST_BYTES_MAX, ManifestPlace, PackUse, Placement, PlaceRow
 from snapshots.staging import Identity, Staged, stage
-from snapshots.state import CommitResult, PersistedSessionState
-from storage.digest import BlobRef, blob_ref
+from snapshots.stamps import StampMark
+from snapshots.state import (
+    CommitResult,
+    ModeTurnOptions,
+    ObservationalMemory,
+    PersistedSessionState,
+    PersistedTurnState,
+    PromptLayer,
+    PromptUsage,
+    RollingHistory,
+    SessionPolicy,
+    TokenLedgerEntry,
+    TokenUsage,
+)
+from snapshots.state.values import I64_MAX
+from storage.digest import BLOB_BYTES_MAX, BlobRef, blob_ref, parse_digest
+from storage.extents import Extent
+from storage.frame import FRAME_BYTES_MAX, STORED_BYTES_MAX
 from storage.store import Version
+from tests.snapshots.state.strategies import json_values
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 ID = "0123456789abcdef" * 2
@@ -87,9 +124,7 @@ class StagedSession:
     def content(self, execution_state: bytes | None = None, *, replaces: bool = False) -> Content:
         """Return what a commit would store."""
         base = self.base
-        return content_of(
-            self.state, base.checkpoint, base.ledger, execution_state=execution_state, replaces=replaces
-        )
+        return content_of(self.state, base.checkpoint, base.ledger, execution_state=execution_state, replaces=replaces)
 
     def commit(self, execution_state: bytes | None = None, *, replaces: bool = False) -> Staged:
         """Stage the state and stand on the new revision."""
@@ -153,3 +188,151 @@ def uses_named(session: StagedSession) -> Mapping[str, list[PackUse]]:
     for use in (*(use for row in rows for use in row.ended), *session.base.placement.packs):
         uses.setdefault(use.pack, []).append(use)
     return uses
+
+
+# Generated records.
+
+u64 = st.integers(0, U64_MAX) | st.sampled_from([0, 1, U64_MAX])
+hex_ids = st.binary(min_size=16, max_size=16).map(bytes.hex)
+session_ids = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=40)
+sizes = st.integers(0, RECORD_BLOB_BYTES_MAX)
+digests = st.builds(
+    lambda kind, raw: parse_digest(f"{kind}:{raw.hex()}"),
+    st.sampled_from(["b3", "b3", "sha256"]),
+    st.binary(min_size=32, max_size=32),
+)
+refs = st.builds(BlobRef, digests, sizes)
+segments = st.builds(Segment, refs, st.integers(1, U64_MAX), st.integers(0, LEVEL_MAX))
+segment_lists = st.lists(segments, max_size=4).map(tuple)
+pack_names = st.builds(lambda commit, random: f"{commit}.{random[:16]}", hex_ids, hex_ids)
+instants = st.datetimes(timezones=st.just(UTC))
+marks = st.builds(StampMark, st.binary(min_size=16, max_size=16), st.binary(min_size=16, max_size=16))
+manifest_places = st.builds(
+    ManifestPlace, pack_names, st.integers(0, BLOB_BYTES_MAX), st.integers(1, MANIFEST_BYTES_MAX)
+)
+pack_uses = st.tuples(pack_names, st.integers(1, U64_MAX), st.booleans() | u64).map(
+    lambda drawn: PackUse(drawn[0], drawn[1], 0 if isinstance(drawn[2], bool) else max(drawn[1], drawn[2]))
+)
+place_rows = st.builds(
+    PlaceRow, st.integers(1, U64_MAX), refs, manifest_places, st.lists(pack_uses, max_size=3).map(tuple)
+)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+usages = st.builds(
+    TokenUsage,
+    **{name: st.integers(0, I64_MAX) | st.just(I64_MAX) for name in TokenUsage.model_fields},
+)
+ledger_entries = st.builds(TokenLedgerEntry, source=texts, model=texts, usage=usages)
+history_rows = st.integers(1, U64_MAX).flatmap(
+    lambda revision: st.builds(
+        HistoryRow,
+        revision=st.just(revision),
+        parent=st.integers(0, revision - 1),
+        kind=st.sampled_from(sorted(KINDS)),
+        commit_id=hex_ids,
+        created_at=instants,
+        stamp=st.none() | marks,
+        node_count=u64,
+        usage=st.lists(ledger_entries, max_size=3).map(tuple),
+    )
+)
+policies = st.builds(
+    SessionPolicy,
+    model=texts,
+    provider=st.sampled_from(["unconfigured", "openai", "a.b/c"]),
+    max_context_tokens=st.none() | u64,
+    model_variant=st.none() | texts,
+    autonomous=st.booleans(),
+    max_turns=st.none() | u64,
+    standard_context_approach=st.none() | st.builds(RollingHistory) | st.builds(ObservationalMemory),
+    prompt=st.builds(PromptLayer, template=json_values, slots=st.dictionaries(texts, json_values, max_size=2)),
+)
+prompt_usages = st.builds(
+    PromptUsage, prompt_context_tokens=u64, input_tokens=u64, cached_input_tokens=u64, context_budget_tokens=u64
+)
+turn_states = st.builds(
+    PersistedTurnState,
+    turn_index=u64,
+    token_usage=usages,
+    last_prompt_usage=st.none() | prompt_usages,
+    mode_turn_options=st.builds(ModeTurnOptions, mode_id=texts, payload=json_values),
+)
+small_fields = st.builds(SmallFields, policies, turn_states, st.none() | texts, st.none() | u64, st.none() | u64)
+checkpoints = st.builds(
+    SessionCheckpoint,
+    revision=st.integers(1, U64_MAX),
+    small=small_fields,
+    graph=segment_lists,
+    history=segment_lists,
+    tool_state=st.none() | refs,
+    plugin_snapshot=st.none() | refs,
+    execution_state=st.none() | st.builds(BlobRef, digests, st.integers(0, EXECUTION_STATE_BYTES_MAX)),
+)
+
+
+@st.composite
+def placements(draw: st.DrawFn) -> Placement:
+    packs = draw(st.lists(pack_uses, min_size=1, max_size=4, unique_by=lambda use: use.pack))
+    extents = st.integers(0, FRAME_BYTES_MAX - 1).flatmap(
+        lambda skip: st.builds(
+            Extent,
+            st.sampled_from([use.pack for use in packs]),
+            st.integers(0, BLOB_BYTES_MAX),
+            st.integers(1, STORED_BYTES_MAX),
+            st.just(skip),
+            st.integers(1, FRAME_BYTES_MAX - skip),
+        )
+    )
+    many = st.lists(extents, max_size=3).map(tuple)
+    return Placement(draw(st.dictionaries(digests, many, max_size=3)), tuple(packs), draw(segment_lists))
+
+
+stamp_rows = st.builds(StampRow, st.integers(1, U64_MAX), marks)
+rings = st.builds(Ring, st.integers(1, U64_MAX), st.lists(hex_ids, max_size=4).map(tuple))
+_any_head = {
+    "session_id": session_ids,
+    "tenant": session_ids,
+    "write_id": hex_ids,
+    "state_id": hex_ids,
+    "epoch": u64,
+    "fence": u64,
+    "holder": st.none() | st.builds(Holder, texts, hex_ids),
+    "commits": rings,
+    "stamps": st.lists(stamp_rows, max_size=4).map(tuple),
+    "floor": st.integers(1, U64_MAX),
+    "created_at": instants,
+    "updated_at": instants,
+}
+_nothing = {"checkpoint_ref": st.none(), "manifest": st.none(), "inline_manifest": st.just(b"")}
+live_heads = st.builds(
+    Head,
+    **_any_head,
+    family=session_ids,
+    status=st.just(LIVE),
+    revision=st.integers(1, U64_MAX),
+    commit_id=hex_ids,
+    checkpoint_ref=refs,
+    manifest=manifest_places,
+    inline_manifest=st.binary(max_size=40),
+    destination=st.just(""),
+)
+reserved_heads = st.builds(
+    Head,
+    **_any_head,
+    **_nothing,
+    family=st.just(""),
+    status=st.just(RESERVED),
+    revision=st.just(0),
+    commit_id=st.just(""),
+    destination=st.just(""),
+)
+ended_heads = st.builds(
+    Head,
+    **_any_head,
+    **_nothing,
+    family=session_ids,
+    status=st.sampled_from([TOMBSTONE, MOVED]),
+    revision=st.integers(1, U64_MAX),
+    commit_id=hex_ids,
+    destination=texts,
+)
+heads = live_heads | reserved_heads | ended_heads

@@ -1,0 +1,639 @@
+"""Checkpoint, placement, head: read back exactly, or refused with an error that says so. Never anything else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+import cbor2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snapshots import codec
+from snapshots.checkpoint import (
+    EXECUTION_STATE_BYTES_MAX,
+    RECORD_BLOB_BYTES_MAX,
+    UNBORN,
+    SessionCheckpoint,
+    SmallFields,
+)
+from snapshots.delete import TOMBSTONE_BYTES_MAX, _tombstone
+from snapshots.environment import Environment
+from snapshots.errors import (
+    CorruptSnapshotError,
+    InvalidStateError,
+    LimitExceededError,
+    UnsupportedSchemaError,
+)
+from snapshots.fields import U64_MAX
+from snapshots.head import (
+    HEAD_BYTES_MAX,
+    HEAD_COMMIT_BYTES_MAX,
+    INLINE_MANIFEST_BYTES_MAX,
+    LIVE,
+    RESERVED,
+    RING_MAX,
+    TOMBSTONE,
+    Head,
+    Holder,
+    Ring,
+    StampRow,
+    stamps_appended,
+)
+from snapshots.layout import Layout
+from snapshots.logs import Segment
+from snapshots.placement import (
+    MANIFEST_BYTES_MAX,
+    ManifestPlace,
+    PackUse,
+    Placement,
+    open_manifest,
+    place_from_plain,
+    row_from_plain,
+    seal_manifest,
+)
+from snapshots.stamps import StampMark
+from snapshots.state import ModeTurnOptions, PersistedTurnState, SessionPolicy, TokenUsage
+from storage.backends.memory import MemoryStore
+from storage.digest import BlobRef, blob_ref
+from storage.errors import CorruptObjectError
+from storage.extents import Extent
+from storage.frame import FRAME_BYTES_MAX, STORED_BYTES_MAX, seal_run
+from storage.keys import ID_BYTES_MAX
+from storage.testing.clock import ManualClock
+from tests.snapshots import records
+from tests.snapshots.records import AT, ID, PACK, head, ref, reserved_head
+
+KEY = "heads/x"
+Decode = Callable[[bytes], object]
+
+
+def decode_checkpoint(data: bytes) -> SessionCheckpoint:
+    return SessionCheckpoint.decode(data, key=KEY)
+
+
+def decode_placement(data: bytes) -> Placement:
+    return Placement.decode(data, key=KEY)
+
+
+def decode_head(data: bytes) -> Head:
+    return Head.decode(data, key=KEY)
+
+
+CHECKPOINT = SessionCheckpoint(
+    revision=7,
+    small=SmallFields(
+        policy=SessionPolicy(model="m", max_turns=3),
+        turn=PersistedTurnState(
+            turn_index=2, token_usage=TokenUsage(input_tokens=1), mode_turn_options=ModeTurnOptions.empty()
+        ),
+        leaf_node_id="n1",
+        tool_state_generation=4,
+        plugin_snapshot_revision=5,
+    ),
+    graph=(Segment(ref("g"), 8, 1),),
+    history=(Segment(ref("h"), 7, 1),),
+    tool_state=ref("t"),
+    plugin_snapshot=ref("p"),
+    execution_state=ref("e"),
+)
+PLACEMENT = Placement(
+    extents={ref("g").digest: (Extent(PACK, 3, 40, 1, 2), Extent(PACK, 50, 40, 0, 9)), ref("h").digest: ()},
+    packs=(PackUse(PACK, 2), PackUse(PACK.replace("f", "e"), 1, 3)),
+    places=(Segment(ref("l"), 6, 1),),
+)
+HEAD = head(
+    holder=Holder("me", ID), stamps=(StampRow(1, StampMark(b"t" * 16, b"c" * 16)),), commits=Ring(1, (ID, ID[::-1]))
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of record: an example, and how it is read."""
+
+    name: str
+    encoded: bytes
+    decode: Decode
+
+    def plain(self) -> Any:
+        return codec.decode(self.encoded, key=KEY)
+
+
+KINDS = [
+    Kind("checkpoint", CHECKPOINT.encode(), decode_checkpoint),
+    Kind("placement", PLACEMENT.encode(), decode_placement),
+    Kind("head", HEAD.encode(), decode_head),
+    Kind("reserved head", reserved_head().encode(), decode_head),
+]
+EACH = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+
+
+# Round trips.
+
+
+@given(records.checkpoints)
+def test_a_checkpoint_comes_back(checkpoint: SessionCheckpoint) -> None:
+    data = checkpoint.encode()
+    found = decode_checkpoint(data)
+    assert found == checkpoint
+    assert found.encode() == data
+    assert list(found.refs()) == list(checkpoint.refs())
+
+
+@given(records.placements())
+def test_a_placement_comes_back(placement: Placement) -> None:
+    data = placement.encode()
+    found = decode_placement(data)
+    assert found == placement
+    assert found.encode() == data
+
+
+@given(records.heads)
+def test_a_head_comes_back(one: Head) -> None:
+    data = one.encode()
+    found = decode_head(data)
+    assert found == one
+    assert found.encode() == data
+
+
+@given(records.place_rows)
+def test_a_row_of_places_comes_back(row: Any) -> None:
+    assert row_from_plain(codec.decode(codec.encode(row.to_plain()), key=KEY)) == row
+
+
+@given(st.binary(max_size=300), st.binary(max_size=300))
+def test_a_manifest_comes_back(checkpoint: bytes, placement: bytes) -> None:
+    assert open_manifest(seal_manifest(checkpoint, placement), key=KEY) == (checkpoint, placement)
+
+
+@EACH
+def test_equal_records_have_equal_bytes(kind: Kind) -> None:
+    found = kind.decode(kind.encoded)
+    assert found.encode() == kind.encoded  # type: ignore[attr-defined]  # every record has it
+    assert codec.encode(dict(reversed(kind.plain().items()))) == kind.encoded
+
+
+# Fields.
+
+
+def refused(kind: Kind, plain: Any) -> str:
+    with pytest.raises(CorruptSnapshotError) as caught:
+        kind.decode(cbor2.dumps(plain, canonical=True))
+    assert caught.value.key == KEY
+    return caught.value.reason
+
+
+@EACH
+def test_every_missing_field_is_named(kind: Kind) -> None:
+    for name in kind.plain():
+        plain = kind.plain()
+        del plain[name]
+        if name == "schema_version":
+            with pytest.raises(UnsupportedSchemaError):
+                kind.decode(codec.encode(plain))
+        else:
+            assert name in refused(kind, plain)
+
+
+@EACH
+@pytest.mark.parametrize("found", [None, 0, 2, U64_MAX, -1, True, 1.0, "1", b"1", [], {}, [1]])
+def test_another_schema_version_is_unsupported(kind: Kind, found: Any) -> None:
+    with pytest.raises(UnsupportedSchemaError) as caught:
+        kind.decode(codec.encode({**kind.plain(), "schema_version": found}))
+    assert caught.value.found == found
+    assert caught.value.supported == (1,)
+    assert kind.name.split()[-1] in caught.value.record
+
+
+@EACH
+@pytest.mark.parametrize("plain", [None, 1, "text", b"bytes", [], [1], True, 1.5])
+def test_what_is_no_map_is_refused(kind: Kind, plain: Any) -> None:
+    assert "map" in refused(kind, plain)
+
+
+WRONG: list[Any] = [
+    None,
+    True,
+    False,
+    0,
+    -1,
+    U64_MAX,
+    -(1 << 63),
+    1.0,
+    1.5,
+    "",
+    "text",
+    "\x00",
+    b"",
+    b"bytes",
+    [],
+    [None],
+    [[]],
+    [1, 2, 3],
+    [1, 2, 3, 4, 5],
+    {},
+    {"a": 1},
+    "x" * 1000,
+    b"\x01\x02\x03\x04\x05",
+    cbor2.undefined,
+    cbor2.CBORSimpleValue(7),
+]
+
+
+def places_in(plain: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path of every value inside a plain value."""
+    items = plain.items() if isinstance(plain, dict) else enumerate(plain) if isinstance(plain, list) else ()
+    for name, value in items:
+        yield (*path, name)
+        yield from places_in(value, (*path, name))
+
+
+def value_at(plain: Any, path: tuple[Any, ...]) -> Any:
+    for name in path:
+        plain = plain[name]
+    return plain
+
+
+def copied(plain: Any) -> Any:
+    """Return a deep copy; values that are not plain (undefined, simple values) are shared."""
+    if isinstance(plain, dict):
+        return {name: copied(value) for name, value in plain.items()}
+    return [copied(value) for value in plain] if isinstance(plain, list) else plain
+
+
+def changed(plain: Any, path: tuple[Any, ...], value: Any) -> Any:
+    plain = copied(plain)
+    value_at(plain, path[:-1])[path[-1]] = value
+    return plain
+
+
+# Where a value of another type is another valid value: opaque JSON, and what may be null.
+OPAQUE = ("policy", "turn")
+LATER = ("pins", "staged", "tail", "overrides", "origin")
+
+
+@EACH
+def test_a_value_of_another_type_is_refused_wherever_it_stands(kind: Kind) -> None:
+    plain = kind.plain()
+    for path in places_in(plain):
+        if path[0] in (*OPAQUE, *LATER, "schema_version"):
+            continue
+        old = value_at(plain, path)
+        for wrong in WRONG:
+            if type(wrong) is type(old) or ((old is None or wrong is None) and len(path) == 1):
+                continue
+            refused(kind, changed(plain, path, wrong))
+
+
+@EACH
+def test_any_value_anywhere_is_read_or_corrupt(kind: Kind) -> None:
+    plain = kind.plain()
+    for path in places_in(plain):
+        for wrong in WRONG:
+            with suppress(CorruptSnapshotError, UnsupportedSchemaError):
+                found = kind.decode(cbor2.dumps(changed(plain, path, wrong), canonical=True))
+                assert found.encode()  # type: ignore[attr-defined]  # what is read can be written
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong"),
+    [
+        (("policy", "model"), b"m"),
+        (("policy", "autonomous"), 1),
+        (("policy", "max_turns"), "3"),
+        (("policy", "max_turns"), 3.0),
+        (("policy", "provider"), "user:secret@host/with spaces"),
+        (("policy", "more"), 1),
+        (("turn", "turn_index"), -1),
+        (("turn", "turn_index"), True),
+        (("turn", "token_usage", "input_tokens"), 1 << 63),
+        (("turn", "mode_turn_options", "payload"), float("nan")),
+        (("turn", "mode_turn_options", "payload"), b"bytes"),
+        (("turn", "mode_turn_options", "payload"), {"a": cbor2.undefined}),
+        (("revision",), 0),
+        (("leaf",), 1),
+        (("tool_state_generation",), -1),
+        (("tool_state", 1), RECORD_BLOB_BYTES_MAX + 1),
+        (("plugin_snapshot", 1), RECORD_BLOB_BYTES_MAX + 1),
+        (("graph", 0, 1), RECORD_BLOB_BYTES_MAX + 1),
+        (("history", 0, 1), RECORD_BLOB_BYTES_MAX + 1),
+        (("execution_state", 1), EXECUTION_STATE_BYTES_MAX + 1),
+        (("graph", 0, 2), 0),
+        (("graph", 0, 3), 64),
+        (("tool_state", 0), b"short"),
+        (("tool_state", 0), "md5:" + "0" * 64),
+    ],
+)
+def test_a_checkpoint_out_of_bounds_is_refused(path: tuple[Any, ...], wrong: Any) -> None:
+    refused(KINDS[0], changed(KINDS[0].plain(), path, wrong))
+
+
+def test_a_large_blob_is_an_execution_state_and_nothing_else() -> None:
+    large = BlobRef(ref("e").digest, RECORD_BLOB_BYTES_MAX + 1)
+    assert decode_checkpoint(replace(CHECKPOINT, execution_state=large).encode()).execution_state == large
+    for name in ("tool_state", "plugin_snapshot"):
+        fields: dict[str, Any] = {"execution_state": large, name: large}
+        with pytest.raises(CorruptSnapshotError) as caught:
+            decode_checkpoint(replace(CHECKPOINT, **fields).encode())
+        assert caught.value.ref == large.digest
+
+
+def _extent_plain(**fields: int) -> list[Any]:
+    plain = {"pack": 0, "offset": 0, "stored": 100, "skip": 0, "length": 1, **fields}
+    return list(plain.values())
+
+
+@pytest.mark.parametrize(
+    "extent",
+    [
+        _extent_plain(pack=2),
+        _extent_plain(pack=-1),
+        _extent_plain(pack=U64_MAX),
+        _extent_plain(offset=-1),
+        _extent_plain(offset=U64_MAX),
+        _extent_plain(stored=0),
+        _extent_plain(stored=STORED_BYTES_MAX + 1),
+        _extent_plain(stored=U64_MAX),
+        _extent_plain(length=0),
+        _extent_plain(length=FRAME_BYTES_MAX + 1),
+        _extent_plain(skip=FRAME_BYTES_MAX),
+        _extent_plain(skip=-1, length=2),
+        [],
+        [0, 0, 100, 0],
+        [*_extent_plain(), 1],
+        b"\x00\x01\x02\x03\x04",
+        {"a": 1},
+    ],
+)
+def test_an_extent_that_fits_no_frame_is_refused(extent: Any) -> None:
+    plain = KINDS[1].plain()
+    refused(KINDS[1], changed(plain, ("extents", 0, 1, 0), extent))
+
+
+@pytest.mark.parametrize(
+    "use",
+    [[b"n" * 24, 0, 0], [b"n" * 24, 5, 4], [b"n" * 23, 1, 0], [b"n" * 24, 1], [b"n" * 24, 1, -1], ["n" * 24, 1, 0]],
+)
+def test_a_use_that_ends_before_it_begins_is_refused(use: Any) -> None:
+    refused(KINDS[1], changed(KINDS[1].plain(), ("packs", 0), use))
+
+
+@pytest.mark.parametrize(
+    "plain", [[b"n" * 24, 0, 0], [b"n" * 24, -1, 1], [b"n" * 24, 1 << 60, 1], [b"n" * 24, 0, 1 << 60], b"abc"]
+)
+def test_a_manifest_that_lies_nowhere_is_refused(plain: Any) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        place_from_plain(plain)
+    refused(KINDS[2], changed(KINDS[2].plain(), ("manifest",), plain))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"status": "unknown"},
+        {"status": RESERVED},
+        {"status": RESERVED, "revision": 0},
+        {"status": RESERVED, "revision": 0, "checkpoint_ref": None, "manifest": None},
+        {"status": TOMBSTONE},
+        {"status": TOMBSTONE, "checkpoint_ref": None, "manifest": None},
+        {"revision": 0},
+        {"revision": -1},
+        {"family": ""},
+        {"checkpoint_ref": None},
+        {"manifest": None},
+        {"checkpoint_ref": None, "manifest": None},
+        {"session_id": ""},
+        {"session_id": "a\x00"},
+        {"session_id": "x" * (ID_BYTES_MAX + 1)},
+        {"tenant": ""},
+        {"family": "\n"},
+        {"commit_id": b"x"},
+        {"commit_id": b"x" * 17},
+        {"write_id": b""},
+        {"state_id": b"x" * 15},
+        {"floor": 0},
+        {"commits": [0, b""]},
+        {"commits": [-1, b"x" * 16]},
+        {"commits": [1, b"x" * 17]},
+        {"commits": [1, b"x" * 16 * (RING_MAX + 1)]},
+        {"stamps": [[0, b"t" * 16, b"c" * 16]]},
+        {"stamps": [[1, b"t" * 15, b"c" * 16]]},
+        {"stamps": [[1, b"t" * 16, b"c" * 16]] * (RING_MAX + 1)},
+        {"inline_manifest": b"x" * (INLINE_MANIFEST_BYTES_MAX + 1)},
+        {"created_at": U64_MAX},
+        {"created_at": -(1 << 63)},
+        {"updated_at": True},
+        {"holder": ["me"]},
+        {"holder": [b"me", b"n" * 16]},
+        {"holder": ["me", b"n"]},
+        {"epoch": -1},
+        {"fence": True},
+    ],
+    ids=lambda fields: "-".join(fields),
+)
+def test_a_head_that_no_writer_leaves_is_refused(fields: dict[str, Any]) -> None:
+    refused(KINDS[2], {**KINDS[2].plain(), **fields})
+
+
+@pytest.mark.parametrize("name", LATER)
+@pytest.mark.parametrize("value", [[1], {"a": 1}, 1, "x", True, False, 0, {}, b""])
+def test_what_a_later_version_fills_is_unsupported(name: str, value: Any) -> None:
+    with pytest.raises(UnsupportedSchemaError) as caught:
+        decode_head(codec.encode({**KINDS[2].plain(), name: value}))
+    assert name in caught.value.record
+
+
+def test_an_oversized_head_is_refused() -> None:
+    with pytest.raises(CorruptSnapshotError, match="bytes"):
+        decode_head(codec.encode({**KINDS[2].plain(), "later": b"x" * HEAD_BYTES_MAX}))
+
+
+# Damage.
+
+
+@EACH
+def test_random_bytes_are_corrupt(kind: Kind) -> None:
+    draw = Random(1)
+    for _ in range(1500):
+        with suppress(CorruptSnapshotError, UnsupportedSchemaError):
+            kind.decode(draw.randbytes(draw.randrange(80)))
+
+
+@EACH
+def test_every_flipped_bit_and_every_truncation_is_read_or_corrupt(kind: Kind) -> None:
+    for position in range(len(kind.encoded)):
+        for bit in range(8):
+            altered = bytearray(kind.encoded)
+            altered[position] ^= 1 << bit
+            with suppress(CorruptSnapshotError, UnsupportedSchemaError):
+                kind.decode(bytes(altered))
+        with pytest.raises(CorruptSnapshotError):
+            kind.decode(kind.encoded[:position])
+    with pytest.raises(CorruptSnapshotError):
+        kind.decode(kind.encoded + b"\x00")
+
+
+def mutated(plain: Any, draw: Random) -> Any:
+    """Return a plain value with one to three changes that respect its structure."""
+    for _ in range(draw.randint(1, 3)):
+        path = draw.choice(list(places_in(plain)))
+        parent, name = value_at(plain := copied(plain), path[:-1]), path[-1]
+        old = parent[name]
+        match draw.randrange(7):
+            case 0:
+                del parent[name]
+            case 1:
+                parent[name] = draw.choice(WRONG)
+            case 2 if isinstance(parent, list):
+                parent.insert(name, copied(draw.choice(parent)))
+            case 3 if isinstance(old, int):
+                parent[name] = draw.choice([-old, old + 1, old - 1, old * 3, 1 << 63, U64_MAX, 1 << 70])
+            case 4 if isinstance(old, bytes):
+                parent[name] = draw.choice([old[1:], old + b"x", old[::-1], old * 2, old.hex()])
+            case 5 if isinstance(old, list):
+                parent[name] = draw.choice([old * 2, old[::-1], dict.fromkeys(map(str, old)), bytes(len(old))])
+            case _:
+                parent[name] = copied(value_at(plain, draw.choice(list(places_in(plain)))))
+        if not list(places_in(plain)):
+            break
+    return plain
+
+
+@EACH
+def test_structured_damage_is_read_or_corrupt(kind: Kind) -> None:
+    draw = Random(7)
+    plain = kind.plain()
+    for _ in range(2500):
+        data = cbor2.dumps(mutated(plain, draw), canonical=True)
+        with suppress(CorruptSnapshotError, UnsupportedSchemaError):
+            kind.decode(data)
+
+
+def test_a_damaged_manifest_is_corrupt() -> None:
+    run = seal_manifest(CHECKPOINT.encode(), PLACEMENT.encode())
+    for position in range(len(run)):
+        with pytest.raises(CorruptObjectError):
+            open_manifest(run[:position] + bytes([run[position] ^ 1]) + run[position + 1 :], key=KEY)
+        with pytest.raises((CorruptObjectError, CorruptSnapshotError)):
+            open_manifest(run[:position], key=KEY)
+
+
+@pytest.mark.parametrize("plain", [None, [], [b"a"], [b"a", b"b", b"c"], [b"a", "b"], {"a": b"b"}, b"ab", [1, 2], "ab"])
+def test_a_manifest_of_another_shape_is_corrupt(plain: Any) -> None:
+    with pytest.raises(CorruptSnapshotError):
+        open_manifest(seal_run(codec.encode(plain)), key=KEY)
+
+
+def test_a_manifest_over_its_limit_is_refused_by_its_writer() -> None:
+    with pytest.raises(LimitExceededError):
+        seal_manifest(bytes(MANIFEST_BYTES_MAX), b"")
+
+
+# Bounds.
+
+LONGEST = "日" * 170 + "xx"  # 512 bytes
+
+
+def extreme_head(**fields: Any) -> Head:
+    """Return the largest head that a commit can leave."""
+    stamps: tuple[StampRow, ...] = ()
+    commits = Ring(U64_MAX - 200)
+    for number in range(RING_MAX + 5):
+        stamps = stamps_appended(stamps, U64_MAX - 5, StampMark(bytes([number]) * 16, b"c" * 16))
+        commits = commits.appended(f"{number:032x}")
+    return head(
+        **{
+            "session_id": LONGEST,
+            "tenant": LONGEST,
+            "family": LONGEST,
+            "revision": U64_MAX,
+            "epoch": U64_MAX,
+            "fence": U64_MAX,
+            "holder": Holder(LONGEST, ID),
+            "checkpoint_ref": BlobRef(blob_ref(b"").digest, RECORD_BLOB_BYTES_MAX),
+            "manifest": ManifestPlace(PACK, 1 << 46, 1 << 26),
+            "inline_manifest": b"x" * INLINE_MANIFEST_BYTES_MAX,
+            "commits": commits,
+            "stamps": stamps,
+            "floor": U64_MAX,
+            "created_at": AT.replace(year=9999),
+            "updated_at": AT.replace(year=9999),
+            **fields,
+        }
+    )
+
+
+def test_the_largest_head_of_a_commit_is_within_its_bound() -> None:
+    largest = extreme_head()
+    assert len(LONGEST.encode()) == ID_BYTES_MAX
+    data = largest.encode(limit_bytes=HEAD_COMMIT_BYTES_MAX)
+    assert decode_head(data) == largest
+    assert len(data) < HEAD_COMMIT_BYTES_MAX // 2
+
+
+def test_the_largest_tombstone_is_within_its_bound() -> None:
+    environment = Environment(MemoryStore(), Layout("t"), ManualClock(), None)  # type: ignore[arg-type]  # no threads
+    tomb = _tombstone(extreme_head(), environment)
+    data = tomb.encode(limit_bytes=TOMBSTONE_BYTES_MAX)
+    assert decode_head(data) == tomb
+    assert (tomb.epoch, tomb.fence, tomb.commits) == (U64_MAX, U64_MAX, extreme_head().commits)
+    assert tomb.write_id == tomb.state_id != ID
+
+
+def test_a_head_over_its_limit_is_refused_by_its_writer() -> None:
+    with pytest.raises(LimitExceededError) as caught:
+        extreme_head(inline_manifest=b"x" * HEAD_COMMIT_BYTES_MAX).encode(limit_bytes=HEAD_COMMIT_BYTES_MAX)
+    assert caught.value.value > HEAD_COMMIT_BYTES_MAX
+    with pytest.raises(LimitExceededError):
+        extreme_head(inline_manifest=b"x" * HEAD_BYTES_MAX).encode()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"revision": U64_MAX + 1}, {"epoch": 1 << 64}, {"session_id": "\ud800"}, {"holder": Holder("\udfff", ID)}],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_what_cannot_be_read_back_is_not_written(fields: dict[str, Any]) -> None:
+    with pytest.raises(InvalidStateError):
+        head(**fields).encode()
+
+
+def test_integers_at_the_edges_of_64_bits_come_back() -> None:
+    one = head(revision=U64_MAX, epoch=U64_MAX, fence=U64_MAX, floor=U64_MAX)
+    assert decode_head(one.encode()) == one
+    small = replace(CHECKPOINT.small, tool_state_generation=U64_MAX, plugin_snapshot_revision=U64_MAX)
+    checkpoint = replace(CHECKPOINT, revision=U64_MAX, small=small)
+    assert decode_checkpoint(checkpoint.encode()) == checkpoint
+
+
+# Rings.
+
+
+def test_a_ring_holds_the_newest_of_consecutive_revisions() -> None:
+    ring = Ring()
+    for revision in range(1, 200):
+        ring = ring.appended(f"{revision:032x}")
+        assert len(ring.commit_ids) == min(revision, RING_MAX)
+        assert ring.commit_id(revision) == f"{revision:032x}"
+        assert ring.commit_id(revision + 1) is None
+        oldest = max(1, revision - RING_MAX + 1)
+        assert ring.commit_id(oldest) == f"{oldest:032x}"
+        assert ring.commit_id(oldest - 1) is None
+    assert ring.commit_id(0) is None
+    assert ring.commit_id(-1) is None
+
+
+def test_a_commit_without_a_turn_leaves_the_stamps() -> None:
+    rows = (StampRow(1, StampMark(b"t" * 16, b"c" * 16)),)
+    assert stamps_appended(rows, 2, None) is rows
+
+
+def test_what_was_never_committed_names_nothing() -> None:
+    assert UNBORN.revision == 0
+    assert not list(UNBORN.refs())
+    assert UNBORN.node_count == 0
+    assert head().status == LIVE
