@@ -1,26 +1,27 @@
-"""Figures: what a turn costs as a session grows. Prints JSON.
+"""How the cost of a commit grows with the length of a session. Prints one JSON object.
 
-python -m tests.benchmarks.growth --turns 500 --execution-state-bytes 65536
+python -m tests.benchmarks.growth --execution-state-bytes 1048576 --turns 504
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import mean
 
-import snapshots
 from snapshots import PersistedSessionState, SnapshotRepository
-from storage.backends import open_store
-from tests.benchmarks.agent_turns import AgentTurns
+from tests.benchmarks.agent_turns import EXECUTION_STATE_BYTES, AgentTurns
 
-WINDOW = 8  # turns on which a log merge falls exactly once: single turns are uneven
+WINDOW = 8  # turns averaged: the merges of the logs make single turns uneven, a node log merges every eighth
+EARLY, LATE = 50, 500
+TURNS = LATE + WINDOW // 2
 
 
 @dataclass(frozen=True, slots=True)
-class TurnCost:
+class Cost:
     """What one commit cost."""
 
     requests: int
@@ -28,54 +29,56 @@ class TurnCost:
     cpu_seconds: float
 
 
-def run(url: str, turns: int, execution_state_bytes: int) -> list[TurnCost]:
-    """Commit the workload to a fresh store; return the cost of each turn, the first included."""
+def run(repo: SnapshotRepository, turns: int, execution_state_bytes: int) -> list[Cost]:
+    """Commit `turns` turns of one session; return what each cost, as the repository counts it."""
+    state = PersistedSessionState(session_id="growth")
     costs = []
-    with SnapshotRepository(open_store(url)) as repo:
-        state = PersistedSessionState(session_id="agent-turns")
-        for turn in AgentTurns(execution_state_bytes=execution_state_bytes).turns(turns):
-            begin = time.process_time()
-            turn.apply(state)
-            result = repo.commit(state, turn.stamp, turn.execution_state)
-            costs.append(TurnCost(result.requests, result.uploaded_bytes, time.process_time() - begin))
+    for turn in AgentTurns(execution_state_bytes=execution_state_bytes).turns(turns):
+        turn.apply(state)
+        before, started = repo.metrics.snapshot(), time.process_time()
+        repo.commit(state, execution_state=turn.execution_state)
+        seconds, used = time.process_time() - started, repo.metrics.snapshot() - before
+        costs.append(Cost(used.total_requests, used["put"].bytes_out, seconds))
     return costs
 
 
-def mean_upload(costs: list[TurnCost], last_turn: int) -> float:
-    """Return the mean bytes uploaded in the WINDOW turns that end with turn `last_turn` (1, 2, …)."""
-    window = costs[last_turn - WINDOW : last_turn]
-    assert len(window) == WINDOW
-    return sum(cost.uploaded_bytes for cost in window) / WINDOW
+def around(costs: Sequence[Cost], turn: int) -> Cost:
+    """Return the mean cost of the WINDOW turns around a turn (counted from 1)."""
+    window = costs[turn - WINDOW // 2 : turn + WINDOW // 2]
+    assert len(window) == WINDOW, f"turn {turn} is too near to the end"
+    return Cost(
+        max(cost.requests for cost in window),
+        round(mean(cost.uploaded_bytes for cost in window)),
+        mean(cost.cpu_seconds for cost in window),
+    )
 
 
-def figures(costs: list[TurnCost], early: int, late: int) -> dict[str, object]:
-    """Return the figures of a run: turn `early` against turn `late`."""
-    steady = costs[1:]
-    return {
-        "turns": len(costs),
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the workload and print its figures."""
+    parser = argparse.ArgumentParser(description="What a commit costs as a session grows; one JSON object.")
+    parser.add_argument("--execution-state-bytes", type=int, default=EXECUTION_STATE_BYTES)
+    parser.add_argument(
+        "--turns", type=int, default=TURNS, help=f"at least {TURNS} to compare turns {EARLY} and {LATE}"
+    )
+    parser.add_argument("--store", default="memory:", help="URL of an empty store")
+    given = parser.parse_args(arguments)
+    with SnapshotRepository.open(given.store) as repo:
+        costs = run(repo, given.turns, given.execution_state_bytes)
+        stored = repo.stats()
+    last = min(LATE, given.turns - WINDOW // 2)
+    early, late = around(costs, min(EARLY, last)), around(costs, last)
+    figures = {
+        "turns": given.turns,
+        "execution_state_bytes": given.execution_state_bytes,
         "requests_first": costs[0].requests,
-        "requests_steady": sorted({cost.requests for cost in steady}),
-        f"uploaded_bytes_turn_{early}": round(mean_upload(costs, early)),
-        f"uploaded_bytes_turn_{late}": round(mean_upload(costs, late)),
-        "ratio": round(mean_upload(costs, late) / mean_upload(costs, early), 3),
-        "uploaded_bytes_mean": round(sum(cost.uploaded_bytes for cost in costs) / len(costs)),
-        "uploaded_bytes_max_steady": max(cost.uploaded_bytes for cost in steady),
-        "cpu_ms_mean": round(1000 * sum(cost.cpu_seconds for cost in costs) / len(costs), 2),
-        "first": asdict(costs[0]),
+        "requests_steady_max": max(cost.requests for cost in costs[1:]),
+        "uploaded_bytes_mean": round(mean(cost.uploaded_bytes for cost in costs)),
+        "stored_bytes_per_turn": round((stored.packs_bytes + stored.heads_bytes) / given.turns),
+        f"around_turn_{min(EARLY, last)}": asdict(early),
+        f"around_turn_{last}": asdict(late),
+        "uploaded_ratio": round(late.uploaded_bytes / early.uploaded_bytes, 4),
     }
-
-
-def main() -> None:
-    """Print the figures."""
-    parser = argparse.ArgumentParser(description="What a turn costs as a session grows.")
-    parser.add_argument("--store", default="memory:")
-    parser.add_argument("--turns", type=int, default=504)
-    parser.add_argument("--execution-state-bytes", type=int, default=64 << 10)
-    given = parser.parse_args()
-    costs = run(given.store, given.turns, given.execution_state_bytes)
-    about = {"version": snapshots.__version__, "python": platform.python_version(), "machine": platform.machine()}
-    size = {"store": given.store, "execution_state_bytes": given.execution_state_bytes}
-    print(json.dumps({**about, **size, **figures(costs, 56, given.turns // WINDOW * WINDOW)}, indent=1))
+    print(json.dumps(figures, indent=2))
 
 
 if __name__ == "__main__":

@@ -52,7 +52,11 @@ def scenes(head: str) -> Iterator[Scene]:
         yield Scene(head, action, ALWAYS, 0, way)
 
 
-@pytest.fixture(params=["ministack", "moto"])
+# Moto takes four times as long and adds its own answers only: one PUT is enough.
+PLACES = [("ministack", head) for head in HEADS] + [("moto", "steady head")]
+
+
+@pytest.fixture
 def endpoint(request: pytest.FixtureRequest) -> str:
     found: str = request.getfixturevalue(f"{request.param}_endpoint")
     return found
@@ -98,7 +102,7 @@ def stores(endpoint: str, proxy: CalmableProxy) -> Iterator[Stores]:
     both.close()
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(("endpoint", "head"), PLACES, indirect=["endpoint"])
 def test_a_disturbed_answer_is_settled(head: str, proxy: CalmableProxy, stores: Stores) -> None:
     for scene in scenes(head):
         try:
@@ -123,12 +127,24 @@ def play(scene: Scene, proxy: CalmableProxy, stores: Stores) -> None:
     world.close()
 
 
-@pytest.mark.parametrize("way", WAYS[1:])
-@pytest.mark.parametrize("point", ["before the read-back", "after the call", "1 commit later", "70 commits later"])
-@pytest.mark.parametrize("head", HEADS)
-def test_a_delayed_put_changes_nothing(head: str, point: str, way: str, proxy: CalmableProxy, stores: Stores) -> None:
+POINTS = ("before the read-back", "after the call", "1 commit later", "70 commits later")
+
+
+@pytest.mark.parametrize(("endpoint", "head"), PLACES, indirect=["endpoint"])
+def test_a_delayed_put_changes_nothing(head: str, proxy: CalmableProxy, stores: Stores) -> None:
+    for point in POINTS:
+        for way in WAYS[1:] if not point.startswith("70") else WAYS[-1:]:
+            try:
+                play_delayed(head, point, way, proxy, stores)
+            except BaseException as error:
+                error.add_note(f"{head}, {point}, {way}")
+                raise
+
+
+def play_delayed(head: str, point: str, way: str, proxy: CalmableProxy, stores: Stores) -> None:
     phase, nth, number = HEADS[head]
     world = World(phase, *stores.pair())
+    proxy.calm()
     proxy.on("PUT", "/heads/", action=Hold(), nth=nth)
     released: list[int] = []
     if point == "before the read-back":
@@ -143,6 +159,7 @@ def test_a_delayed_put_changes_nothing(head: str, point: str, way: str, proxy: C
     world.close()
 
 
+@pytest.mark.parametrize("endpoint", ["ministack"], indirect=True)
 def test_small_writes_do_not_wait_for_leave_to_continue(proxy: CalmableProxy, stores: Stores) -> None:
     world = World("steady", *stores.pair())
     world.same_state()
