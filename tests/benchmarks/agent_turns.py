@@ -1,9 +1,9 @@
 """The workload "agent turns": what an agent that reads files and calls tools leaves behind, turn by turn.
 
 Each turn: a user message (1-2 KB), an assistant message (1-3 KB) with two tool calls (0.3 KB of arguments, 1-8 KB of
-result each), a final answer (1-3 KB); a tool state of 20 KB of content
-(30 KB as JSON) in which 2 of 140 tools change; an execution state,
-half text and half noise, in which five pages of 4 KiB are overwritten. Equal seeds give equal turns.
+result each), a final answer (1-3 KB); a tool state with 20 KB of content (30 KB as JSON) in which 2 of 140 tools
+change; an execution state, half text and half noise, in which five pages of 4 KiB are overwritten. Equal seeds give
+equal turns.
 
     for turn in AgentTurns(seed=7).turns(200):
         turn.apply(state)
