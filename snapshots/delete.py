@@ -12,8 +12,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from snapshots.environment import Environment
+from snapshots.errors import SessionDeletedError
 from snapshots.head import TOMBSTONE, Head
-from snapshots.restore import read_head, read_live_head
+from snapshots.restore import read_live_head
 from storage.clock import backoff_seconds
 from storage.errors import Applied, PreconditionFailedError, UnavailableError
 
@@ -24,24 +25,28 @@ ATTEMPTS_MAX = 8
 def delete(environment: Environment, session_id: str) -> None:
     """Publish a tombstone; see `SnapshotRepository.delete`."""
     register = environment.register(session_id)
-    ambiguous = False
     read = read_live_head(environment, session_id)
+    in_doubt = False  # whether a tombstone of ours may have landed, or may yet
     for attempt in range(1, ATTEMPTS_MAX + 1):
         tomb = _tombstone(read.head, environment)
+        late = in_doubt
         try:
             register.swap_once(read.version, tomb.encode(limit_bytes=TOMBSTONE_BYTES_MAX))
             return
         except PreconditionFailedError:
-            pass
+            in_doubt = True  # until the head is read: a repeated delivery of our own PUT looks the same
         except UnavailableError as error:
-            ambiguous = ambiguous or error.applied == "unknown"
+            in_doubt = late = late or error.applied == "unknown"
         environment.clock.sleep(backoff_seconds(attempt, environment.clock))
-        found = read_head(environment, session_id)
-        if found is not None and found.head.status == TOMBSTONE:
-            return  # ours, or somebody else's: what was asked for is so
-        read = read_live_head(environment, session_id) if found is None else found
-    applied: Applied = "unknown" if ambiguous else "no"
-    raise UnavailableError(register.key, "the head kept changing; delete again", applied=applied)
+        try:
+            read = read_live_head(environment, session_id)
+        except SessionDeletedError:
+            return  # by us, or by somebody else: what was asked for is so
+        except UnavailableError:
+            continue  # the same condition again: it can only be met while nothing landed
+        in_doubt = late
+    applied: Applied = "unknown" if in_doubt else "no"
+    raise UnavailableError(register.key, "no deletion was confirmed; delete again", applied=applied)
 
 
 def _tombstone(head: Head, environment: Environment) -> Head:
