@@ -1,8 +1,12 @@
-"""The gate: every transcript is replayed by one process and rebuilt, revision by revision, by another."""
+"""The gate: every transcript is replayed by one process and rebuilt, revision by revision, by another.
+
+The number of kills comes from the environment: `SNAPSHOTS_KILLS=100 python -m pytest tests/cli -k killed`.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -21,7 +25,8 @@ from tests.data import PACKED, SESSION_COUNT, unpack
 REPOSITORY = Path(__file__).parents[2]
 SNAPSHOTS = shutil.which("snapshots") or "snapshots"
 TURN_COUNT = 807  # 757 user messages of tau-bench, 50 steps of SWE-agent
-KILLS = 5
+KILLS = int(os.environ.get("SNAPSHOTS_KILLS", "10"))
+KILLS_PER_STORE = 10  # a replay of all files is over after some more
 
 
 @pytest.fixture
@@ -70,34 +75,43 @@ def test_every_transcript_comes_back_from_the_store_in_another_process(tmp_path:
 
 
 def test_a_killed_replay_goes_on_to_the_same_end(tmp_path: Path, files: list[Path]) -> None:
-    url = f"file:{tmp_path / 'store'}"
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    acknowledged: dict[str, int] = {}
+    for first in range(0, KILLS, KILLS_PER_STORE):
+        url = f"file:{tmp_path / f'store-{first}'}"
+        acknowledged: dict[str, int] = {}
+        for _ in range(min(KILLS_PER_STORE, KILLS - first)):
+            kill_a_replay(url, files, chance, acknowledged)
+            check_what_was_acknowledged(url, acknowledged)
+        replay(url, files)
+        assert rebuilt(url, files) == {"sessions": SESSION_COUNT, "revisions": TURN_COUNT}
+
+
+def kill_a_replay(url: str, files: list[Path], chance: random.Random, acknowledged: dict[str, int]) -> None:
     command = [SNAPSHOTS, "--store", url, "--json", "replay", *map(str, files)]
-    for _ in range(KILLS):
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            wanted = chance.randrange(15)
-            lines = [process.stdout.readline() for _ in range(wanted)]
-            time.sleep(chance.random() * 0.05)
-            process.send_signal(signal.SIGKILL)
-            lines += process.stdout.readlines()
-        for line in lines:
-            if line.endswith(b"\n"):
-                row = json.loads(line)
-                acknowledged[row["session_id"]] = row["revision"]
-        if not Path(url.removeprefix("file:"), "~store").exists():
-            continue
-        with SnapshotRepository.open(url, create=False) as repo:
-            for session_id, revision in acknowledged.items():
-                assert repo.load(session_id).head_revision == revision
-            for info in repo.sessions():
-                if info.status == "live":
-                    assert repo.load(info.session_id).turn_index == info.revision
-    replay(url, files)
-    assert rebuilt(url, files) == {"sessions": SESSION_COUNT, "revisions": TURN_COUNT}
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(chance.randrange(12))]
+        time.sleep(chance.random() * 0.05)
+        process.send_signal(signal.SIGKILL)
+        lines += process.stdout.readlines()
+    for line in lines:
+        if line.endswith(b"\n"):
+            row = json.loads(line)
+            acknowledged[row["session_id"]] = row["revision"]
+
+
+def check_what_was_acknowledged(url: str, acknowledged: dict[str, int]) -> None:
+    if not Path(url.removeprefix("file:"), "~store").exists():
+        assert not acknowledged
+        return
+    with SnapshotRepository.open(url, create=False) as repo:
+        for session_id, revision in acknowledged.items():
+            assert repo.load(session_id).head_revision == revision
+        for info in repo.sessions():
+            for revision in range(1, info.revision + 1):
+                assert repo.load(info.session_id, revision).turn_index == revision
 
 
 def test_two_replays_at_once_commit_every_turn_once(tmp_path: Path) -> None:
