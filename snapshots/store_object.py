@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from snapshots import codec
 from snapshots.environment import Environment
-from snapshots.errors import StoreNotFoundError
+from snapshots.errors import CorruptSnapshotError, StoreNotFoundError
 from snapshots.fields import SCHEMA_VERSION, Fields, id_bytes
 from snapshots.layout import STORE_KEY
-from storage.errors import NotFoundError, PreconditionFailedError
+from storage.errors import CorruptObjectError, NotFoundError, PreconditionFailedError
 from storage.registers import Register
 
 
@@ -24,7 +24,7 @@ def open_or_create(environment: Environment, *, create: bool, url: str) -> None:
     """
     register = Register(environment.store, STORE_KEY, environment.clock)
     try:
-        _check(register.read().data)
+        _check(register)
         return
     except NotFoundError as error:
         if not create:
@@ -32,7 +32,7 @@ def open_or_create(environment: Environment, *, create: bool, url: str) -> None:
     try:
         register.compare_and_swap(None, _encoded(environment.clock.new_id()))
     except PreconditionFailedError:
-        _check(register.read().data)  # somebody else made it meanwhile
+        _check(register)  # somebody else made it meanwhile
     except NotFoundError as error:
         raise StoreNotFoundError(url, error.message) from error
 
@@ -48,7 +48,11 @@ def _encoded(write_id: str) -> bytes:
     )
 
 
-def _check(data: bytes) -> None:
+def _check(register: Register) -> None:
+    try:
+        data = register.read().data
+    except CorruptObjectError as error:
+        raise CorruptSnapshotError(register.key, error.reason) from error
     fields = Fields(codec.decode(data, key=STORE_KEY), key=STORE_KEY, record="store")
     fields.schema()
     if fields.text("digest_algorithm") != "b3":
