@@ -1,0 +1,209 @@
+"""Execution states: given as bytes or stream, kept, replaced, deleted, read whole or in pieces."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from snapshots import PersistedSessionState, SnapshotRepository
+from snapshots.errors import CorruptSnapshotError, InvalidStateError
+from storage.backends.memory import MemoryStore
+from storage.digest import blob_ref
+from storage.frame import FRAME_BYTES_MAX
+from storage.store import Overwrite
+from storage.testing.clock import ManualClock
+from storage.testing.draws import Draws
+from tests.integration.builders import SESSION, WatchedStore, new_session, take_turn
+
+SIZES = [0, 1, 100, (32 << 10) - 1, 32 << 10, FRAME_BYTES_MAX - 1, FRAME_BYTES_MAX, FRAME_BYTES_MAX + 1, 700_001]
+
+
+def noise(size: int, seed: int = 0) -> bytes:
+    return b"".join(bytes.fromhex(Draws(f"{seed}/{block}").hex_id()) * 4 for block in range(size // 64 + 1))[:size]
+
+
+class Place:
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        self.watched = WatchedStore(self.store)
+        self.repo = SnapshotRepository(self.watched, clock=ManualClock(seed=1))
+        self.other = SnapshotRepository(self.store, clock=ManualClock(seed=2))
+
+    def close(self) -> None:
+        self.repo.close()
+        self.other.close()
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    made = Place()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_what_was_given_comes_back(place: Place, size: int) -> None:
+    data = noise(size)
+    state = new_session(SESSION, "a0")
+    result = place.repo.commit(state, execution_state=data)
+    assert state.execution_state_snapshot is None
+    assert state.execution_state_ref == result.manifest.execution_state_ref == blob_ref(data)
+    for held in (state, place.repo.load(SESSION)):
+        assert held.execution_state_snapshot is None
+        assert place.repo.read_execution_state(held) == data
+        with place.repo.open_execution_state(held) as stream:
+            assert stream.read() == data
+    inline = place.repo.load(SESSION, execution_state=True)
+    assert inline.execution_state_snapshot == data
+    with place.repo.open_execution_state(inline) as stream:
+        assert stream.read() == data
+
+
+def test_a_stream_is_as_good_as_bytes(place: Place) -> None:
+    data = noise(300_000)
+    state = new_session(SESSION)
+    place.repo.commit(state, execution_state=io.BytesIO(data))
+    assert place.repo.read_execution_state(state) == data
+    place.repo.commit(state, execution_state=io.BytesIO())
+    assert place.repo.read_execution_state(state) == b""
+
+
+def test_the_argument_wins_over_what_is_inline(place: Place) -> None:
+    state = new_session(SESSION)
+    state.set_execution_state_snapshot(b"inline")
+    place.repo.commit(state)
+    assert place.repo.read_execution_state(state) == b"inline"
+    state.set_execution_state_snapshot(b"inline again")
+    place.repo.commit(state, execution_state=b"argument")
+    assert place.repo.read_execution_state(state) == b"argument"
+
+
+def test_none_carries_over_and_deletion_deletes(place: Place) -> None:
+    data = noise(200_000)
+    state = new_session(SESSION)
+    place.repo.commit(state, execution_state=data)
+    carried = place.repo.commit(take_turn(state, "a0"))
+    assert carried.manifest.execution_state_ref == blob_ref(data)
+    assert carried.uploaded_bytes < 10_000
+    again = place.repo.commit(take_turn(state, "a1"), execution_state=data)
+    assert again.uploaded_bytes < 10_000, "what the base has is not sent again"
+    assert place.repo.read_execution_state(state) == data
+    state.set_execution_state_snapshot(None)
+    assert place.repo.commit(state).manifest.execution_state_ref is None
+    for held in (state, place.repo.load(SESSION, execution_state=True)):
+        assert (held.execution_state_ref, held.execution_state_snapshot) == (None, None)
+        for read in (place.repo.read_execution_state, place.repo.open_execution_state):
+            with pytest.raises(InvalidStateError):
+                read(held)
+    old = place.repo.load(SESSION, 3)
+    assert place.repo.read_execution_state(old) == data
+
+
+def test_every_revision_keeps_its_own(place: Place) -> None:
+    state = new_session(SESSION)
+    for number in range(12):
+        place.repo.commit(state, execution_state=noise(1000 + number, seed=number) if number % 3 else None)
+    for number in range(1, 12):
+        seed = number if number % 3 else number - 1
+        old = place.repo.load(SESSION, number + 1)
+        assert place.repo.read_execution_state(old) == noise(1000 + seed, seed=seed)
+
+
+def test_only_what_was_loaded_here_can_be_read(place: Place) -> None:
+    state = new_session(SESSION)
+    place.repo.commit(state, execution_state=b"x" * 100)
+    for stranger in (place.other, SnapshotRepository(MemoryStore())):
+        for read in (stranger.read_execution_state, stranger.open_execution_state):
+            with pytest.raises(InvalidStateError):
+                read(state)
+        if stranger is not place.other:
+            stranger.close()
+    bare = PersistedSessionState(session_id=SESSION, execution_state_ref=state.execution_state_ref)
+    with pytest.raises(InvalidStateError):
+        place.repo.read_execution_state(bare)
+
+
+def test_a_load_does_not_read_what_was_not_asked_for(place: Place) -> None:
+    place.repo.commit(new_session(SESSION, "a0"), execution_state=noise(900_000))
+    before = place.repo.metrics.snapshot()
+    state = place.repo.load(SESSION)
+    assert (place.repo.metrics.snapshot() - before)["get"].bytes_in < 20_000
+    before = place.repo.metrics.snapshot()
+    with place.repo.open_execution_state(state):
+        assert (place.repo.metrics.snapshot() - before).total_requests == 0
+
+
+def test_damage_is_found_and_named(place: Place) -> None:
+    state = new_session(SESSION)
+    place.repo.commit(state, execution_state=noise(400_000))
+    (pack,) = (row.key for row in place.store.list("default/packs/"))
+    whole = bytearray(place.store.get(pack).data)
+    whole[300] ^= 1
+    place.store.put(pack, bytes(whole), Overwrite())
+    assert state.execution_state_ref is not None
+    for read in (place.repo.read_execution_state, lambda held: place.repo.open_execution_state(held).read()):
+        with pytest.raises(CorruptSnapshotError) as caught:
+            read(state)
+        assert (caught.value.key, caught.value.ref) == (pack, state.execution_state_ref.digest)
+    place.store.delete(pack)
+    for read in (place.repo.read_execution_state, lambda held: place.repo.open_execution_state(held).read()):
+        with pytest.raises(CorruptSnapshotError, match="missing"):
+            read(state)
+
+
+def test_a_position_before_the_start_is_refused(place: Place) -> None:
+    state = new_session(SESSION)
+    place.repo.commit(state, execution_state=b"0123456789")
+    with place.repo.open_execution_state(state) as stream:
+        assert stream.readable()
+        assert stream.seekable()
+        assert not stream.writable()
+        for offset, whence in ((-1, io.SEEK_SET), (-11, io.SEEK_END), (-1, io.SEEK_CUR)):
+            stream.seek(0)
+            with pytest.raises((ValueError, OSError)):
+                stream.seek(offset, whence)
+        with pytest.raises(ValueError, match="whence"):
+            stream.seek(0, 9)
+
+
+DATA = noise(3 * FRAME_BYTES_MAX + 77_777)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("read"), st.integers(-1, 400_000)),
+        st.tuples(st.just("set"), st.integers(0, len(DATA) + 1000)),
+        st.tuples(st.just("end"), st.integers(-len(DATA), 1000)),
+        st.tuples(st.just("line"), st.integers(0, 1000)),
+    ),
+    max_size=12,
+)
+
+
+@pytest.fixture(scope="module")
+def large() -> Iterator[tuple[SnapshotRepository, PersistedSessionState]]:
+    with SnapshotRepository(MemoryStore()) as repo:
+        state = new_session(SESSION)
+        repo.commit(state, execution_state=DATA)
+        yield repo, state
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS)
+def test_a_stream_behaves_like_a_file(
+    large: tuple[SnapshotRepository, PersistedSessionState], steps: list[tuple[str, int]]
+) -> None:
+    repo, state = large
+    expected = io.BytesIO(DATA)
+    with repo.open_execution_state(state) as stream:
+        for step, number in steps:
+            if step == "read":
+                assert stream.read(number) == expected.read(number)
+            elif step == "line":
+                assert stream.readline(number) == expected.readline(number)
+            else:
+                whence = io.SEEK_SET if step == "set" else io.SEEK_END
+                assert stream.seek(number, whence) == expected.seek(number, whence)
+            assert stream.tell() == expected.tell()
