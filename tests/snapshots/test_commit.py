@@ -18,6 +18,7 @@ from snapshots import (
 from snapshots.base import Tracking, track, tracking_of
 from snapshots.errors import (
     CommitUnknownError,
+    CorruptSnapshotError,
     FencedError,
     InvalidStateError,
     RevisionConflictError,
@@ -31,7 +32,16 @@ from storage.backends.memory import MemoryStore
 from storage.digest import blob_ref
 from storage.errors import UnavailableError
 from storage.testing.clock import ManualClock
-from storage.testing.faults import Crash, CrashAfter, CrashBefore, FailBefore, FaultyStore, LoseAnswer
+from storage.testing.faults import (
+    Crash,
+    CrashAfter,
+    CrashBefore,
+    FailBefore,
+    FaultyStore,
+    LoseAnswer,
+    Missing,
+    OwnRetry,
+)
 from tests.integration.builders import (
     SESSION,
     WatchedStore,
@@ -255,6 +265,80 @@ def test_a_head_that_keeps_changing_is_given_up(place: Place) -> None:
     place.watched.before.clear()
     assert raw_head(place.store).revision == 1
     assert place.repo.commit(state).head_revision == 2
+
+
+def touch(place: Place) -> None:
+    rewrite_head(place.store, lambda head: replace(head, write_id="ee" * 16))
+
+
+@pytest.mark.parametrize("moves", [True, False], ids=["the head moved on", "the head stayed"])
+def test_records_that_go_away_while_they_are_read_are_read_again(place: Place, moves: bool) -> None:
+    state = place.begun()
+    before_publish(place, lambda head: replace(head, state_id="dd" * 16))
+    place.faulty.plan.on("get", "/packs/", fault=Missing())
+    if moves:
+        place.watched.act(5, lambda: touch(place))
+        assert place.repo.commit(state).head_revision == 2
+    else:
+        with pytest.raises(CorruptSnapshotError, match="missing"):
+            place.repo.commit(state)
+        assert raw_head(place.store).revision == 1
+    assert place.requests()[4][0] == "get"
+    assert "/packs/" in place.requests()[4][1]
+
+
+@pytest.mark.parametrize("moves", [True, False], ids=["the head moved on", "the head stayed"])
+def test_a_history_that_goes_away_while_it_is_read_is_read_again(place: Place, moves: bool) -> None:
+    state = place.begun()
+
+    def others_commit() -> None:
+        theirs = place.other.load(SESSION)
+        for number in range(RING_MAX + 1):
+            place.other.commit(take_turn(theirs, f"b{number}"))
+
+    place.faulty.plan.on("put", "/heads/", fault=LoseAnswer())
+    place.faulty.plan.on("get", "/packs/", fault=Missing())
+    place.watched.act(3, others_commit)
+    if moves:
+        place.watched.act(5, lambda: touch(place))
+        assert place.repo.commit(state).head_revision == 2
+    else:
+        with pytest.raises(CommitUnknownError):  # it was sent: what cannot be read leaves a doubt
+            place.repo.commit(state)
+        place.faulty.plan.clear()
+        assert place.repo.commit(state).head_revision == 2
+    assert message_ids(state) == ["a0", "a1"]
+    assert raw_head(place.store).revision == RING_MAX + 3
+
+
+@pytest.mark.parametrize("fault", [LoseAnswer(), OwnRetry()], ids=["answer lost", "412 from its own retry"])
+def test_a_commit_whose_session_was_deleted_since_says_so(place: Place, fault: LoseAnswer | OwnRetry) -> None:
+    state = place.begun()
+    place.faulty.plan.on("put", "/heads/", fault=fault)
+    place.watched.act(3, lambda: place.other.delete(SESSION))
+    with pytest.raises(SessionDeletedError):
+        place.repo.commit(state)
+
+
+def test_a_412_that_cannot_be_read_back_is_a_doubt(place: Place) -> None:
+    state = place.begun()
+    place.faulty.plan.on("put", "/heads/", fault=OwnRetry())
+    place.faulty.plan.on("get", "/heads/", fault=FailBefore(), times=None)
+    with pytest.raises(CommitUnknownError):
+        place.repo.commit(state)
+    place.faulty.plan.clear()
+    assert place.repo.commit(state).head_revision == 2
+    assert len(place.other.history(SESSION)) == 2
+
+
+def test_a_pack_without_an_answer_means_that_nothing_was_committed(place: Place) -> None:
+    state = place.begun()
+    place.faulty.plan.on("put", "/packs/", fault=LoseAnswer(), times=None)
+    place.faulty.plan.on("stat", "/packs/", fault=FailBefore(), times=None)
+    with pytest.raises(UnavailableError) as caught:
+        place.repo.commit(state)
+    assert caught.value.applied == "no"
+    assert raw_head(place.store).revision == 1
 
 
 # Reservations.
