@@ -57,10 +57,11 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A commit that was begun: its id, and the digest of what it was to store."""
+    """A commit that was begun: its id, the digest of what it was to store, and whether a head was ever sent for it."""
 
     commit_id: str
     content: Digest
+    sent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,6 @@ class _Commit:
         self._metered = metered
         self._register = environment.register(state.session_id)
         self._state = state
-        self._ambiguous = False  # whether any PUT of the head may have landed, or may yet
         known = base_for(state, environment.home)
         base = self._read_own_base() if known is None and state.head_revision is not None else known
         self._base = base
@@ -129,10 +128,13 @@ class _Commit:
         tracking = tracking_of(self._state)
         digest = self._content.digest()
         pending = tracking.pending
-        self._repeated = pending is not None and pending.content == digest
-        if pending is None or not self._repeated:
+        if pending is None or pending.content != digest:
             pending = Pending(self._environment.clock.new_id(), digest)
-        track(self._state, Tracking(tracking.base, pending))  # before the first PUT: a crash of this call is covered
+        self._pending = pending
+        self._ambiguous = (
+            pending.sent
+        )  # whether any PUT of the head may have landed, or may yet: of an earlier call too
+        track(self._state, Tracking(tracking.base, pending))
         seal = None if stamp is None else mark(stamp.turn_id, stamp.content_hash or self._content.turn_hash())
         return Identity(pending.commit_id, self._environment.clock.now(), seal)
 
@@ -149,7 +151,7 @@ class _Commit:
             staged_epoch=-1,
             fence=0 if head is None else head.fence,
             nonce="",
-            sent=self._repeated,
+            sent=self._pending.sent,
         )
 
     # The protocol.
@@ -233,6 +235,8 @@ class _Commit:
         """Stage and publish; return the base that the new head makes."""
         staged = self._staged(base)
         self._intent = replace(self._intent, sent=True)
+        # Before the first PUT, so that a crash of this call is covered.
+        track(self._state, Tracking(tracking_of(self._state).base, replace(self._pending, sent=True)))
         for attempt in range(1, ATTEMPTS_MAX + 1):
             head = self._next_head(base.head, staged)
             data = head.encode(limit_bytes=HEAD_COMMIT_BYTES_MAX)
