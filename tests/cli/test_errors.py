@@ -225,7 +225,7 @@ def test_ctrl_c_is_130(cli: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli("ls", code=130).err.strip() == "error: interrupted"
 
 
-SNAPSHOTS = shutil.which("snapshots") or "snapshots"
+SNAPSHOTS = str(Path(sys.executable).with_name("snapshots"))
 
 
 def test_a_signal_ends_the_process_cleanly(url: str, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from snapshots import SnapshotRepository
 from tests.data import PACKED, SESSION_COUNT, unpack
 
 REPOSITORY = Path(__file__).parents[2]
-SNAPSHOTS = shutil.which("snapshots") or "snapshots"
+SNAPSHOTS = str(Path(sys.executable).with_name("snapshots"))
 TURN_COUNT = 807  # 757 user messages of tau-bench, 50 steps of SWE-agent
 KILLS = int(os.environ.get("SNAPSHOTS_KILLS", "10"))
 KILLS_PER_STORE = 10  # a replay of all files is over after some more

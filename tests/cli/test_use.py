@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pty
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -188,7 +187,7 @@ def test_text_from_a_store_cannot_steer_a_terminal(cli: Command, tmp_path: Path)
 @pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"n\n", 130)])
 def test_rm_asks_at_a_terminal(filled: Command, answer: bytes, code: int) -> None:
     ours, theirs = pty.openpty()
-    command = [shutil.which("snapshots") or "snapshots", "rm", DEMO]
+    command = [str(Path(sys.executable).with_name("snapshots")), "rm", DEMO]
     with subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         os.write(ours, answer)
         _, err = process.communicate(timeout=60)
@@ -202,7 +201,7 @@ def test_rm_asks_at_a_terminal(filled: Command, answer: bytes, code: int) -> Non
 def test_progress_is_shown_at_a_terminal_and_only_there(url: str) -> None:
     ours, theirs = pty.openpty()
     command = [
-        shutil.which("snapshots") or "snapshots",
+        str(Path(sys.executable).with_name("snapshots")),
         "--store",
         url,
         "--json",

@@ -100,11 +100,19 @@ def test_one_creator_wins_between_processes(tmp_path: Path) -> None:
         assert all(store.get(f"race/{number}").data == f"{racer}".encode() for number in numbers)
 
 
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def test_a_killed_writer_leaves_whole_objects_only(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     for kill in range(KILLS):
         process = start(OVERWRITE, tmp_path / f"{kill}")
-        time.sleep(0.05 + 0.013 * kill)
+        wait_for(tmp_path / f"{kill}" / "a" / "b")
+        time.sleep(0.013 * kill)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         store = LocalStore(tmp_path / f"{kill}")
