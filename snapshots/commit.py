@@ -184,7 +184,8 @@ class _Commit:
         for attempt in range(1, ATTEMPTS_MAX + 1):
             head = self._reservation(found)
             try:
-                version = self._register.swap_once(None if found is None else found.version, head.encode())
+                with self._in_doubt(unanswered=False):
+                    version = self._register.swap_once(None if found is None else found.version, head.encode())
                 return self._on_reservation(HeadRead(head, version))
             except (PreconditionFailedError, UnavailableError):
                 self._pause(attempt)
@@ -197,7 +198,7 @@ class _Commit:
                 self._intent = replace(self._intent, fence=found.head.fence)  # the fence first read
                 self._settle(found)
                 raise self._conflict(found.head.revision)
-        raise UnavailableError(self._register.key, "the id could not be reserved", applied="no")
+        raise self._gave_up(UnavailableError(self._register.key, "the id could not be reserved", applied="no"))
 
     def _reservation(self, found: HeadRead | None) -> Head:
         """Return a reserved head: a new one, or another creator's taken over with its epoch and fence."""
