@@ -268,7 +268,7 @@ def test_a_state_of_another_store_is_not_taken_for_ours(repo: SnapshotRepository
     assert message_ids(repo.load(SESSION)) == ["f0"]
 
 
-def test_a_state_of_another_repository_on_the_same_store_replaces(
+def test_a_state_of_another_repository_on_the_same_store_goes_on(
     repo: SnapshotRepository, other: SnapshotRepository
 ) -> None:
     state = new_session(SESSION, "a0")
