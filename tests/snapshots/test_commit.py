@@ -560,9 +560,9 @@ def test_an_old_revision_finds_its_own_turn(place: Place) -> None:
 
 
 def test_a_state_without_a_base_replaces(place: Place) -> None:
-    place.begun()
+    begun = place.begun()
     state = new_session(SESSION, "b0")
-    state.head_revision = 1
+    state.head_revision, state.checkpoint_ref = 1, begun.checkpoint_ref
     assert place.repo.commit(state).head_revision == 2
     assert [row.kind for row in place.other.history(SESSION)] == ["commit", "replace"]
     loaded = place.other.load(SESSION)
