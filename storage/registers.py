@@ -79,7 +79,9 @@ class Register:
                     if (found.version if found else None) != expected:
                         raise PreconditionFailedError(self.key) from error
                     if attempt == ATTEMPTS_MAX:
-                        raise UnavailableError(self.key, "no write was confirmed", applied=applied) from error
+                        raise UnavailableError(
+                            self.key, f"no write was confirmed ({error.reason})", applied=applied
+                        ) from error
             self._clock.sleep(backoff_seconds(attempt, self._clock))
         raise AssertionError("the last attempt returns or raises")
 

@@ -63,7 +63,7 @@ def _s3(url: str) -> ObjectStore:
     if "@" in parts.netloc:
         raise InvalidKeyError(_without_credentials(url), "holds credentials; give them by the environment or a profile")
     if not url.startswith("s3://") or parts.fragment:
-        raise InvalidKeyError(url, f"not the URL of a bucket; want {_FORMS}")
+        raise InvalidKeyError(_without_credentials(url), f"not the URL of a bucket; want {_FORMS}")
     given = _parameters(url, parts.query)
     prefix = parts.path.removeprefix("/").removesuffix("/")
     try:
@@ -84,15 +84,17 @@ def _parameters(url: str, query: str) -> dict[str, str]:
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError as error:
-        raise InvalidKeyError(url, "parameters are written name=value&name=value") from error
+        raise InvalidKeyError(_without_credentials(url), "parameters are written name=value&name=value") from error
     given = dict(pairs)
     if unknown := sorted(given.keys() - _S3_PARAMETERS):
-        raise InvalidKeyError(url, f"unknown parameter {unknown[0]!r}; known are {sorted(_S3_PARAMETERS)}")
+        raise InvalidKeyError(
+            _without_credentials(url), f"unknown parameter {unknown[0]!r}; known are {sorted(_S3_PARAMETERS)}"
+        )
     if len(given) != len(pairs) or not all(given.values()):
-        raise InvalidKeyError(url, "a parameter is empty or given twice")
+        raise InvalidKeyError(_without_credentials(url), "a parameter is empty or given twice")
     return given
 
 
 def _without_credentials(url: str) -> str:
-    before, at, after = url.rpartition("@")
-    return f"{before.partition(':')[0]}://…@{after}" if at else url
+    before, at, after = url.partition("?")[0].rpartition("@")
+    return f"{before.partition(':')[0]}://…@{after}" if at else after

@@ -207,6 +207,8 @@ class S3Store:
             condition = {"IfMatch": mode.version}
         with self._typed(Call("put", key, self.bucket, mode)):
             answer = self._once.put_object(Bucket=self.bucket, Key=key, Body=data, **condition)
+        if not answer.get("ETag"):  # stored, but under no version that could be named: the caller must read it back
+            raise UnavailableError(key, "the write was acknowledged without an ETag", applied="unknown")
         return _version(answer.get("ETag"))
 
     def _put_parts(self, key: str, parts: Iterable[bytes]) -> Version:
