@@ -1,7 +1,7 @@
 """`Base`: what a loaded or committed state remembers of the revision it stands on. Private to the process.
 
 Rules:
-1. A base belongs to one repository: in another store it means nothing.
+1. A base belongs to one store and tenant: elsewhere it means nothing.
 2. It is replaced, never changed; copies of a state share it.
 3. A pending commit id is used again only while the content is the same, so that a repeated commit is recognised.
 
@@ -28,7 +28,7 @@ class Base:
     """A revision as this process knows it.
 
     Attributes:
-        home: The repository's identity (rule 1).
+        home: Identity of store and tenant (rule 1).
         head: The head last read or written.
         version: Its version in the store.
         checkpoint: The revision's checkpoint; `UNBORN` for a reserved head.
@@ -89,6 +89,6 @@ def base_for(state: PersistedSessionState, home: object) -> Base | None:
     A state whose id or revision was changed by hand stands on nothing.
     """
     base = tracking_of(state).base
-    if base is None or base.home is not home or base.head.session_id != state.session_id:
+    if base is None or base.home != home or base.head.session_id != state.session_id:
         return None
     return base if base.revision == state.head_revision else None

@@ -24,10 +24,11 @@ from snapshots.content import Content, content_of
 from snapshots.environment import Environment
 from snapshots.errors import (
     CommitUnknownError,
-    CorruptSnapshotError,
+    InvalidStateError,
     RevisionConflictError,
     SessionDeletedError,
     SessionMovedError,
+    SnapshotError,
     TurnConflictError,
 )
 from snapshots.head import (
@@ -72,6 +73,40 @@ def commit(
     return _Commit(replace(environment, store=metered), metered, state, stamp, execution_state).run()
 
 
+def stored_turn(environment: Environment, state: PersistedSessionState, stamp: TurnStamp) -> CommitResult | None:
+    """Return the stored result of a turn that stands in the lineage of a loaded state, None if it does not.
+
+    Without a content hash the turn id alone is compared: what the turn would do again is not known yet.
+
+    Raises:
+        TurnConflictError: It stands there with another content hash.
+    """
+    base = tracking_of(state).base
+    if base is None:
+        return None
+    wanted = mark(stamp.turn_id, stamp.content_hash or "")
+    for row in lineage(entries_of(base.history), base.revision):
+        if row.stamp is not None and row.stamp.turn == wanted.turn:
+            if stamp.content_hash is not None and row.stamp != wanted:
+                raise TurnConflictError(state.session_id, stamp.turn_id, row.revision)
+            if row.revision != base.revision:
+                base = load(environment, state.session_id, revision=row.revision, execution_state=False).base
+            return _result(base, uploaded_bytes=0, requests=0)
+    return None
+
+
+def _result(base: Base, *, uploaded_bytes: int, requests: int) -> CommitResult:
+    assert base.checkpoint_ref is not None, "only a revision has a result"
+    return CommitResult(
+        head_revision=base.revision,
+        checkpoint_ref=base.checkpoint_ref,
+        manifest=base.checkpoint.manifest(),
+        commit_id=entries_of(base.history[-1:])[-1].commit_id,
+        uploaded_bytes=uploaded_bytes,
+        requests=requests,
+    )
+
+
 class _Found(Exception):  # noqa: N818  an answer on its way up, caught in `run`, never seen outside
     """This commit, or its turn, stands in the history already."""
 
@@ -114,6 +149,11 @@ class _Commit:
         base = retried_while_moving(self._environment, session_id, lambda live: read_base(self._environment, live))
         if base.revision != self._state.head_revision:
             raise self._conflict(base.revision)
+        if base.checkpoint_ref != self._state.checkpoint_ref:
+            raise InvalidStateError(
+                f"this state is not revision {base.revision} of session {session_id!r}, its checkpoint_ref differs; "
+                "load the session and apply the turn again, or start a new one with PersistedSessionState.from_state"
+            )
         return base
 
     def _conflict(self, actual: int) -> RevisionConflictError:
@@ -181,14 +221,18 @@ class _Commit:
     def _reserved(self) -> Base:
         """Reserve the id (rule 1) and return the base of the reserved head."""
         found: HeadRead | None = None
+        reason = "the head kept changing"
         for attempt in range(1, ATTEMPTS_MAX + 1):
             head = self._reservation(found)
             try:
                 with self._in_doubt(unanswered=False):
                     version = self._register.swap_once(None if found is None else found.version, head.encode())
                 return self._on_reservation(HeadRead(head, version))
-            except (PreconditionFailedError, UnavailableError):
-                self._pause(attempt)
+            except PreconditionFailedError:
+                pass
+            except UnavailableError as error:
+                reason = error.reason
+            self._pause(attempt)
             found = self._read()
             if found is None:
                 continue
@@ -198,7 +242,9 @@ class _Commit:
                 self._intent = replace(self._intent, fence=found.head.fence)  # the fence first read
                 self._settle(found)
                 raise self._conflict(found.head.revision)
-        raise self._gave_up(UnavailableError(self._register.key, "the id could not be reserved", applied="no"))
+        raise self._gave_up(
+            UnavailableError(self._register.key, f"the id could not be reserved: {reason}", applied="no")
+        )
 
     def _reservation(self, found: HeadRead | None) -> Head:
         """Return a reserved head: a new one, or another creator's taken over with its epoch and fence."""
@@ -238,6 +284,7 @@ class _Commit:
         self._intent = replace(self._intent, sent=True)
         # Before the first PUT, so that a crash of this call is covered.
         track(self._state, Tracking(tracking_of(self._state).base, replace(self._pending, sent=True)))
+        reason = "the head kept changing"
         for attempt in range(1, ATTEMPTS_MAX + 1):
             head = self._next_head(base.head, staged)
             data = head.encode(limit_bytes=HEAD_COMMIT_BYTES_MAX)
@@ -250,6 +297,7 @@ class _Commit:
                 self._ambiguous = True  # until the head is read: a repeated delivery of our own PUT looks the same
             except UnavailableError as error:
                 self._ambiguous = doubtful = doubtful or error.applied == "unknown"
+                reason = error.reason
             self._pause(attempt)
             read = self._read()
             verdict = self._settle(read)
@@ -257,7 +305,7 @@ class _Commit:
             self._ambiguous = doubtful
             if attempt < ATTEMPTS_MAX:
                 base, staged = self._prepared_again(base, read, staged, verdict)
-        raise self._gave_up(UnavailableError(self._register.key, "the head kept changing", applied="no"))
+        raise self._gave_up(UnavailableError(self._register.key, reason, applied="no"))
 
     def _prepared_again(self, base: Base, read: HeadRead, staged: Staged, verdict: Retry) -> tuple[Base, Staged]:
         """Return base and pack for another attempt on the head just read (rule 4)."""
@@ -378,19 +426,21 @@ class _Commit:
             if unanswered:
                 raise self._gave_up(error) from error
             raise
-        except (StorageError, CorruptSnapshotError) as error:
+        except (SessionDeletedError, SessionMovedError):
+            raise
+        except (StorageError, SnapshotError) as error:
             if self._ambiguous:
-                raise self._unknown() from error
+                raise self._unknown(str(error)) from error
             raise
 
     def _gave_up(self, error: UnavailableError) -> CommitUnknownError | UnavailableError:
         if self._ambiguous:
-            return self._unknown()
+            return self._unknown(error.reason)
         return UnavailableError(error.key, error.reason, applied="no")
 
-    def _unknown(self) -> CommitUnknownError:
+    def _unknown(self, reason: str) -> CommitUnknownError:
         commit_id, turn_id = self._intent.commit_id, self._intent.turn_id
-        return CommitUnknownError(self._intent.session_id, commit_id=commit_id, stamp=turn_id)
+        return CommitUnknownError(self._intent.session_id, commit_id=commit_id, stamp=turn_id, reason=reason)
 
     def _pause(self, attempt: int) -> None:
         self._environment.clock.sleep(backoff_seconds(attempt, self._environment.clock))
@@ -424,13 +474,5 @@ class _Commit:
         )
 
     def _result(self, base: Base) -> CommitResult:
-        assert base.checkpoint_ref is not None, "only a revision has a result"
         counts = self._metered.metrics.snapshot()
-        return CommitResult(
-            head_revision=base.revision,
-            checkpoint_ref=base.checkpoint_ref,
-            manifest=base.checkpoint.manifest(),
-            commit_id=entries_of(base.history[-1:])[-1].commit_id,
-            uploaded_bytes=counts["put"].bytes_out,
-            requests=counts.total_requests,
-        )
+        return _result(base, uploaded_bytes=counts["put"].bytes_out, requests=counts.total_requests)

@@ -21,8 +21,10 @@ from snapshots.errors import InvalidStateError, LimitExceededError
 from snapshots.fields import ref_to_plain
 from snapshots.state import (
     PersistedSessionState,
+    SessionGraph,
     SessionNodeRecord,
     TokenLedgerEntry,
+    TokenUsage,
     ToolState,
     diff_token_ledger,
     nodes_to_plain,
@@ -106,7 +108,7 @@ def content_of(
     Raises:
         InvalidStateError: A broken graph, a ledger that decreased, a ref that the session does not hold.
     """
-    fresh = replaces or state.graph_replace_required or not state.session_graph.only_appended or not checkpoint.revision
+    fresh = replaces or state.graph_replace_required or not _continues(state.session_graph, checkpoint)
     if fresh:
         state.session_graph.check()
     else:
@@ -135,6 +137,14 @@ def content_of(
         ledger=tuple(state.token_ledger),
         replaces=replaces,
     )
+
+
+def _continues(graph: SessionGraph, checkpoint: SessionCheckpoint) -> bool:
+    """Say whether the graph is the checkpoint's with nodes appended.
+
+    A graph that was shared with, or taken from, another state may have been marked as committed there.
+    """
+    return graph.only_appended and checkpoint.revision > 0 and graph.committed_count == checkpoint.node_count
 
 
 def _generation(state: PersistedSessionState) -> int | None:
@@ -172,11 +182,21 @@ def _part(name: str, data: bytes | None, ref: BlobRef | None, held: BlobRef | No
 def _ledger_delta(
     before: Sequence[TokenLedgerEntry], after: Sequence[TokenLedgerEntry]
 ) -> tuple[TokenLedgerEntry, ...]:
+    _check_sums(after)
     order = {entry.key: index for index, entry in reversed(list(enumerate(after)))}
     delta = diff_token_ledger(before, after)
     return tuple(sorted(delta, key=lambda entry: order[entry.key]))  # so that a reload gives the rows in this order
 
 
+def _check_sums(ledger: Sequence[TokenLedgerEntry]) -> None:
+    """Check that the grand total, and so every sum over any of the rows, fits in 64 bits."""
+    for name in TokenUsage.model_fields:
+        total = sum(abs(getattr(entry.usage, name)) for entry in ledger)
+        if total > _COUNT_MAX:
+            raise LimitExceededError(f"token ledger with sums of {name} up to {_COUNT_MAX}", total)
+
+
+_COUNT_MAX = (1 << 60) - 1  # four counts of it still add up within 64 bits
 _IDS = frozenset({"node_id", "parent_node_id", "timestamp"})
 
 

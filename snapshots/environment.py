@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from snapshots.layout import Layout
 from storage.clock import Clock
@@ -20,14 +20,14 @@ class Environment:
         layout: The tenant's keys.
         clock: Time, ids and jitter.
         executor: Runs requests side by side.
-        home: The repository's identity, for `Base.home`.
+        home: Identity of store and tenant, for `Base.home`.
     """
 
     store: ObjectStore
     layout: Layout
     clock: Clock
     executor: Executor
-    home: object = field(default_factory=object)
+    home: tuple[str, str] = ("", "")
 
     def register(self, session_id: str) -> Register:
         """Return the register of a session's head. Raises InvalidKeyError for what is no id."""

@@ -145,15 +145,17 @@ class CommitUnknownError(SnapshotError):
     Attributes:
         commit_id: Id of the commit in doubt.
         stamp: Turn id of its stamp, or "" without one.
+        reason: Why nobody can tell, "" for lost answers alone.
     """
 
-    def __init__(self, session_id: str, *, commit_id: str, stamp: str) -> None:
+    def __init__(self, session_id: str, *, commit_id: str, stamp: str, reason: str = "") -> None:
         self.session_id = session_id
+        self.reason = reason
         self.commit_id = commit_id
         self.stamp = stamp
         super().__init__(
             f"commit {commit_id} of session {session_id!r} may or may not have been applied; "
-            "commit the same state object or stamp again, it is recognised"
+            f"{reason + '; ' if reason else ''}commit the same state object or stamp again, it is recognised"
         )
 
 

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import TracebackType
 from typing import BinaryIO, Self
 
 from snapshots import commit, delete, execution, restore, sessions, store_object
 from snapshots.base import Tracking, track
 from snapshots.environment import Environment
-from snapshots.errors import RevisionConflictError
+from snapshots.errors import CommitUnknownError, InvalidStateError, RevisionConflictError
 from snapshots.layout import Layout
 from snapshots.sessions import RevisionInfo, SessionInfo, StoreStats
 from snapshots.stamps import TurnStamp
@@ -32,6 +33,7 @@ from storage.store import ObjectStore
 from storage.wrappers.metered import MeteredStore, Metrics
 
 THREADS_MAX = 8  # more make a Python client slower, not faster
+DOUBTS_MAX = 3  # how often an update repeats a commit whose outcome could not be read
 UPDATE_ATTEMPTS_MAX = 32  # enough for eight writers on one head, each losing to each other a few times
 
 
@@ -64,10 +66,11 @@ class SnapshotRepository:
         self._executor = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="snapshots")
         self._environment = Environment(metered, Layout(tenant), clock or SystemClock(), self._executor)
         try:
-            store_object.open_or_create(self._environment, create=create, url=url)
+            store_id = store_object.open_or_create(self._environment, create=create, url=url)
         except BaseException:
             self._executor.shutdown()
             raise
+        self._environment = replace(self._environment, home=(store_id, tenant))
 
     @classmethod
     def open(cls, url: str, tenant: str = "default", *, create: bool = True) -> SnapshotRepository:
@@ -110,6 +113,9 @@ class SnapshotRepository:
         Args:
             state: What to commit. Work is in proportion to what is new in it.
             stamp: Makes the commit idempotent across processes: the same turn with the same content is applied once.
+                Give it a hash of the turn's input if a turn may be redone after a crash; without one, the content is
+                what the commit adds to its base. A turn that was committed before returns its stored result, and the
+                state becomes what was stored then.
             execution_state: New execution state, as bytes or a binary stream; None for what the state has.
 
         Returns:
@@ -120,16 +126,12 @@ class SnapshotRepository:
             TurnConflictError: This turn was committed with other content.
             FencedError: Another owner has taken the session over.
             SessionDeletedError: The id is spent.
-            CommitUnknownError: It may or may not have been applied. Commit the same state or stamp again.
+            CommitUnknownError: It may or may not have been applied. Commit again with the same arguments.
             InvalidStateError: The state breaks a rule; nothing was written.
             LimitExceededError: The head would grow over its bound.
             UnavailableError: The store did not answer; nothing was committed.
         """
-        data = (
-            execution_state.read()
-            if execution_state is not None and not isinstance(execution_state, bytes)
-            else execution_state
-        )
+        data = None if execution_state is None else _bytes_of(execution_state)
         return commit.commit(self._environment, state, stamp, execution_state=data)
 
     def load(
@@ -174,6 +176,9 @@ class SnapshotRepository:
     ) -> CommitResult:
         """Load, apply `function`, commit; again on the newer state whenever somebody was faster.
 
+        With a stamp it may itself be called again, after a crash or by another process: a turn that stands in the
+        session already is not applied again, its stored result is returned.
+
         Args:
             session_id: Which session.
             function: Changes the state in place; it is called once per attempt, on a fresh state.
@@ -181,19 +186,31 @@ class SnapshotRepository:
 
         Raises:
             RevisionConflictError: Somebody was faster UPDATE_ATTEMPTS_MAX times.
+            CommitUnknownError: In doubt to the end. With a stamp call it again; without, load and look first.
             And as `load` and `commit`.
         """
         clock = self._environment.clock
         for attempt in range(1, UPDATE_ATTEMPTS_MAX + 1):
             state = self.load(session_id)
+            if stamp is not None and (found := commit.stored_turn(self._environment, state, stamp)) is not None:
+                return found
             function(state)
             try:
-                return self.commit(state, stamp)
+                return self._commit_patiently(state, stamp)
             except RevisionConflictError:
                 if attempt == UPDATE_ATTEMPTS_MAX:
                     raise
                 clock.sleep(backoff_seconds(attempt, clock))
         raise AssertionError("the last attempt returns or raises")
+
+    def _commit_patiently(self, state: PersistedSessionState, stamp: TurnStamp | None) -> CommitResult:
+        """Commit; in doubt again with the same state object, which is recognised."""
+        for _ in range(DOUBTS_MAX):
+            try:
+                return self.commit(state, stamp)
+            except CommitUnknownError:
+                self._environment.clock.sleep(backoff_seconds(DOUBTS_MAX, self._environment.clock))
+        return self.commit(state, stamp)
 
     def history(self, session_id: str) -> tuple[RevisionInfo, ...]:
         """Return all revisions that ever were, oldest first; those that retention dropped are marked."""
@@ -228,3 +245,12 @@ class SnapshotRepository:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _bytes_of(execution_state: bytes | BinaryIO) -> bytes:
+    if isinstance(execution_state, bytes | bytearray | memoryview):
+        return bytes(execution_state)
+    data = execution_state.read() if hasattr(execution_state, "read") else execution_state
+    if not isinstance(data, bytes):
+        raise InvalidStateError(f"execution_state is {type(data).__name__}; give bytes or a binary stream")
+    return data

@@ -126,7 +126,16 @@ def _manifest(stored: bytes, ref: BlobRef, revision: int, key: str) -> Manifest:
     checkpoint = SessionCheckpoint.decode(record, key=key)
     if checkpoint.revision != revision:
         raise CorruptSnapshotError(key, f"a checkpoint of revision {checkpoint.revision} where {revision} was expected")
-    return Manifest(checkpoint, ref, Placement.decode(places, key=key))
+    placed = Placement.decode(places, key=key)
+    _check_placed(checkpoint, placed, key)
+    return Manifest(checkpoint, ref, placed)
+
+
+def _check_placed(checkpoint: SessionCheckpoint, placed: Placement, key: str) -> None:
+    for ref in (*checkpoint.refs(), *(segment.ref for segment in placed.places)):
+        extents = placed.extents.get(ref.digest)
+        if extents is None or sum(extent.length for extent in extents) != ref.size_bytes:
+            raise CorruptSnapshotError(key, "the placement does not say where a whole blob lies", ref=ref.digest)
 
 
 class _Blobs:
@@ -136,8 +145,6 @@ class _Blobs:
         self.key = environment.layout.head(head.session_id)
         wanted = {}
         for ref in refs:
-            if ref.digest not in placement.extents:
-                raise CorruptSnapshotError(self.key, "the placement does not say where a blob lies", ref=ref.digest)
             wanted[ref] = placement.extents[ref.digest]
         self._data = read_blobs(
             environment.store, wanted, lambda name: environment.layout.pack(head.family, name), environment.executor

@@ -187,7 +187,7 @@ def _places(checkpoint: SessionCheckpoint, base: Base, builder: PackBuilder) -> 
 
 def _placement(checkpoint: SessionCheckpoint, places: Log[PlaceRow], base: Base, builder: PackBuilder) -> Placement:
     needed = [*checkpoint.refs(), *(one.segment.ref for one in places)]
-    held = {**base.placement.extents, **builder.extents}
+    held = {**builder.extents, **base.placement.extents}  # what lies somewhere already stays there
     extents = {ref.digest: held[ref.digest] for ref in needed}
     packs = dict.fromkeys(extent.pack for many in extents.values() for extent in many)
     packs[builder.name] = None  # the manifest lies there, also when no blob does

@@ -14,8 +14,8 @@ from storage.errors import CorruptObjectError, NotFoundError, PreconditionFailed
 from storage.registers import Register
 
 
-def open_or_create(environment: Environment, *, create: bool, url: str) -> None:
-    """Check that there is a store of our format, or make one.
+def open_or_create(environment: Environment, *, create: bool, url: str) -> str:
+    """Check that there is a store of our format, or make one; return its id.
 
     Raises:
         StoreNotFoundError: There is none, and `create` is False; or there cannot be one (no such bucket).
@@ -24,17 +24,18 @@ def open_or_create(environment: Environment, *, create: bool, url: str) -> None:
     """
     register = Register(environment.store, STORE_KEY, environment.clock)
     try:
-        _check(register)
-        return
+        return _checked_id(register)
     except NotFoundError as error:
         if not create:
             raise StoreNotFoundError(url, f"there is no store here ({error.message})") from error
+    store_id = environment.clock.new_id()
     try:
-        register.compare_and_swap(None, _encoded(environment.clock.new_id()))
+        register.compare_and_swap(None, _encoded(store_id))
     except PreconditionFailedError:
-        _check(register)  # somebody else made it meanwhile
+        return _checked_id(register)  # somebody else made it meanwhile
     except NotFoundError as error:
         raise StoreNotFoundError(url, error.message) from error
+    return store_id
 
 
 def _encoded(write_id: str) -> bytes:
@@ -48,7 +49,7 @@ def _encoded(write_id: str) -> bytes:
     )
 
 
-def _check(register: Register) -> None:
+def _checked_id(register: Register) -> str:
     try:
         data = register.read().data
     except CorruptObjectError as error:
@@ -57,3 +58,4 @@ def _check(register: Register) -> None:
     fields.schema()
     if fields.text("digest_algorithm") != "b3":
         raise fields.wrong("names a digest algorithm that this version does not write")
+    return fields.raw("write_id", 16).hex()

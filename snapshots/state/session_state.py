@@ -147,10 +147,8 @@ class PersistedSessionState(BaseModel):
                 self._take_over(previous)
 
     def _take_over(self, previous: SessionGraph) -> None:
-        graph = self.session_graph
-        has_past = previous.committed_count > 0 or not previous.only_appended
-        if graph is not previous and has_past:
-            graph.continue_from(previous)  # Rule 5.
+        if self.session_graph is not previous:
+            self.session_graph.continue_from(previous)  # Rule 5.
 
     def export_state(self) -> SessionStateEnvelope:
         """Return the seven fields as an envelope of its own."""

@@ -10,6 +10,7 @@ import pytest
 
 from snapshots import PersistedSessionState, SnapshotRepository, codec
 from snapshots.errors import (
+    CommitUnknownError,
     CorruptSnapshotError,
     RevisionNotFoundError,
     SessionMovedError,
@@ -307,9 +308,10 @@ def test_what_a_later_version_keeps_in_a_head_is_not_overwritten(place: Place, f
     with_head_field(place, **{field: ["something"]})
     with pytest.raises(UnsupportedSchemaError):
         place.repo.load(SESSION)
-    # The commit knows the head as it was; the refusal comes when it reads the head again.
-    with pytest.raises(UnsupportedSchemaError):
+    # The commit knows the head as it was, and cannot read whether the later version wrote before it or after it.
+    with pytest.raises(CommitUnknownError, match="schema version") as caught:
         place.repo.commit(take_turn(place.state, "b0"))
+    assert isinstance(caught.value.__cause__, UnsupportedSchemaError)
 
 
 def with_manifest(place: Place, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> None:
