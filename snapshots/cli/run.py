@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -21,10 +22,11 @@ from collections.abc import Sequence
 import typer
 
 from snapshots.cli.app import app
-from snapshots.cli.exits import BUG, DONE, INTERRUPTED, USAGE, UsageError, error_fields, exit_code
+from snapshots.cli.exits import BUG, DONE, INTERRUPTED, RETRY, USAGE, UsageError, error_fields, exit_code
 from snapshots.cli.output import one_line
 
 DEBUG = "SNAPSHOTS_DEBUG"
+_OUTPUT_FAILED = frozenset({errno.ENOSPC, errno.EIO, errno.EBADF})  # stores report these as errors of their own
 _FLAGS = frozenset({"--json", "--quiet", "--yes"})
 _VALUED = frozenset({"--store", "--tenant"})
 # ClickException: typer has it from click or, later, from a copy of its own, and does not export it.
@@ -47,6 +49,10 @@ def run(arguments: Sequence[str]) -> int:
         if isinstance(error.__context__, BrokenPipeError):  # typer and rich turn it into an exit of their own
             return _closed_pipe()
         raise
+    except OSError as error:
+        if error.errno not in _OUTPUT_FAILED:
+            return _report(error, as_json=as_json)
+        return _failed(error, f"cannot write output: {error.strerror}", RETRY, as_json=as_json)
     except Exception as error:  # noqa: BLE001  rule 2: nothing but one line gets out
         return _report(error, as_json=as_json)
     return code

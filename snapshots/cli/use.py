@@ -43,7 +43,6 @@ SESSION_COLUMNS: Columns = {
 }
 LOG_COLUMNS: Columns = {
     "revision": "revision",
-    "parent": "parent",
     "commit": lambda row: row["commit_id"][:10],
     "created": "created_at",
     "stamped": "turn",
