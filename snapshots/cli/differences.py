@@ -16,7 +16,7 @@ from typing import Any
 from snapshots.changes import MISSING, Change
 from snapshots.cli.output import Columns, Output, human_bytes
 from snapshots.diff import NodesDiff, PluginsDiff, RevisionId, SessionDiff, ToolsDiff
-from snapshots.state import BlobRef
+from snapshots.state import BlobRef, TokenUsage
 from snapshots.state.values import json_text
 
 NAMES_SHOWN_MAX = 8  # of a list on one screen
@@ -26,27 +26,28 @@ DIGEST_CHARACTERS = 15  # `b3:` and twelve digits
 FACT_COLUMNS: Columns = {"": "name", " ": "value"}
 CHANGE_COLUMNS: Columns = {"part": "part", "path": "path", "before": "before", "after": "after"}
 ARTIFACT_COLUMNS: Columns = {"plugin": "plugin", "artifact": "artifact", "before": "before", "after": "after"}
+LEDGER_HEADINGS = {
+    "input_tokens": "input",
+    "output_tokens": "output",
+    "cached_input_tokens": "cached",
+    "reasoning_tokens": "reasoning",
+}
 LEDGER_COLUMNS: Columns = {
     "source": "source",
     "model": "model",
-    "input": "input_tokens",
-    "output": "output_tokens",
-    "cached": "cached_input_tokens",
-    "reasoning": "reasoning_tokens",
+    **{heading: name for name, heading in LEDGER_HEADINGS.items()},
 }
 
 
 def show_difference(output: Output, diff: SessionDiff) -> None:
-    """Print a difference: one object with `--json`, else a table of facts and one of each kind of change."""
+    """Print a difference: one object with `--json`, else a line and a table of each kind of difference."""
     if output.as_json:
         output.record(to_plain(diff))
         return
     title = f"{_at(diff.a)} → {_at(diff.b)}"
-    if diff.identical:
-        output.line(f"{title}: identical")
-        return
-    output.table(fact_rows(diff), FACT_COLUMNS, title=title)
+    output.line(f"{title}: identical" if diff.identical else title)
     for rows, columns in (
+        (fact_rows(diff), FACT_COLUMNS),
         (change_rows(diff), CHANGE_COLUMNS),
         (artifact_rows(diff), ARTIFACT_COLUMNS),
         (ledger_rows(diff), LEDGER_COLUMNS),
@@ -160,12 +161,14 @@ def fact_rows(diff: SessionDiff) -> list[dict[str, str]]:
         "messages added": ", ".join(f"{count} {role}" for role, count in nodes.messages_added.items()),
         "leaf": _moved(nodes.leaf_before, nodes.leaf_after),
         "tombstones": _counted(nodes.tombstones_added, nodes.tombstones_removed, ()),
+        "tool state": _presence(tools.before, tools.after),
         "tools": _counted(tools.added, tools.removed, tools.changed),
         "tool generation": _moved(tools.generation_before, tools.generation_after),
+        "plugin snapshot": _presence(plugins.before, plugins.after),
         "plugins": _counted(plugins.added, plugins.removed, plugins.changed),
         "plugin revision": _moved(plugins.revision_before, plugins.revision_after),
         "execution state": _execution(diff),
-        "context tokens": _moved(usage.token_usage_before.total(), usage.token_usage_after.total()),
+        "context window": _counts(usage.token_usage_before, usage.token_usage_after),
     }
     return [{"name": name, "value": value} for name, value in facts.items() if value]
 
@@ -189,6 +192,16 @@ def _shown(value: str | int | None) -> str:
     if value is None:
         return "–"
     return f"{value:,}" if isinstance(value, int) else value
+
+
+def _counts(before: TokenUsage, after: TokenUsage) -> str:
+    pairs = {LEDGER_HEADINGS[name]: (count, getattr(after, name)) for name, count in before.model_dump().items()}
+    return ", ".join(f"{heading} {_moved(old, new)}" for heading, (old, new) in pairs.items() if old != new)
+
+
+def _presence(before: BlobRef | None, after: BlobRef | None) -> str:
+    """Return sizes where only one side has the part at all; an empty part and none are different things."""
+    return "" if (before is None) == (after is None) else f"{_size(before)} → {_size(after)}"
 
 
 def _execution(diff: SessionDiff) -> str:
