@@ -54,7 +54,7 @@ class NodesDiff:
         reordered: Whether the nodes that both have stand in another order.
         leaf_before: The leaf of a.
         leaf_after: The leaf of b.
-        messages_added: Number of added nodes that are messages, by role.
+        messages_added: Number of added nodes that are messages, hidden ones included, by role.
         tombstones_added: Ids that only b holds a tombstone for.
         tombstones_removed: Ids that only a does.
     """

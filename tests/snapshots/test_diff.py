@@ -201,6 +201,22 @@ def test_nodes_in_another_order_are_not_identical(repo: SnapshotRepository) -> N
     assert not found.identical
 
 
+def test_hidden_nodes_are_told_from_removed_ones(repo: SnapshotRepository) -> None:
+    state = new_session(SESSION, "m1", "m2", "m3")
+    repo.commit(state)
+    state.session_graph.branch_to("m1")
+    repo.commit(state)
+    state.session_graph.tombstone_nodes(["m2", "m3"])
+    hidden = between(repo, state)
+    assert (hidden.nodes.tombstones_added, hidden.nodes.tombstones_removed) == (("m2", "m3"), ())
+    assert hidden.nodes.added == hidden.nodes.removed == hidden.nodes.changed == ()
+    assert not hidden.identical
+    state.session_graph.vacuum()
+    gone = between(repo, state).nodes
+    assert (gone.tombstones_added, gone.tombstones_removed) == ((), ("m2", "m3"))
+    assert gone.removed == ("m2", "m3")
+
+
 def test_nodes_of_shared_segments_are_not_looked_at(repo: SnapshotRepository) -> None:
     turns(repo, 3)
     a, b = at(repo, 2), at(repo, 3)
