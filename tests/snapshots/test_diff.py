@@ -324,6 +324,16 @@ def test_artifacts_are_told_by_digest_and_size_alone(repo: SnapshotRepository) -
     assert "secret" not in repr(found)
 
 
+def test_a_plugin_with_other_bytes_is_changed_a_new_one_is_added(repo: SnapshotRepository) -> None:
+    state = PersistedSessionState(session_id=SESSION)
+    state.stamp_runtime_state(None, plugins(plugin("gone", None, ("a", b"1")), plugin("p", None, ("a", b"1"))))
+    repo.commit(state)
+    state.stamp_runtime_state(None, plugins(plugin("new", None, ("a", b"1")), plugin("p", None, ("a", b"2"))))
+    found = between(repo, state).plugins
+    assert (found.added, found.removed, found.changed) == (("new",), ("gone",), ("p",))
+    assert [change.plugin_id for change in found.artifacts] == ["gone", "new", "p"]
+
+
 def test_artifacts_in_another_order_are_not_identical(repo: SnapshotRepository) -> None:
     state = PersistedSessionState(session_id=SESSION)
     state.stamp_runtime_state(None, plugins(plugin("p", None, ("a", b"1"), ("b", b"2"))))
