@@ -26,7 +26,8 @@ from snapshots.state.plugins import (
     PluginSnapshotWriter,
 )
 from snapshots.state.resume import ResumeFinding, ResumeReport
-from snapshots.state.tool_registry import ToolRegistry
+from snapshots.state.tool_registry import ToolRegistry, ToolStateRefusedError
+from snapshots.state.tools import ToolState
 from snapshots.state.values import U64_MAX, Value
 
 
@@ -125,6 +126,14 @@ class PluginSession:
             hasher.update(plugin.plugin_id.encode() + b"\0" + plugin.plugin_version.encode() + b"\0")
             hasher.update((plugin.snapshot_revision() & U64_MAX).to_bytes(8, "little") + b"\xff")
         return int.from_bytes(hasher.digest()[:8], "little")
+
+    def restore_tools(self, state: ToolState) -> ResumeReport:
+        """Take the tools of `state`, at its generation; refused as a whole if a source or a tool of it is not here."""
+        try:
+            self._tools = self._tools.fork_with_state(state)
+        except ToolStateRefusedError as error:
+            return ResumeReport(refused=(ResumeFinding(kind="tool_state", name=error.name, reason=str(error)),))
+        return ResumeReport()
 
     def restore(self, snapshot: PluginSessionSnapshot) -> ResumeReport:
         """Give every installed plugin its entry back, or an empty one.

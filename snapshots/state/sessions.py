@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
 from snapshots.state.values import U64, Json, Timestamp, Value, omit_empty, omit_none
 
@@ -41,6 +41,15 @@ class HandoffRelation(Value):
 
 
 SessionRelation = Annotated[RootRelation | ChildRelation | HandoffRelation, Field(discriminator="kind")]
+
+
+ROOT = RootRelation()
+_RELATION: TypeAdapter[SessionRelation] = TypeAdapter(SessionRelation)
+
+
+def relation_from_plain(plain: Any) -> SessionRelation:
+    """Return the relation that `model_dump` wrote. Raises ValueError."""
+    return _RELATION.validate_python(plain, strict=True)
 
 
 def relation_parent(relation: RootRelation | ChildRelation | HandoffRelation) -> str | None:
