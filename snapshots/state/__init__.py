@@ -10,6 +10,7 @@ Rules:
     state.append_active_read_delta([message], [])
 """
 
+from snapshots.state.appended import AppendedNodes, StaleBranch
 from snapshots.state.envelope import ChronologicalEntry, SessionReadView, SessionStateEnvelope
 from snapshots.state.graph import LeafHealing, SessionGraph
 from snapshots.state.ledger import CHILD_SOURCE, TokenLedgerEntry, diff_token_ledger, merge_ledger_entry
@@ -61,12 +62,15 @@ from snapshots.state.result import CommitManifest, CommitResult, RuntimeCommitRe
 from snapshots.state.resume import ResumeFinding, ResumeReport
 from snapshots.state.session_state import PersistedSessionState
 from snapshots.state.sessions import (
+    ROOT,
     ChildRelation,
     HandoffRelation,
     RootRelation,
     SessionMeta,
     SessionPickerInfo,
     SessionRelation,
+    relation_from_plain,
+    relation_parent,
 )
 from snapshots.state.tool_calls import (
     Cancelled,
@@ -103,7 +107,9 @@ from storage.digest import BlobRef
 
 __all__ = [
     "CHILD_SOURCE",
+    "ROOT",
     "STANDARD_MODE",
+    "AppendedNodes",
     "AttachmentRef",
     "BlobRef",
     "Cancelled",
@@ -168,6 +174,7 @@ __all__ = [
     "SessionRelation",
     "SessionStateEnvelope",
     "SessionUsageReport",
+    "StaleBranch",
     "StandardContextApproach",
     "Success",
     "Summarized",
@@ -200,4 +207,6 @@ __all__ = [
     "nodes_from_plain",
     "nodes_to_plain",
     "normalize_prompt_usage",
+    "relation_from_plain",
+    "relation_parent",
 ]

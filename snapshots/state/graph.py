@@ -1,7 +1,8 @@
 """The history of a session: a tree of nodes, and the leaf that the conversation stands at.
 
 Rules:
-1. Nodes are only added; a change of history is a new branch and another leaf. `remove_nodes` is the one exception.
+1. Nodes are only added; a change of history is a new branch and another leaf. `remove_nodes` and `vacuum` are the
+   exceptions. What `tombstone_nodes` hides, no read shows; what is then left visible is a whole graph.
 2. The *active path* leads from a root to the leaf. An unknown leaf has an empty one (`heal_orphaned_leaf` mends that);
    a missing parent or a cycle is an error, never a shorter history.
 3. `set_leaf_node_id`, `push_node_record`, `extend_node_records` and `extend_active_path` are raw: they store what they
@@ -13,17 +14,19 @@ Rules:
     graph.append_message(message)
     graph.append_active_read_delta(messages, tool_calls)   # only what is not there yet
     graph.branch_to("m1")                                  # go on from an earlier message
+    graph.tombstone_nodes(graph.orphaned_node_ids())       # hide the rest; `vacuum` removes it
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, overload
 
 from pydantic import GetCoreSchemaHandler, PlainSerializer, ValidatorFunctionWrapHandler, WrapValidator
 
 from snapshots.errors import InvalidStateError
 from snapshots.state.active_path import ActivePath
+from snapshots.state.appended import AppendedNodes, StaleBranch
 from snapshots.state.message_tree import MessageTree, build_message_tree
 from snapshots.state.messages import Message
 from snapshots.state.modes import ModeEvent
@@ -41,10 +44,12 @@ from snapshots.state.nodes import (
 from snapshots.state.replacement import plan_replacement, wanted_items
 from snapshots.state.resume import ResumeFinding, ResumeReport
 from snapshots.state.tool_calls import ToolCallRecord
-from snapshots.state.values import Items, Value, omit_none, rfc3339
+from snapshots.state.values import Items, Value, omit_empty, omit_none, rfc3339
 from storage.clock import Clock, SystemClock
 
 __all__ = ["LeafHealing", "NodeSequence", "SessionGraph", "nodes_from_plain", "nodes_to_plain"]
+
+SessionItem = Message | ModeEvent | PluginPayload
 
 _clock: Clock = SystemClock()
 
@@ -77,6 +82,7 @@ class LeafHealing(Value):
 class _GraphWire(Value):
     nodes: Items[SessionNodeRecord] = ()
     leaf_node_id: str | None = omit_none()
+    tombstoned_node_ids: Items[str] = omit_empty(tuple)
 
 
 class SessionGraph(NodeTable):
@@ -140,30 +146,43 @@ class SessionGraph(NodeTable):
         return tuple(self._path().tool_calls)
 
     def orphaned_node_ids(self) -> tuple[str, ...]:
-        """Return the ids of all nodes off the active path, oldest first."""
+        """Return the ids of all visible nodes off the active path, oldest first."""
         active = self._path().node_ids
-        return tuple(node.node_id for node in self._nodes if node.node_id not in active)
+        return tuple(node.node_id for node in self.visible_nodes if node.node_id not in active)
 
     def message_tree(self) -> MessageTree:
         """Return the messages of all branches as a tree. Raises as `active_path_nodes`."""
-        return build_message_tree(self._nodes, self.find_node, self._path().node_ids)
+        return build_message_tree(self.visible_nodes, self.find_node, self._path().node_ids)
 
     def user_message_count(self) -> int:
         """Return the number of user messages on all branches."""
-        return sum(1 for node in self._nodes if node.message is not None and node.message.role == "User")
+        return sum(1 for node in self.visible_nodes if node.message is not None and node.message.role == "User")
 
     def first_user_message(self) -> str:
         """Return the text of the oldest user message of any branch, "" without one."""
-        for node in self._nodes:
+        for node in self.visible_nodes:
             if node.message is not None and node.message.role == "User":
                 return node.message.search_text()
         return ""
 
     def fork_current_path(self) -> SessionGraph:
-        """Return a new graph of the active path alone: same node ids, same leaf, nothing committed."""
-        fork = SessionGraph()
-        fork.extend_active_path(self._path().nodes)
+        """Return a new graph of the active path alone: same node ids, same leaf, nothing committed.
+
+        An unknown leaf stays one, with no nodes, so that `check` refuses the fork; heal the leaf first.
+        Raises as `active_path_nodes`.
+        """
+        fork = _graph_of(self._path())
+        fork._leaf_node_id = self._leaf_node_id
         return fork
+
+    def active_path_to(self, node_id: str) -> SessionGraph:
+        """Return a new graph of one node and its ancestors, root first, with the node as leaf and nothing committed.
+
+        Raises:
+            InvalidStateError: There is no such node, or it is tombstoned; or as `active_path_nodes`.
+        """
+        self._check_visible(node_id, "read a path to one that is")
+        return _graph_of(ActivePath().follow(self.find_node, node_id, len(self._nodes)))
 
     def _path(self) -> ActivePath:
         self._active = self._active.follow(self.find_node, self._leaf_node_id, len(self._nodes))
@@ -195,17 +214,40 @@ class SessionGraph(NodeTable):
         """Append a plugin's record after the leaf, as `append_message`; return the node id."""
         return self._append(f"plugin:{_clock.new_id()}", PluginPayload(plugin_type=plugin_type, body=body))
 
-    def append_session_nodes(self, items: Iterable[Message | ModeEvent | PluginPayload]) -> list[str]:
-        """Append messages, mode events and plugin records in order; return the node ids. Raises as `append_message`."""
-        node_ids = []
-        for item in items:
-            if isinstance(item, Message):
-                node_ids.append(self.append_message(item))
-            elif isinstance(item, ModeEvent):
-                node_ids.append(self.append_mode_event(item))
-            else:
-                node_ids.append(self.append_plugin(item.plugin_type, item.body))
-        return node_ids
+    @overload
+    def append_session_nodes(
+        self, items: Iterable[SessionItem], *, requires_ancestor_node_id: None = None
+    ) -> AppendedNodes: ...
+    @overload
+    def append_session_nodes(
+        self, items: Iterable[SessionItem], *, requires_ancestor_node_id: str | None
+    ) -> AppendedNodes | StaleBranch: ...
+    def append_session_nodes(
+        self, items: Iterable[SessionItem], *, requires_ancestor_node_id: str | None = None
+    ) -> AppendedNodes | StaleBranch:
+        """Append messages, mode events and plugin records in order, if the conversation is still where it should be.
+
+        Args:
+            items: What to append.
+            requires_ancestor_node_id: A node that must be on the active path, None for no requirement.
+
+        Returns:
+            The new nodes; or `StaleBranch`, and nothing was changed: the required node is not on the active path.
+
+        Raises:
+            InvalidStateError: As `append_message` and `active_path_nodes`.
+        """
+        if requires_ancestor_node_id is not None and not self.active_path_contains(requires_ancestor_node_id):
+            return StaleBranch(self._leaf_node_id)
+        node_ids = tuple(self._append_item(item) for item in tuple(items))
+        return AppendedNodes(node_ids, self._leaf_node_id)
+
+    def _append_item(self, item: SessionItem) -> str:
+        if isinstance(item, Message):
+            return self.append_message(item)
+        if isinstance(item, ModeEvent):
+            return self.append_mode_event(item)
+        return self.append_plugin(item.plugin_type, item.body)
 
     def append_active_read_delta(self, messages: Sequence[Message], tool_calls: Sequence[ToolCallRecord]) -> list[str]:
         """Append what the active path does not show yet; return the new node ids.
@@ -237,7 +279,7 @@ class SessionGraph(NodeTable):
 
     def _append(self, node_id: str, payload: EventPayload | PluginPayload) -> str:
         parent = self._leaf_node_id
-        if parent is not None and parent not in self._index:
+        if parent is not None and self.find_node(parent) is None:
             raise InvalidStateError(f"leaf {parent!r} is not in the graph; call heal_orphaned_leaf before appending")
         self.push_node_record(
             SessionNodeRecord(node_id=node_id, parent_node_id=parent, timestamp=rfc3339(_clock.now()), payload=payload)
@@ -270,17 +312,23 @@ class SessionGraph(NodeTable):
         """Move the leaf to a node of any branch, or before the first one.
 
         Raises:
-            InvalidStateError: There is no such node; the leaf stays.
+            InvalidStateError: There is no such node, or it is tombstoned; the leaf stays.
         """
-        if node_id is not None and node_id not in self._index:
-            raise InvalidStateError(f"node {node_id!r} is not in the graph; branch to one that is")
+        if node_id is not None:
+            self._check_visible(node_id, "branch to one that is")
         self._leaf_node_id = node_id
+
+    def _check_visible(self, node_id: str, remedy: str) -> None:
+        if self.find_node(node_id) is None:
+            known = "tombstoned" if node_id in self._index else "not in the graph"
+            raise InvalidStateError(f"node {node_id!r} is {known}; {remedy}")
 
     def heal_orphaned_leaf(self, lost_ancestors: Iterable[str] = ()) -> LeafHealing:
         """Give the graph a leaf again when the present one is not in it.
 
-        It becomes the nearest surviving ancestor of the lost leaf, as far as its ancestry is known (nodes removed
-        here, then `lost_ancestors`), else the newest message of any branch, else None. A leaf of None is sound.
+        It becomes the nearest surviving ancestor of the lost leaf, as far as its ancestry is known (nodes removed or
+        tombstoned here, then `lost_ancestors`), else the newest message of any branch, else None. A leaf of None is
+        sound; a tombstoned one is lost, and no tombstoned node takes its place.
 
         Args:
             lost_ancestors: Ids of the lost leaf's ancestors from elsewhere, nearest first.
@@ -289,10 +337,10 @@ class SessionGraph(NodeTable):
             What was done and why; true if the leaf moved.
         """
         lost = self._leaf_node_id
-        if lost is None or lost in self._index:
+        if lost is None or self.find_node(lost) is not None:
             return LeafHealing(rule="sound", leaf_node_id=lost)
         ancestor = self._surviving_ancestor(lost, lost_ancestors)
-        newest = next((node.node_id for node in reversed(self._nodes) if node.message is not None), None)
+        newest = next((node.node_id for node in reversed(self.visible_nodes) if node.message is not None), None)
         self._leaf_node_id = newest if ancestor is None else ancestor
         return LeafHealing(
             rule="ancestor" if ancestor is not None else "empty" if newest is None else "newest_message",
@@ -301,14 +349,26 @@ class SessionGraph(NodeTable):
         )
 
     def _surviving_ancestor(self, lost: str, lost_ancestors: Iterable[str]) -> str | None:
-        current = self._parents_of_removed.get(lost)
-        for _ in range(len(self._parents_of_removed)):
-            if current is None or current in self._index:
-                break
-            current = self._parents_of_removed.get(current)
-        if current is not None and current in self._index:
-            return current
-        return next((node_id for node_id in lost_ancestors if node_id in self._index), None)
+        passed: set[str] = set()
+        current: str | None = lost
+        while current is not None and current not in passed:
+            if self.find_node(current) is not None:
+                return current
+            passed.add(current)
+            current = self._lost_parent(current)
+        return next((node_id for node_id in lost_ancestors if self.find_node(node_id) is not None), None)
+
+    def _lost_parent(self, node_id: str) -> str | None:
+        position = self._index.get(node_id)
+        return self._parents_of_removed.get(node_id) if position is None else self._nodes[position].parent_node_id
+
+    def tombstone_nodes(self, node_ids: Iterable[str]) -> int:
+        """Hide nodes from every read until `vacuum` removes them; see `NodeTable.tombstone_nodes`."""
+        hidden = super().tombstone_nodes(node_ids)
+        known_leaf = self._active.leaf_node_id  # the path may be that of an earlier leaf, which is hidden now
+        if known_leaf is not None and self.find_node(known_leaf) is None:
+            self._active = ActivePath()
+        return hidden
 
     def remove_nodes(self, node_ids: Iterable[str]) -> int:
         """Remove nodes that no remaining node descends from; see `NodeTable.remove_nodes`."""
@@ -318,10 +378,12 @@ class SessionGraph(NodeTable):
         return removed
 
     def to_plain(self) -> dict[str, Any]:
-        """Return nodes and leaf as plain data, without the commit bookkeeping."""
+        """Return nodes, leaf and tombstones as plain data, without the commit bookkeeping."""
         plain: dict[str, Any] = {"nodes": nodes_to_plain(self._nodes)}
         if self._leaf_node_id is not None:
             plain["leaf_node_id"] = self._leaf_node_id
+        if self._tombstones.ids:
+            plain["tombstoned_node_ids"] = list(self.tombstoned_node_ids)
         return plain
 
     @classmethod
@@ -337,4 +399,11 @@ class SessionGraph(NodeTable):
         graph = cls()
         graph.extend_node_records(wire.nodes)
         graph.set_leaf_node_id(wire.leaf_node_id)
+        graph._load_tombstones(wire.tombstoned_node_ids)
         return graph
+
+
+def _graph_of(path: ActivePath) -> SessionGraph:
+    graph = SessionGraph()
+    graph.extend_active_path(path.nodes)
+    return graph

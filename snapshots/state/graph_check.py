@@ -2,23 +2,29 @@
 
 Rules:
 1. Node ids are unique. 2. A parent is None or a node of the graph. 3. No node is its own ancestor.
-4. The leaf is None or a node of the graph.
+4. The leaf is None or a node of the graph. 5. The leaf, and the parent of a visible node, are visible.
 
 The cost is that of the nodes checked: those before them are taken as checked.
 
-    check_nodes(nodes, index, leaf_node_id, start=committed_count)
+    check_nodes(nodes, index, leaf_node_id, tombstoned, start=committed_count)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from snapshots.errors import InvalidStateError
 from snapshots.state.nodes import SessionNodeRecord
 
 
 def check_nodes(
-    nodes: Sequence[SessionNodeRecord], index: Mapping[str, int], leaf_node_id: str | None, *, start: int
+    nodes: Sequence[SessionNodeRecord],
+    index: Mapping[str, int],
+    leaf_node_id: str | None,
+    tombstoned: AbstractSet[str],
+    *,
+    start: int,
 ) -> None:
     """Check the nodes from position `start` on, and the leaf.
 
@@ -26,6 +32,7 @@ def check_nodes(
         nodes: All nodes.
         index: Node id → position of the first node with that id.
         leaf_node_id: The leaf.
+        tombstoned: Ids of the hidden nodes.
         start: Nodes before it are known to be good.
 
     Raises:
@@ -42,12 +49,16 @@ def check_nodes(
         parent = index.get(parent_id)
         if parent is None:
             raise InvalidStateError(f"node {node.node_id!r}: its parent {parent_id!r} is not in the graph")
+        if parent_id in tombstoned and node.node_id not in tombstoned:
+            raise InvalidStateError(f"node {node.node_id!r}: its parent {parent_id!r} is tombstoned")
         if parent >= position:
             forward.append(position)
     if forward:
         _check_acyclic(nodes, index, forward, start)
     if leaf_node_id is not None and leaf_node_id not in index:
         raise InvalidStateError(f"leaf {leaf_node_id!r} is not in the graph (heal_orphaned_leaf chooses another)")
+    if leaf_node_id in tombstoned:
+        raise InvalidStateError(f"leaf {leaf_node_id!r} is tombstoned (heal_orphaned_leaf chooses another)")
 
 
 def _check_acyclic(

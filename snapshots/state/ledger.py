@@ -7,11 +7,19 @@ Rules:
 
     merge_ledger_entry(ledger, TokenLedgerEntry(source="turn", model="m", usage=TokenUsage(input_tokens=5)))
     diff_token_ledger(before, ledger)   # what was added since `before`
+
+Usage of a child is booked in its parent once if only the difference is booked, and remembered:
+
+    new = diff_token_ledger(booked, child.token_ledger)
+    parent.book_usage(new, source="subagent")
+    booked = list(child.token_ledger)   # the next difference starts here
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+
+from pydantic import ValidationError
 
 from snapshots.errors import InvalidStateError
 from snapshots.state.usage import ZERO_USAGE, TokenUsage
@@ -45,6 +53,27 @@ def merge_ledger_entry(entries: list[TokenLedgerEntry], entry: TokenLedgerEntry)
             entries[index] = row.model_copy(update={"usage": row.usage.add(entry.usage)})
             return
     entries.append(entry)
+
+
+def ledger_with(
+    ledger: Sequence[TokenLedgerEntry], entries: Iterable[TokenLedgerEntry], *, source: str
+) -> list[TokenLedgerEntry]:
+    """Return the ledger with `entries` added under `source`, each with its own model.
+
+    Raises:
+        InvalidStateError: The source is empty, a count is negative, or a sum leaves 64 bits. Mend the entry.
+    """
+    if not source:
+        raise InvalidStateError("usage is booked under a source; name one")
+    rows = list(ledger)
+    for entry in entries:
+        if entry.usage.has_negative():
+            raise InvalidStateError(f"usage of source {entry.source!r}, model {entry.model!r} has a negative count")
+        try:
+            merge_ledger_entry(rows, entry.model_copy(update={"source": source}))
+        except ValidationError as error:
+            raise InvalidStateError(f"the usage of source {source!r}, model {entry.model!r} leaves 64 bits") from error
+    return rows
 
 
 def diff_token_ledger(before: Sequence[TokenLedgerEntry], after: Sequence[TokenLedgerEntry]) -> list[TokenLedgerEntry]:

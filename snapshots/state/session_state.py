@@ -18,16 +18,16 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
 
+from snapshots.state.appended import AppendedNodes, StaleBranch
 from snapshots.state.envelope import DEFAULT_SESSION_ID, SessionReadView, SessionStateEnvelope
-from snapshots.state.graph import LeafHealing, SessionGraph
-from snapshots.state.ledger import TokenLedgerEntry
+from snapshots.state.graph import LeafHealing, SessionGraph, SessionItem
+from snapshots.state.ledger import CHILD_SOURCE, TokenLedgerEntry, ledger_with
 from snapshots.state.messages import Message
-from snapshots.state.modes import ModeEvent, ModeTurnOptions
-from snapshots.state.nodes import PluginPayload
+from snapshots.state.modes import ModeTurnOptions
 from snapshots.state.plugin_session import PluginFailure, PluginSession
 from snapshots.state.plugins import PluginSessionSnapshot
 from snapshots.state.policy import SessionPolicy
@@ -180,10 +180,26 @@ class PersistedSessionState(BaseModel):
         """Append all messages; see `SessionGraph.append_active_conversation_messages`."""
         return self.session_graph.append_active_conversation_messages(messages)
 
-    def append_session_nodes(self, items: Iterable[Message | ModeEvent | PluginPayload]) -> list[str]:
-        """Heal the leaf if need be, then append the items in order; return the node ids."""
+    @overload
+    def append_session_nodes(
+        self, items: Iterable[SessionItem], *, requires_ancestor_node_id: None = None
+    ) -> AppendedNodes: ...
+    @overload
+    def append_session_nodes(
+        self, items: Iterable[SessionItem], *, requires_ancestor_node_id: str | None
+    ) -> AppendedNodes | StaleBranch: ...
+    def append_session_nodes(
+        self, items: Iterable[SessionItem], *, requires_ancestor_node_id: str | None = None
+    ) -> AppendedNodes | StaleBranch:
+        """Heal the leaf if need be, then append the items in order; see `SessionGraph.append_session_nodes`.
+
+        A stale branch changes nothing: the leaf is not healed either.
+        """
+        graph = self.session_graph
+        if requires_ancestor_node_id is not None and not graph.active_path_contains(requires_ancestor_node_id):
+            return StaleBranch(graph.leaf_node_id)
         self.normalize()
-        return self.session_graph.append_session_nodes(items)
+        return graph.append_session_nodes(items)
 
     def normalize(self) -> LeafHealing:
         """Heal an orphaned leaf; if there was one, the next commit writes the whole graph.
@@ -196,9 +212,21 @@ class PersistedSessionState(BaseModel):
             self.graph_replace_required = True
         return healing
 
-    def read_view(self) -> SessionReadView:
-        """Return an immutable view of the present content. Raises InvalidStateError for a damaged active path."""
-        return self._envelope(self.session_graph).read_view()  # the view makes the one copy that is needed
+    def read_view(self, *, leaf_node_id: str | None = None) -> SessionReadView:
+        """Return an immutable view of the present content.
+
+        Args:
+            leaf_node_id: Look along the branch that ends at this node, None for the present leaf; the leaf of the state
+                stays where it is.
+
+        Raises:
+            InvalidStateError: The path is damaged, or there is no such node, or it is tombstoned.
+        """
+        graph = self.session_graph
+        if leaf_node_id is not None:
+            graph = graph.copy()
+            graph.branch_to(leaf_node_id)
+        return self._envelope(graph).read_view()  # the view makes a copy of its own
 
     def turn_state(self) -> PersistedTurnState:
         """Return the fields that a completed turn leaves beside the graph."""
@@ -212,6 +240,16 @@ class PersistedSessionState(BaseModel):
     def usage_report(self) -> SessionUsageReport:
         """Return the account of the token ledger."""
         return SessionUsageReport.from_entries(self.token_ledger)
+
+    def book_usage(self, entries: Iterable[TokenLedgerEntry], *, source: str = CHILD_SOURCE) -> None:
+        """Add the usage of a child session to the ledger under `source`, each entry with its own model.
+
+        Book what is new since the last booking (`diff_token_ledger`): an entry given twice is counted twice.
+
+        Raises:
+            InvalidStateError: The source is empty, a count is negative, or a sum leaves 64 bits; nothing was added.
+        """
+        self.token_ledger = ledger_with(self.token_ledger, entries, source=source)
 
     def stamp_runtime_state(self, tool_state: ToolState | None, plugin_snapshot: PluginSessionSnapshot | None) -> None:
         """Put these snapshots inline, None for none; the generation follows the tool state, the revision stays."""
