@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import snapshots.state.graph as graph_module
 from snapshots.errors import InvalidStateError
 from snapshots.state import (
+    AppendedNodes,
     Message,
     ModeEvent,
     PluginPayload,
@@ -97,7 +98,7 @@ def test_session_nodes_of_all_kinds_are_appended_in_order() -> None:
     graph = SessionGraph()
     event = ModeEvent(mode_id="repl", payload=1)
     new = graph.append_session_nodes([message("m1"), event, PluginPayload(plugin_type="note", body=2)])
-    assert node_ids(graph) == new
+    assert new == AppendedNodes(tuple(node_ids(graph)), graph.leaf_node_id)
     assert [graph.nodes[0].message, graph.nodes[1].mode_event, graph.nodes[2].plugin] == [
         message("m1"),
         event,
@@ -208,8 +209,17 @@ def test_a_fork_holds_the_active_path_alone_with_nothing_committed() -> None:
     assert len(graph.nodes) == 3
 
 
-def test_a_fork_of_an_unknown_leaf_is_empty() -> None:
-    assert raw_graph(node("m1"), leaf="lost").fork_current_path() == SessionGraph()
+def test_a_fork_of_an_unknown_leaf_is_refused_by_its_check() -> None:
+    fork = raw_graph(node("m1"), leaf="lost").fork_current_path()
+    assert (list(fork.nodes), fork.leaf_node_id) == ([], "lost")
+    with pytest.raises(InvalidStateError, match="'lost'"):
+        fork.check()
+
+
+def test_a_fork_before_the_first_node_is_empty_and_sound() -> None:
+    fork = raw_graph(node("m1"), leaf=None).fork_current_path()
+    fork.check()
+    assert fork == SessionGraph()
 
 
 def test_extending_the_active_path_is_raw_and_moves_the_leaf() -> None:

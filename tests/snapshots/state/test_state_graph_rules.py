@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from types import FrameType
-from typing import Any
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +15,7 @@ from snapshots.state import (
     nodes_from_plain,
     nodes_to_plain,
 )
-from tests.snapshots.state.builders import call, chain, message, node, plugin_node, raw_graph
+from tests.snapshots.state.builders import call, chain, lines_run, message, node, plugin_node, raw_graph
 
 BROKEN = [
     ([node("a"), node("a")], "a", "'a': its id is taken"),
@@ -266,26 +261,6 @@ def test_an_unrelated_graph_shares_no_commit() -> None:
     other = SessionGraph.from_nodes([node("n0", at="2030-01-01T00:00:00Z")], "n0", committed=True)
     other.continue_from(chain(3))
     assert (other.committed_count, other.only_appended) == (0, False)
-
-
-def lines_run(work: Callable[[], Any]) -> int:
-    """Return how many lines of `snapshots` `work` runs: a cost that neither a clock nor the collector can blur."""
-    count = 0
-
-    def trace(frame: FrameType, event: str, _argument: object) -> Any:
-        nonlocal count
-        if not frame.f_globals.get("__name__", "").startswith("snapshots."):
-            return None  # hooks of other packages run whenever garbage is collected
-        count += event == "line"
-        return trace
-
-    previous = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(previous)
-    return count
 
 
 def turn(graph: SessionGraph) -> None:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from snapshots.errors import InvalidStateError
 from snapshots.state import (
+    AppendedNodes,
     CommitManifest,
     CommitResult,
     LeafHealing,
@@ -31,10 +32,13 @@ from snapshots.state import (
     SessionPolicy,
     SessionStateEnvelope,
     SessionUsageReport,
+    StaleBranch,
     TokenLedgerEntry,
     TokenUsage,
     ToolInvocation,
     ToolState,
+    diff_token_ledger,
+    merge_ledger_entry,
 )
 from tests.snapshots.state.builders import call, chain, ids, message, node, raw_graph, ref, transient
 
@@ -459,8 +463,100 @@ def test_normalising_heals_the_leaf_and_asks_for_the_whole_graph() -> None:
 
 def test_session_nodes_are_appended_to_a_healed_leaf() -> None:
     state = PersistedSessionState(session_graph=raw_graph(node("a"), leaf="lost"))
-    assert state.append_session_nodes([message("b")]) == ["b"]
+    assert state.append_session_nodes([message("b")]) == AppendedNodes(("b",), "b")
+    assert state.graph_replace_required
     assert ids(state.read_view().messages) == ["a", "b"]
+
+
+def test_session_nodes_go_after_a_required_ancestor_on_the_active_path() -> None:
+    state, before = full_state(), full_state()
+    appended = state.append_session_nodes([message("x")], requires_ancestor_node_id="n1")
+    assert appended == AppendedNodes(("x",), "x")
+    assert changed(state, before) == {"session_graph"}
+    assert ids(state.read_view().messages) == ["n0", "n1", "n2", "x"]
+
+
+def test_a_stale_branch_changes_nothing_and_heals_nothing() -> None:
+    state = PersistedSessionState(session_graph=raw_graph(node("a"), leaf="lost"))
+    before = state.copy()
+    assert state.append_session_nodes([message("b")], requires_ancestor_node_id="a") == StaleBranch("lost")
+    assert changed(state, before) == set()
+    assert state.session_graph.leaf_node_id == "lost"
+
+
+def test_a_view_along_another_branch_does_not_move_the_leaf() -> None:
+    state = full_state()
+    state.session_graph.branch_to("n0")
+    state.append_active_read_delta([message("x")], [])
+    before = state.copy()
+    view = state.read_view(leaf_node_id="n1")
+    assert ids(view.messages) == ["n0", "n1"]
+    assert {entry.node_id for entry in view.message_tree.entries if entry.active} == {"n0", "n1"}
+    assert len(view.message_tree.entries) == 4
+    assert view.to_owned_state().session_graph.leaf_node_id == "n1"
+    assert changed(state, before) == set()
+    assert ids(state.read_view().messages) == ["n0", "x"]
+    assert state.read_view(leaf_node_id="x") == state.read_view()
+
+
+def test_a_view_along_an_unknown_or_tombstoned_branch_is_refused() -> None:
+    state = full_state()
+    state.session_graph.branch_to("n1")
+    state.session_graph.tombstone_nodes(["n2"])
+    for node_id, reason in (("n2", "'n2' is tombstoned"), ("gone", "'gone' is not in the graph")):
+        with pytest.raises(InvalidStateError, match=reason):
+            state.read_view(leaf_node_id=node_id)
+    assert state.session_graph.leaf_node_id == "n1"
+
+
+def usage(source: str, model: str, **counts: int) -> TokenLedgerEntry:
+    return TokenLedgerEntry(source=source, model=model, usage=TokenUsage(**counts))
+
+
+def test_parent_keeps_cached_only_child_usage() -> None:
+    state, before = full_state(), full_state()
+    state.book_usage([usage("turn", "m", cached_input_tokens=7), usage("turn", "none")])
+    assert state.token_ledger == [LEDGER, usage("child", "m", cached_input_tokens=7)]
+    assert changed(state, before) == {"token_ledger"}
+
+
+def test_usage_of_a_child_is_booked_under_its_label_with_its_models() -> None:
+    state = full_state()
+    child = [usage("turn", "m", input_tokens=1), usage("compaction", "m", output_tokens=2), usage("turn", "n")]
+    state.book_usage(child, source="subagent")
+    state.book_usage([usage("turn", "n", reasoning_tokens=4)], source="subagent")
+    assert state.token_ledger == [
+        LEDGER,
+        usage("subagent", "m", input_tokens=1, output_tokens=2),
+        usage("subagent", "n", reasoning_tokens=4),
+    ]
+    assert state.usage_report().by_source["subagent"].total_tokens == 7
+
+
+def test_booking_the_difference_books_nothing_twice() -> None:
+    parent, child = PersistedSessionState(), PersistedSessionState(session_id="c")
+    booked: list[TokenLedgerEntry] = []
+    for _ in range(3):
+        merge_ledger_entry(child.token_ledger, usage("turn", "m", input_tokens=5))
+        for _ in range(2):  # the second time there is nothing new
+            parent.book_usage(diff_token_ledger(booked, child.token_ledger))
+            booked = list(child.token_ledger)
+    assert parent.token_ledger == [usage("child", "m", input_tokens=15)]
+
+
+@pytest.mark.parametrize(
+    ("entries", "source", "reason"),
+    [
+        ([LEDGER], "", "name one"),
+        ([LEDGER, usage("turn", "bad", input_tokens=9, cached_input_tokens=-1)], "child", "'bad' has a negative count"),
+        ([LEDGER, usage("turn", "m", input_tokens=2**63 - 1)], "child", "leaves 64 bits"),
+    ],
+)
+def test_usage_that_cannot_be_booked_books_nothing(entries: list[TokenLedgerEntry], source: str, reason: str) -> None:
+    state, before = full_state(), full_state()
+    with pytest.raises(InvalidStateError, match=reason):
+        state.book_usage(entries, source=source)
+    assert changed(state, before) == set()
 
 
 def test_revision_and_replace_flag_are_never_serialised() -> None:
