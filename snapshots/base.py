@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from snapshots.checkpoint import UNBORN, SessionCheckpoint
 from snapshots.head import Head
 from snapshots.history import HistoryRow
-from snapshots.logs import Log
+from snapshots.logs import Log, entries_of
 from snapshots.placement import Placement, PlaceRow
 from snapshots.state import PersistedSessionState, TokenLedgerEntry
 from storage.digest import BlobRef, Digest
@@ -35,6 +35,7 @@ class Base:
         checkpoint_ref: Its ref, None for a reserved head.
         placement: Where the revision's blobs lie.
         history: The history log with its rows.
+        unstored: Rows of the history that no segment holds yet: the first one of a fork.
         places: The log of places with its rows.
         ledger: The revision's token ledger.
     """
@@ -46,6 +47,7 @@ class Base:
     checkpoint_ref: BlobRef | None = None
     placement: Placement = field(default_factory=Placement)
     history: Log[HistoryRow] = ()
+    unstored: tuple[HistoryRow, ...] = ()
     places: Log[PlaceRow] = ()
     ledger: Sequence[TokenLedgerEntry] = ()
 
@@ -53,6 +55,11 @@ class Base:
     def revision(self) -> int:
         """Return the revision this base stands on; older than the head's after a load of an old one."""
         return self.checkpoint.revision
+
+    @property
+    def rows(self) -> list[HistoryRow]:
+        """Return the whole history up to this revision, oldest first."""
+        return [*entries_of(self.history), *self.unstored]
 
 
 @dataclass(frozen=True, slots=True)

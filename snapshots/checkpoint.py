@@ -59,6 +59,7 @@ class SessionCheckpoint:
         tool_state: Blob of the tool state.
         plugin_snapshot: Blob of the plugin snapshot.
         execution_state: Blob of the execution state.
+        tombstones: Blob with the ids of the graph's tombstoned nodes.
     """
 
     revision: int
@@ -68,6 +69,7 @@ class SessionCheckpoint:
     tool_state: BlobRef | None = None
     plugin_snapshot: BlobRef | None = None
     execution_state: BlobRef | None = None
+    tombstones: BlobRef | None = None
 
     @property
     def node_count(self) -> int:
@@ -77,7 +79,8 @@ class SessionCheckpoint:
     def refs(self) -> Iterator[BlobRef]:
         """Yield every blob that this revision needs."""
         yield from (segment.ref for segment in (*self.graph, *self.history))
-        yield from (part for part in (self.tool_state, self.plugin_snapshot, self.execution_state) if part is not None)
+        parts = (self.tool_state, self.plugin_snapshot, self.execution_state, self.tombstones)
+        yield from (part for part in parts if part is not None)
 
     def manifest(self) -> CommitManifest:
         """Return what a commit's result says of this revision."""
@@ -101,6 +104,7 @@ class SessionCheckpoint:
                 "tool_state": _optional_ref(self.tool_state),
                 "plugin_snapshot": _optional_ref(self.plugin_snapshot),
                 "execution_state": _optional_ref(self.execution_state),
+                "tombstones": _optional_ref(self.tombstones),
             }
         )
 
@@ -110,7 +114,7 @@ class SessionCheckpoint:
         fields = Fields(codec.decode(data, key=key), key=key, record="checkpoint")
         fields.schema()
         small = SmallFields(
-            policy=fields.parsed("policy", _policy, fields.value("policy")),
+            policy=fields.parsed("policy", policy_from_plain, fields.value("policy")),
             turn=fields.parsed("turn", _turn, fields.value("turn")),
             leaf_node_id=fields.optional("leaf", _text),
             tool_state_generation=fields.optional("tool_state_generation", _count),
@@ -124,7 +128,9 @@ class SessionCheckpoint:
             tool_state=fields.optional("tool_state", ref_from_plain),
             plugin_snapshot=fields.optional("plugin_snapshot", ref_from_plain),
             execution_state=fields.optional("execution_state", ref_from_plain),
+            tombstones=fields.optional("tombstones", ref_from_plain),
         )
+        fields.nothing_else()
         checkpoint._check_sizes(key)
         return checkpoint
 
@@ -154,7 +160,8 @@ def _count(value: Any) -> int:
     return int(value)
 
 
-def _policy(plain: Any) -> SessionPolicy:
+def policy_from_plain(plain: Any) -> SessionPolicy:
+    """Return the policy that a record holds. Raises ValueError."""
     return SessionPolicy.model_validate(plain, strict=True)  # what was written needs no conversion
 
 

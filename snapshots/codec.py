@@ -21,7 +21,9 @@ from typing import Any
 import cbor2
 
 from snapshots.errors import CorruptSnapshotError, InvalidStateError
+from storage.digest import short_hash
 
+GUARD_BYTES = 16  # at the end of a guarded record
 DEPTH_MAX = 80  # a document of 64 levels, inside a node, inside its record
 _BIGNUM_MIN = 1 << 64
 
@@ -77,6 +79,19 @@ def decode(data: bytes, *, key: str) -> Any:
     if stream.tell() != len(data):
         raise CorruptSnapshotError(key, "a record has bytes behind its end")
     return value
+
+
+def guarded(data: bytes) -> bytes:
+    """Return `data` with a checksum behind it, for a record that no digest names."""
+    return data + short_hash(data, GUARD_BYTES)
+
+
+def unguarded(data: bytes, *, key: str) -> bytes:
+    """Return what `guarded` was given. Raises CorruptSnapshotError."""
+    record, checksum = data[:-GUARD_BYTES], data[-GUARD_BYTES:]
+    if len(checksum) < GUARD_BYTES or short_hash(record, GUARD_BYTES) != checksum:
+        raise CorruptSnapshotError(key, "the record does not match its own checksum")
+    return record
 
 
 def _refuse_tag(*_: Any) -> Any:

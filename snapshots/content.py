@@ -19,6 +19,7 @@ from snapshots import codec
 from snapshots.checkpoint import EXECUTION_STATE_BYTES_MAX, RECORD_BLOB_BYTES_MAX, SessionCheckpoint, SmallFields
 from snapshots.errors import InvalidStateError, LimitExceededError
 from snapshots.fields import ref_to_plain
+from snapshots.history import COMMIT, REPLACE
 from snapshots.state import (
     PersistedSessionState,
     SessionGraph,
@@ -52,9 +53,11 @@ class Content:
         tool_state: Part, None for none.
         plugin_snapshot: Part, None for none.
         execution_state: Part, None for none.
+        tombstones: Part, None for none.
         usage: What is added to the ledger.
         ledger: The ledger afterwards.
-        replaces: Whether ledger and graph start afresh with this revision.
+        kind: Kind of the row in the history; "replace": ledger and graph start afresh with this revision.
+        parent: Revision whose content it builds on, 0 for none.
     """
 
     small: SmallFields
@@ -64,13 +67,24 @@ class Content:
     tool_state: Part | None
     plugin_snapshot: Part | None
     execution_state: Part | None
+    tombstones: Part | None
     usage: tuple[TokenLedgerEntry, ...]
     ledger: tuple[TokenLedgerEntry, ...]
-    replaces: bool
+    kind: str
+    parent: int
 
     def new_nodes(self) -> Sequence[SessionNodeRecord]:
         """Return the nodes to store."""
         return self.nodes[self.first_new :]
+
+    def adds_to(self, checkpoint: SessionCheckpoint) -> bool:
+        """Say whether storing this changes anything of the revision that it stands on."""
+        parts = (self.tool_state, self.plugin_snapshot, self.execution_state, self.tombstones)
+        refs = [None if part is None else part.ref for part in parts]
+        held = [checkpoint.tool_state, checkpoint.plugin_snapshot, checkpoint.execution_state, checkpoint.tombstones]
+        return (
+            self.fresh_graph or bool(self.new_nodes() or self.usage) or (self.small, refs) != (checkpoint.small, held)
+        )
 
     def digest(self) -> Digest:
         """Return the digest by which a repeated commit is known to be the same."""
@@ -83,7 +97,7 @@ class Content:
         return digest(codec.encode([*described, [_without_ids(node) for node in nodes_to_plain(self.new_nodes())]]))
 
     def _described(self) -> list[Any]:
-        parts = [self.tool_state, self.plugin_snapshot, self.execution_state]
+        parts = [self.tool_state, self.plugin_snapshot, self.execution_state, self.tombstones]
         refs = [None if part is None else ref_to_plain(part.ref) for part in parts]
         return [self.small.to_plain(), refs, [entry.model_dump() for entry in self.usage], self.fresh_graph]
 
@@ -133,10 +147,45 @@ def content_of(
             "plugin_snapshot", _encoded(state.plugin_snapshot), state.plugin_snapshot_ref, checkpoint.plugin_snapshot
         ),
         execution_state=_part("execution_state", held, state.execution_state_ref, checkpoint.execution_state),
+        tombstones=_part("tombstones", _tombstones(state.session_graph), None, checkpoint.tombstones),
         usage=_ledger_delta(before, state.token_ledger),
         ledger=tuple(state.token_ledger),
-        replaces=replaces,
+        kind=REPLACE if replaces else COMMIT,
+        parent=checkpoint.revision,
     )
+
+
+def content_again(checkpoint: SessionCheckpoint, ledger: Sequence[TokenLedgerEntry], *, kind: str) -> Content:
+    """Return what storing the content of an earlier revision again has to store: nothing new.
+
+    Args:
+        checkpoint: The revision.
+        ledger: Its token ledger.
+        kind: "rewind" or "restore".
+    """
+    return Content(
+        small=checkpoint.small,
+        nodes=(),
+        first_new=0,
+        fresh_graph=False,
+        tool_state=_again(checkpoint.tool_state),
+        plugin_snapshot=_again(checkpoint.plugin_snapshot),
+        execution_state=_again(checkpoint.execution_state),
+        tombstones=_again(checkpoint.tombstones),
+        usage=(),
+        ledger=tuple(ledger),
+        kind=kind,
+        parent=checkpoint.revision,
+    )
+
+
+def _again(ref: BlobRef | None) -> Part | None:
+    return None if ref is None else Part(ref, None)
+
+
+def _tombstones(graph: SessionGraph) -> bytes | None:
+    node_ids = graph.tombstoned_node_ids
+    return codec.encode(list(node_ids)) if node_ids else None
 
 
 def _continues(graph: SessionGraph, checkpoint: SessionCheckpoint) -> bool:

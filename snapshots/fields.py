@@ -2,7 +2,8 @@
 
 Rules:
 1. A field that is missing, of another type or out of bounds is corruption, named by record and field.
-2. `null` is only what an `optional_…` reader accepts.
+2. `null` is only what `optional` accepts.
+3. A field that nobody read is of a later schema: refused, never dropped (`nothing_else`).
 
     fields = Fields(plain, key="…", record="head")
     revision = fields.integer("revision", 0, U64_MAX)
@@ -34,6 +35,7 @@ class Fields:
         if not isinstance(plain, dict):
             raise self.wrong("is no map")
         self._plain = plain
+        self._read: set[str] = {"schema_version"}
 
     def wrong(self, reason: str) -> CorruptSnapshotError:
         """Return the error that says what is wrong with this record."""
@@ -49,6 +51,7 @@ class Fields:
         """Return the field as it is."""
         if name not in self._plain:
             raise self.wrong(f"has no field {name!r}")
+        self._read.add(name)
         return self._plain[name]
 
     def text(self, name: str) -> str:
@@ -90,6 +93,17 @@ class Fields:
             return parse(value)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, StorageError) as error:
             raise self.wrong(f"has an unreadable {name!r} ({error})") from error
+
+    def nothing_else(self) -> None:
+        """Check that every field was read: one we do not know changes what the others mean.
+
+        Raises:
+            UnsupportedSchemaError: There is another.
+        """
+        unknown = sorted(map(str, self._plain.keys() - self._read))
+        if unknown:
+            what = f"{self._record}.{unknown[0]} at {self._key}"
+            raise UnsupportedSchemaError(what, found="an unknown field", supported=[SCHEMA_VERSION])
 
     def nothing_yet(self, *names: str) -> None:
         """Check that fields of later versions are empty. Raises UnsupportedSchemaError."""

@@ -7,6 +7,7 @@ Rules:
 3. Epoch, fence and revision never fall. A tombstone is final. A reserved head names nothing.
 4. A commit leaves at most HEAD_COMMIT_BYTES_MAX bytes, so that the writes which cannot move anything away always fit.
 5. The manifest stands in the head while it is small: then a load needs one round of requests after the head.
+6. A checksum ends it: much of what stands here (pins, rings, epoch) is covered by no other digest.
 
     head = Head.decode(data, key="…")
 """
@@ -31,14 +32,18 @@ from snapshots.fields import (
     ref_from_plain,
     ref_to_plain,
 )
+from snapshots.overrides import Overrides, overrides_from_plain
+from snapshots.pins import PINS_MAX, Pin, pin_from_plain
 from snapshots.placement import ManifestPlace, place_from_plain
 from snapshots.stamps import StampMark, mark_from_plain
+from snapshots.state import ROOT, SessionRelation, relation_from_plain
 from storage.digest import BlobRef
 from storage.keys import check_id
 
 HEAD_BYTES_MAX = 64 << 10  # all writes
 HEAD_COMMIT_BYTES_MAX = 48 << 10  # commits; what is above is for fence, epoch, pin and tombstone
 INLINE_MANIFEST_BYTES_MAX = 16 << 10  # larger ones are read from their pack
+RELATION_BYTES_MAX = 4 << 10  # a hand-over's reason and metadata stand in every head of the session
 RING_MAX = 64  # commit ids and stamps kept in the head
 
 RESERVED, LIVE, TOMBSTONE, MOVED = "reserved", "live", "tombstone", "moved"
@@ -94,6 +99,32 @@ class StampRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a fork came from.
+
+    Attributes:
+        session_id: The source.
+        revision: Its revision.
+        checkpoint_ref: The checkpoint of that revision.
+    """
+
+    session_id: str
+    revision: int
+    checkpoint_ref: BlobRef
+
+    def to_plain(self) -> list[Any]:
+        """Return `[session id, revision, checkpoint ref]`."""
+        return [self.session_id, self.revision, ref_to_plain(self.checkpoint_ref)]
+
+
+def _origin_from_plain(plain: Any) -> Origin:
+    session_id, revision, ref = columns(plain, 3)
+    if not is_whole(revision, 1):
+        raise ValueError("not an origin")
+    return Origin(check_id(session_id), revision, ref_from_plain(ref))
+
+
+@dataclass(frozen=True, slots=True)
 class Head:
     """A session's head.
 
@@ -114,7 +145,11 @@ class Head:
         inline_manifest: Its stored form, b"" when it is read from its place (rule 5).
         commits: The newest commit ids.
         stamps: The newest turns of the present lineage, oldest first.
-        floor: Oldest revision that retention keeps.
+        floor: Oldest revision that retention keeps, but for those with a pin.
+        pins: Names for revisions, in order of name.
+        overrides: What stands beside the manifest while the present revision is a fork's first, None otherwise.
+        origin: Where a fork came from, None for others.
+        relation: Root, child of another session, or its successor.
         destination: Where a moved session went, "" otherwise.
         created_at: First reservation of the id.
         updated_at: Last write that changed what the head names.
@@ -140,35 +175,50 @@ class Head:
     destination: str
     created_at: datetime
     updated_at: datetime
+    pins: tuple[Pin, ...] = ()
+    overrides: Overrides | None = None
+    origin: Origin | None = None
+    relation: SessionRelation = ROOT
+
+    def retains(self, revision: int) -> bool:
+        """Say whether retention keeps a revision; a pin does so until it is removed, expired or not."""
+        if not 1 <= revision <= self.revision:
+            return False
+        return revision >= self.floor or any(pin.revision == revision for pin in self.pins)
 
     def encode(self, *, limit_bytes: int = HEAD_BYTES_MAX) -> bytes:
         """Return the head's bytes. Raises LimitExceededError above `limit_bytes`."""
-        data = codec.encode(
-            {
-                "schema_version": SCHEMA_VERSION,
-                "session_id": self.session_id,
-                "tenant": self.tenant,
-                "family": self.family,
-                "status": self.status,
-                "revision": self.revision,
-                "write_id": id_bytes(self.write_id),
-                "commit_id": id_bytes(self.commit_id),
-                "state_id": id_bytes(self.state_id),
-                "epoch": self.epoch,
-                "fence": self.fence,
-                "holder": None if self.holder is None else self.holder.to_plain(),
-                "checkpoint_ref": None if self.checkpoint_ref is None else ref_to_plain(self.checkpoint_ref),
-                "manifest": None if self.manifest is None else self.manifest.to_plain(),
-                "inline_manifest": self.inline_manifest,
-                "commits": [self.commits.first_revision, b"".join(map(id_bytes, self.commits.commit_ids))],
-                "stamps": [row.to_plain() for row in self.stamps],
-                "floor": self.floor,
-                "destination": self.destination,
-                "created_at": micros(self.created_at),
-                "updated_at": micros(self.updated_at),
-                **dict.fromkeys(_LATER_LISTS, ()),
-                **dict.fromkeys(_LATER_RECORDS),
-            }
+        data = codec.guarded(
+            codec.encode(
+                {
+                    "schema_version": SCHEMA_VERSION,
+                    "session_id": self.session_id,
+                    "tenant": self.tenant,
+                    "family": self.family,
+                    "status": self.status,
+                    "revision": self.revision,
+                    "write_id": id_bytes(self.write_id),
+                    "commit_id": id_bytes(self.commit_id),
+                    "state_id": id_bytes(self.state_id),
+                    "epoch": self.epoch,
+                    "fence": self.fence,
+                    "holder": None if self.holder is None else self.holder.to_plain(),
+                    "checkpoint_ref": None if self.checkpoint_ref is None else ref_to_plain(self.checkpoint_ref),
+                    "manifest": None if self.manifest is None else self.manifest.to_plain(),
+                    "inline_manifest": self.inline_manifest,
+                    "commits": [self.commits.first_revision, b"".join(map(id_bytes, self.commits.commit_ids))],
+                    "stamps": [row.to_plain() for row in self.stamps],
+                    "floor": self.floor,
+                    "destination": self.destination,
+                    "created_at": micros(self.created_at),
+                    "updated_at": micros(self.updated_at),
+                    "pins": [pin.to_plain() for pin in self.pins],
+                    "overrides": None if self.overrides is None else self.overrides.to_plain(),
+                    "origin": None if self.origin is None else self.origin.to_plain(),
+                    "relation": self.relation.model_dump(),
+                    **dict.fromkeys(_LATER_LISTS, ()),
+                }
+            )
         )
         if len(data) > limit_bytes:
             raise LimitExceededError(f"head of {limit_bytes} bytes", len(data))
@@ -177,11 +227,11 @@ class Head:
     @classmethod
     def decode(cls, data: bytes, *, key: str) -> Head:
         """Return the head that `encode` wrote. Raises CorruptSnapshotError, UnsupportedSchemaError."""
-        fields = Fields(codec.decode(data, key=key), key=key, record="head")
+        fields = Fields(codec.decode(codec.unguarded(data, key=key), key=key), key=key, record="head")
         fields.schema()
         if len(data) > HEAD_BYTES_MAX:
             raise fields.wrong(f"has {len(data)} bytes, over {HEAD_BYTES_MAX}")
-        fields.nothing_yet(*_LATER_LISTS, *_LATER_RECORDS)
+        fields.nothing_yet(*_LATER_LISTS)
         status = fields.text("status")
         if status not in STATUSES:
             raise fields.wrong(f"has the unknown status {status!r}")
@@ -206,7 +256,12 @@ class Head:
             destination=fields.text("destination"),
             created_at=fields.parsed("created_at", instant, fields.value("created_at")),
             updated_at=fields.parsed("updated_at", instant, fields.value("updated_at")),
+            pins=fields.rows("pins", pin_from_plain, PINS_MAX),
+            overrides=fields.optional("overrides", overrides_from_plain),
+            origin=fields.optional("origin", _origin_from_plain),
+            relation=fields.parsed("relation", relation_from_plain, fields.value("relation")),
         )
+        fields.nothing_else()
         if len(head.inline_manifest) > INLINE_MANIFEST_BYTES_MAX:
             raise fields.wrong(f"has an inline manifest of {len(head.inline_manifest)} bytes")
         if not head._names_what_its_status_says():
@@ -215,17 +270,25 @@ class Head:
 
     def _names_what_its_status_says(self) -> bool:
         named = [self.checkpoint_ref is not None, self.manifest is not None]
-        nothing = not any(named) and not self.inline_manifest
+        nothing = not any(named) and not self.inline_manifest and self.overrides is None and not self.pins
         if self.status == LIVE:
-            return all(named) and self.revision > 0 and self.family != ""
+            first = self.overrides is None or self.revision == 1
+            return all(named) and self.revision > 0 and self.family != "" and first
         if self.status == RESERVED:
             return nothing and self.revision == 0 and self.family == ""
         return nothing or self.status != TOMBSTONE
 
 
 # Fields that later versions of this schema fill; until then they are written empty and refused when they are not.
-_LATER_LISTS = ("pins", "staged", "tail")
-_LATER_RECORDS = ("overrides", "origin")
+_LATER_LISTS = ("staged", "tail")
+
+
+def check_relation(relation: SessionRelation) -> SessionRelation:
+    """Return `relation` if a head can hold it. Raises LimitExceededError."""
+    size = len(codec.encode(relation.model_dump()))
+    if size > RELATION_BYTES_MAX:
+        raise LimitExceededError(f"relation of {RELATION_BYTES_MAX} bytes", size)
+    return relation
 
 
 def _id_or_none(value: Any) -> str:

@@ -2,7 +2,8 @@
 
 Rules:
 1. Revisions rise by one; a row is never changed.
-2. `parent` is the lineage: the revision whose content this one builds on (the one before it, but for a rewind).
+2. `parent` is the lineage: the revision whose content this one builds on (the one before it, but for a rewind or
+   restore).
 3. Ledger and turn stamps are what the rows along the lineage say.
 
     ledger_along(rows, revision), lineage(rows, revision)
@@ -19,8 +20,8 @@ from snapshots.fields import columns, id_bytes, id_text, instant, is_whole, micr
 from snapshots.stamps import StampMark, mark_from_plain
 from snapshots.state import TokenLedgerEntry, TokenUsage, merge_ledger_entry
 
-COMMIT, REPLACE = "commit", "replace"
-KINDS = frozenset({COMMIT, REPLACE})
+COMMIT, REPLACE, FORK, REWIND, RESTORE = "commit", "replace", "fork", "rewind", "restore"
+KINDS = frozenset({COMMIT, REPLACE, FORK, REWIND, RESTORE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,8 @@ class HistoryRow:
     Attributes:
         revision: 1, 2, 3 …
         parent: Revision whose content this one builds on, 0 for none.
-        kind: "commit", or "replace": ledger and graph start afresh with it.
+        kind: "commit"; "replace": ledger and graph start afresh with it; "fork": the first revision of a fork;
+            "rewind", "restore": the content of `parent` again.
         commit_id: 32 hex digits.
         created_at: When the commit began, by the writer's clock; for people, not for decisions.
         stamp: The turn, or None without one.

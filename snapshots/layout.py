@@ -3,6 +3,7 @@
     ~store                                       the store itself
     <tenant>/heads/<hh>/<s>                      head
     <tenant>/packs/<family>/<commit id>.<random> pack
+    <tenant>/collect/epoch                       the last number given to a collection
 
 `<s>`, `<family>` and `<tenant>` are encoded ids (`storage.keys`); `<hh>` spreads the heads over 256 prefixes.
 
@@ -44,6 +45,11 @@ class Layout:
     def packs(self) -> str:
         """Return the prefix under which all packs of the tenant lie."""
         return f"{self._root}/packs/"
+
+    @property
+    def epoch(self) -> str:
+        """Return the key of the register that numbers the tenant's collections."""
+        return f"{self._root}/collect/epoch"
 
     def head(self, session_id: str) -> str:
         """Return the key of a session's head. Raises InvalidKeyError for what is no id."""

@@ -11,7 +11,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,7 @@ from snapshots.fields import (
 )
 from snapshots.layout import check_pack_name
 from snapshots.logs import Segment, segment_from_plain
+from snapshots.overrides import Overrides, overrides_from_plain
 from storage.digest import BLOB_BYTES_MAX, BlobRef, Digest, parse_digest
 from storage.extents import Extent
 from storage.frame import FRAME_BYTES_MAX, STORED_BYTES_MAX, open_run, seal_run
@@ -99,26 +100,31 @@ class PlaceRow:
         revision: The revision before.
         checkpoint_ref: Its checkpoint.
         manifest: Where its manifest lies.
+        overrides: What stands beside the manifest if the revision was a fork's first, None otherwise.
         ended: Packs that it needed and this one does not, with their last revision.
     """
 
     revision: int
     checkpoint_ref: BlobRef
     manifest: ManifestPlace
+    overrides: Overrides | None
     ended: tuple[PackUse, ...]
 
     def to_plain(self) -> list[Any]:
         """Return the row as a list, fields in order."""
         ended = [use.to_plain() for use in self.ended]
-        return [self.revision, ref_to_plain(self.checkpoint_ref), self.manifest.to_plain(), ended]
+        overrides = None if self.overrides is None else self.overrides.to_plain()
+        return [self.revision, ref_to_plain(self.checkpoint_ref), self.manifest.to_plain(), overrides, ended]
 
 
 def row_from_plain(plain: Any) -> PlaceRow:
     """Return the row that `to_plain` wrote. Raises ValueError, TypeError."""
-    revision, ref, place, ended = columns(plain, 4)
+    revision, ref, place, fork, ended = columns(plain, 5)
     if not is_whole(revision, 1) or not isinstance(ended, list | tuple):
         raise ValueError("not a row of places")
-    return PlaceRow(revision, ref_from_plain(ref), place_from_plain(place), tuple(map(use_from_plain, ended)))
+    overrides = None if fork is None else overrides_from_plain(fork)
+    uses = tuple(map(use_from_plain, ended))
+    return PlaceRow(revision, ref_from_plain(ref), place_from_plain(place), overrides, uses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,12 @@ class Placement:
     extents: Mapping[Digest, tuple[Extent, ...]] = field(default_factory=dict)
     packs: tuple[PackUse, ...] = ()
     places: tuple[Segment, ...] = ()
+
+    def narrowed(self, refs: Iterable[BlobRef], manifest_pack: str) -> Placement:
+        """Return what a fork takes over of its source's placement: where these blobs and the manifest lie, no log."""
+        extents = {ref.digest: self.extents[ref.digest] for ref in refs}
+        packs = dict.fromkeys(extent.pack for many in extents.values() for extent in many)
+        return Placement(extents, tuple(PackUse(pack, 1) for pack in {**packs, manifest_pack: None}))
 
     def encode(self) -> bytes:
         """Return the record's bytes."""
@@ -164,7 +176,9 @@ class Placement:
                 raise TypeError("not a list of extents")
             return parse_digest(digest_from_plain(name)), tuple(_extent_from_plain(one, packs) for one in many)
 
-        return cls(dict(fields.rows("extents", extents)), packs, fields.rows("places", segment_from_plain))
+        found = cls(dict(fields.rows("extents", extents)), packs, fields.rows("places", segment_from_plain))
+        fields.nothing_else()
+        return found
 
 
 def _digest_to_plain(digest: Digest) -> bytes | str:

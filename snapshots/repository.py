@@ -16,21 +16,43 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from snapshots import commit, delete, execution, restore, sessions, store_object
+from snapshots import (
+    commit,
+    delete,
+    diff,
+    execution,
+    fork,
+    pinning,
+    restore,
+    rewind,
+    sessions,
+    store_object,
+)
 from snapshots.base import Tracking, track
+from snapshots.children import ChildRequest, CurrentStart, Start, start_child
+from snapshots.diff import SessionDiff
 from snapshots.environment import Environment
 from snapshots.errors import CommitUnknownError, InvalidStateError, RevisionConflictError
+from snapshots.fork import ForkRequest, ForkResult, InitialNodes
+from snapshots.history import RESTORE, REWIND
 from snapshots.layout import Layout
+from snapshots.overrides import INHERIT
+from snapshots.pins import Pin
+from snapshots.restore import Loaded
 from snapshots.sessions import RevisionInfo, SessionInfo, StoreStats
 from snapshots.stamps import TurnStamp
-from snapshots.state import CommitResult, PersistedSessionState
+from snapshots.state import CommitResult, PersistedSessionState, SessionPolicy, SessionRelation
 from storage.backends import open_store
 from storage.clock import Clock, SystemClock, backoff_seconds
 from storage.store import ObjectStore
 from storage.wrappers.metered import MeteredStore, Metrics
+
+RevisionOf = str | tuple[str, int | str | None]
+"""A session id for its present revision, or a pair of session id and number or pin of a revision."""
 
 THREADS_MAX = 8  # more make a Python client slower, not faster
 DOUBTS_MAX = 3  # how often an update repeats a commit whose outcome could not be read
@@ -95,6 +117,11 @@ class SnapshotRepository:
         return self._environment.layout.tenant
 
     @property
+    def environment(self) -> Environment:
+        """Return what the operations work with; for maintenance, which takes a repository."""
+        return self._environment
+
+    @property
     def metrics(self) -> Metrics:
         """Return the counts of requests and bytes so far, by verb."""
         return self._metrics
@@ -135,13 +162,14 @@ class SnapshotRepository:
         return commit.commit(self._environment, state, stamp, execution_state=data)
 
     def load(
-        self, session_id: str, revision: int | None = None, *, execution_state: bool = False
+        self, session_id: str, revision: int | str | None = None, *, execution_state: bool = False
     ) -> PersistedSessionState:
         """Load a revision; tool state and plugin snapshot are filled in.
 
         Args:
             session_id: Which session.
-            revision: Which revision; None for the present one. A state of an older one can be read, not committed.
+            revision: Number or pin of a revision; None for the present one. A state of an older one can be read, not
+                committed: rewind first, or fork it.
             execution_state: Whether to fill in the execution state as well.
 
         Raises:
@@ -211,6 +239,134 @@ class SnapshotRepository:
             except CommitUnknownError:
                 self._environment.clock.sleep(backoff_seconds(DOUBTS_MAX, self._environment.clock))
         return self.commit(state, stamp)
+
+    def fork(
+        self,
+        source: str,
+        child: str,
+        revision: int | str | None = None,
+        *,
+        relation: SessionRelation | None = None,
+        plugins: str = INHERIT,
+        policy: SessionPolicy | None = None,
+        initial_nodes: InitialNodes = (),
+    ) -> ForkResult:
+        """Start a new session from a revision of another one. No byte of it is copied: three requests, of any size.
+
+        The child has revision 1, an empty ledger, and a history of its own; neither can affect the other afterwards.
+
+        Args:
+            source: Session to fork from; it may be committing meanwhile.
+            child: Id of the new session.
+            revision: Number or pin of the source's revision, None for the present one.
+            relation: What the child is to its parent; None for a child of the source.
+            plugins: "inherit", or "fresh": without the plugin snapshot.
+            policy: Policy of its own, None for the source's. A child's policy names the child either way.
+            initial_nodes: Appended to the child's graph; they are stored in one pack, one more request.
+
+        Raises:
+            SessionExistsError: The child's id is taken.
+            SessionDeletedError: The source was deleted, or the child's id is spent.
+            SessionNotFoundError: No such source (a reservation counts as none).
+            RevisionNotFoundError: No such revision or pin, or it expired, or retention dropped it.
+            CommitUnknownError: It may or may not have been made. Load the child to see, or fork under another id.
+            UnavailableError: The store did not answer; there is no child.
+        """
+        request = ForkRequest(source, child, revision, relation, plugins, policy, tuple(initial_nodes))
+        return fork.fork(self._environment, request)
+
+    def start_child(
+        self,
+        parent: str,
+        start: Start | None = None,
+        child: str | None = None,
+        *,
+        relation: SessionRelation | None = None,
+        plugins: str = INHERIT,
+        policy: SessionPolicy | None = None,
+        initial_nodes: InitialNodes = (),
+    ) -> ForkResult:
+        """Start a child session: empty, from the parent, from another session, or from a given state.
+
+        Args:
+            parent: The session it belongs to.
+            start: `EmptyStart`, `CurrentStart`, `ExistingStart` or `SnapshotStart`; None for the parent's present
+                revision. A given state is referenced while it is a revision stored here, uploaded otherwise.
+            child: Its id, None for a new one.
+            relation: None for a child of the parent.
+            plugins: "inherit", or "fresh": without the plugin snapshot.
+            policy: None for that of the starting point; of the parent for an empty one.
+            initial_nodes: Appended to its graph.
+
+        Raises:
+            As `fork`; and InvalidStateError for a state whose parts lie in another store.
+        """
+        request = ChildRequest(start or CurrentStart(), child, relation, plugins, policy, tuple(initial_nodes))
+        return start_child(self._environment, parent, request)
+
+    def rewind(self, session_id: str, revision: int | str) -> CommitResult:
+        """Make a new revision with the content of an ancestor; what came after stays in the history.
+
+        No byte of content is copied. Ledger and turns are the ancestor's: a turn that was left behind may be redone.
+
+        Raises:
+            RevisionNotFoundError: No such revision or pin, or retention dropped it.
+            InvalidStateError: It is no ancestor of the present revision; use `restore`.
+            RevisionConflictError: Someone committed meanwhile. Look, and rewind again.
+            FencedError: The session is held; use its `Writer`.
+            CommitUnknownError: It may or may not have been applied. Look for its commit id in the history first.
+            And as `load`.
+        """
+        return rewind.go_back(self._environment, session_id, revision, kind=REWIND)
+
+    def restore(self, session_id: str, revision: int | str) -> CommitResult:
+        """Make a new revision with the content of any retained one, such as one left behind by a rewind.
+
+        Raises:
+            As `rewind`, without the ancestor's condition.
+        """
+        return rewind.go_back(self._environment, session_id, revision, kind=RESTORE)
+
+    def diff(self, a: RevisionOf, b: RevisionOf) -> SessionDiff:
+        """Compare two revisions, of one session or of two.
+
+        Args:
+            a: Session id for its present revision, or a pair of session id and revision (number or pin).
+            b: Likewise.
+
+        Raises:
+            As `load`.
+        """
+        return diff.diff(self._loaded(a), self._loaded(b))
+
+    def _loaded(self, which: RevisionOf) -> Loaded:
+        session_id, revision = (which, None) if isinstance(which, str) else which
+        return restore.load(self._environment, session_id, revision=revision, execution_state=False)
+
+    def pin(self, session_id: str, revision: int | str, name: str, expires_at: datetime | None = None) -> Pin:
+        """Name a revision: retention keeps it, and the name stands for it wherever a revision is asked for.
+
+        Args:
+            session_id: Which session.
+            revision: Number of the revision, or another pin's name.
+            name: 1-64 of `a-z 0-9 . _ -` with at least one letter.
+            expires_at: When the name ceases to stand for it; an aware instant, None for never.
+
+        Raises:
+            RevisionNotFoundError: No such revision, or retention dropped it.
+            InvalidStateError: Not a name, a past expiry, or the name stands for another revision; unpin that first.
+            LimitExceededError: There are 64 pins already.
+            And as `load`.
+        """
+        return pinning.pin(self._environment, session_id, revision, name, expires_at=expires_at)
+
+    def unpin(self, session_id: str, name: str) -> None:
+        """Take a name away. Raises RevisionNotFoundError for one that is not there, and as `load`."""
+        pinning.unpin(self._environment, session_id, name)
+
+    def pins(self, session_id: str) -> tuple[Pin, ...]:
+        """Return a session's pins in order of name, expired ones too. Raises as `load`."""
+        return restore.read_live_head(self._environment, session_id).head.pins
 
     def history(self, session_id: str) -> tuple[RevisionInfo, ...]:
         """Return all revisions that ever were, oldest first; those that retention dropped are marked."""

@@ -6,7 +6,8 @@ Rules:
 1. Every record says whose it is or is named by a digest; both are checked. A surprise is `CorruptSnapshotError`.
 2. An object that is missing: read the head again. If the head is still the same it is corruption; otherwise someone
    moved on, and the load starts again.
-3. A revision that is not the head's is found through the log of places.
+3. A revision that is not the head's is found through the log of places; its row n is revision n.
+4. The first revision of a fork is the manifest of its base with the overrides that stand beside it.
 
     loaded = load(environment, "s1", revision=None)
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 from snapshots import codec, history, placement
@@ -33,7 +35,9 @@ from snapshots.fields import Fields
 from snapshots.head import LIVE, MOVED, RESERVED, TOMBSTONE, Head
 from snapshots.history import HistoryRow, check_history, ledger_along
 from snapshots.logs import LoadedSegment, Log, Segment, entries_of
-from snapshots.placement import ManifestPlace, Placement, open_manifest
+from snapshots.overrides import Overrides
+from snapshots.pins import find_pin
+from snapshots.placement import Placement, PlaceRow, open_manifest
 from snapshots.state import (
     PersistedSessionState,
     PluginSessionSnapshot,
@@ -61,18 +65,28 @@ class HeadRead:
 
 def read_head(environment: Environment, session_id: str) -> HeadRead | None:
     """Read a head, whatever its status; None if there is none. Raises CorruptSnapshotError, UnavailableError."""
-    register = environment.register(session_id)
     try:
-        stored = register.read()
+        return head_at(environment, environment.layout.head(session_id))
     except NotFoundError:
         return None
+
+
+def head_at(environment: Environment, key: str) -> HeadRead:
+    """Read the head under a key that was listed; heads are never deleted.
+
+    Raises:
+        NotFoundError: There is none.
+        CorruptSnapshotError: It cannot be read, or is another session's.
+        UnavailableError: The store did not answer.
+    """
+    try:
+        stored = environment.store.get(key)
     except CorruptObjectError as error:
-        raise CorruptSnapshotError(register.key, error.reason) from error
-    head = Head.decode(stored.data, key=register.key)
-    tenant = environment.layout.tenant
-    if (head.session_id, head.tenant) != (session_id, tenant):
+        raise CorruptSnapshotError(key, error.reason) from error
+    head = Head.decode(stored.data, key=key)
+    if head.tenant != environment.layout.tenant or environment.layout.head(head.session_id) != key:
         whose = f"session {head.session_id!r} of tenant {head.tenant!r}"
-        raise CorruptSnapshotError(register.key, f"this is the head of {whose}, moved here from its own key")
+        raise CorruptSnapshotError(key, f"this is the head of {whose}, moved here from its own key")
     return HeadRead(head, stored.version)
 
 
@@ -95,40 +109,86 @@ def read_live_head(environment: Environment, session_id: str) -> HeadRead:
     return read
 
 
+def revision_of(head: Head, revision: int | str | None, now: datetime) -> int:
+    """Return the number of a revision that retention keeps.
+
+    Args:
+        head: A live head.
+        revision: A number, the name of a pin, or None for the present one.
+        now: Decides whether a pin has expired.
+
+    Raises:
+        RevisionNotFoundError: No such revision or pin, or retention dropped it, or the pin has expired.
+    """
+    if revision is None:
+        return head.revision
+    if isinstance(revision, str):
+        pin = find_pin(head.pins, revision)
+        if pin is None or pin.expired(now):
+            raise RevisionNotFoundError(head.session_id, revision)
+        return pin.revision
+    if not head.retains(revision):
+        raise RevisionNotFoundError(head.session_id, revision)
+    return revision
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Checkpoint and placement of one revision."""
+    """Checkpoint and placement of one revision; both as the overrides of a fork leave them."""
 
     checkpoint: SessionCheckpoint
     checkpoint_ref: BlobRef
     placement: Placement
+    overrides: Overrides | None
+
+
+def named_by(head: Head) -> PlaceRow:
+    """Return where a live head says that its present revision lies."""
+    assert head.manifest is not None, "a live head names a manifest"
+    assert head.checkpoint_ref is not None, "a live head names a checkpoint"
+    return PlaceRow(head.revision, head.checkpoint_ref, head.manifest, head.overrides, ())
 
 
 def read_manifest(environment: Environment, head: Head) -> Manifest:
     """Return the manifest of a live head; a request only when it is too large to stand in the head."""
-    assert head.manifest is not None, "a live head names a manifest"
-    assert head.checkpoint_ref is not None, "a live head names a checkpoint"
     if head.inline_manifest:
-        key = environment.layout.head(head.session_id)
-        return _manifest(head.inline_manifest, head.checkpoint_ref, head.revision, key)
-    return _manifest_at(environment, head, head.manifest, head.checkpoint_ref, head.revision)
+        return manifest_from(head.inline_manifest, named_by(head), key=environment.layout.head(head.session_id))
+    return read_manifest_at(environment, head, named_by(head))
 
 
-def _manifest_at(environment: Environment, head: Head, place: ManifestPlace, ref: BlobRef, revision: int) -> Manifest:
-    key = environment.layout.pack(head.family, place.pack)
-    stored = environment.store.get(key, ByteRange(place.offset, place.stored_bytes)).data
-    return _manifest(stored, ref, revision, key)
+def read_manifest_at(environment: Environment, head: Head, row: PlaceRow) -> Manifest:
+    """Return the manifest that lies where `row` says, in a pack of the head's family: one request."""
+    return manifest_from(read_stored_manifest(environment, head, row), row, key=_pack_key(environment, head, row))
 
 
-def _manifest(stored: bytes, ref: BlobRef, revision: int, key: str) -> Manifest:
+def read_stored_manifest(environment: Environment, head: Head, row: PlaceRow) -> bytes:
+    """Return the stored form of the manifest that lies where `row` says: one request."""
+    place = row.manifest
+    byte_range = ByteRange(place.offset, place.stored_bytes)
+    return environment.store.get(_pack_key(environment, head, row), byte_range).data
+
+
+def _pack_key(environment: Environment, head: Head, row: PlaceRow) -> str:
+    return environment.layout.pack(head.family, row.manifest.pack)
+
+
+def manifest_from(stored: bytes, row: PlaceRow, *, key: str) -> Manifest:
+    """Return the manifest of a revision from its stored form, checked against what names it."""
     record, places = open_manifest(stored, key=key)
-    verify(record, ref, key=key)
+    overrides = row.overrides
+    verify(record, row.checkpoint_ref if overrides is None else overrides.base_ref, key=key)
     checkpoint = SessionCheckpoint.decode(record, key=key)
-    if checkpoint.revision != revision:
-        raise CorruptSnapshotError(key, f"a checkpoint of revision {checkpoint.revision} where {revision} was expected")
+    expected = row.revision if overrides is None else overrides.base_revision
+    if checkpoint.revision != expected:
+        raise CorruptSnapshotError(key, f"a checkpoint of revision {checkpoint.revision} where {expected} was expected")
     placed = Placement.decode(places, key=key)
     _check_placed(checkpoint, placed, key)
-    return Manifest(checkpoint, ref, placed)
+    if overrides is not None:
+        if overrides.checkpoint_ref() != row.checkpoint_ref:
+            raise CorruptSnapshotError(key, "a fork's overrides do not match its checkpoint")
+        checkpoint = overrides.applied(checkpoint)
+        placed = placed.narrowed(checkpoint.refs(), row.manifest.pack)
+    return Manifest(checkpoint, row.checkpoint_ref, placed, overrides)
 
 
 def _check_placed(checkpoint: SessionCheckpoint, placed: Placement, key: str) -> None:
@@ -164,17 +224,20 @@ class _Blobs:
         return tuple(LoadedSegment(segment, self.rows(segment, parse)) for segment in segments)
 
 
-def _history_of(blobs: _Blobs, checkpoint: SessionCheckpoint) -> Log[HistoryRow]:
-    log = blobs.log(checkpoint.history, history.row_from_plain)
+def _rows_of(manifest: Manifest, log: Log[HistoryRow], key: str) -> tuple[HistoryRow, ...]:
+    """Return the rows that stand beside the log; check that both together are the whole history."""
+    overrides = manifest.overrides
+    unstored = () if overrides is None else (overrides.row(manifest.checkpoint.node_count),)
     try:
-        check_history(entries_of(log), checkpoint.revision)
+        check_history([*entries_of(log), *unstored], manifest.checkpoint.revision)
     except ValueError as error:
-        raise CorruptSnapshotError(blobs.key, str(error)) from error
-    return log
+        raise CorruptSnapshotError(key, str(error)) from error
+    return unstored
 
 
 def _base(environment: Environment, read: HeadRead, manifest: Manifest, blobs: _Blobs) -> Base:
-    log = _history_of(blobs, manifest.checkpoint)
+    log = blobs.log(manifest.checkpoint.history, history.row_from_plain)
+    unstored = _rows_of(manifest, log, blobs.key)
     return Base(
         home=environment.home,
         head=read.head,
@@ -183,8 +246,9 @@ def _base(environment: Environment, read: HeadRead, manifest: Manifest, blobs: _
         checkpoint_ref=manifest.checkpoint_ref,
         placement=manifest.placement,
         history=log,
+        unstored=unstored,
         places=blobs.log(manifest.placement.places, placement.row_from_plain),
-        ledger=tuple(ledger_along(entries_of(log), manifest.checkpoint.revision)),
+        ledger=tuple(ledger_along([*entries_of(log), *unstored], manifest.checkpoint.revision)),
     )
 
 
@@ -201,21 +265,44 @@ def read_history(environment: Environment, head: Head) -> list[HistoryRow]:
     manifest = read_manifest(environment, head)
     refs = [segment.ref for segment in manifest.checkpoint.history]
     blobs = _Blobs(environment, head, manifest.placement, refs)
-    return entries_of(_history_of(blobs, manifest.checkpoint))
+    log = blobs.log(manifest.checkpoint.history, history.row_from_plain)
+    return [*entries_of(log), *_rows_of(manifest, log, blobs.key)]
+
+
+def read_place(environment: Environment, head: Head, present: Placement, revision: int) -> PlaceRow:
+    """Return where a retained revision lies: rule 3, one request for an older one.
+
+    Args:
+        environment: Where to read.
+        head: A live head.
+        present: The placement of its present revision.
+        revision: What `revision_of` returned for this head.
+    """
+    if revision == head.revision:
+        return named_by(head)
+    key = environment.layout.head(head.session_id)
+    first = 1  # the log has a row for every earlier revision
+    for segment in present.places:
+        if first <= revision < first + segment.count:
+            blobs = _Blobs(environment, head, present, [segment.ref])
+            row = blobs.rows(segment, placement.row_from_plain)[revision - first]
+            if row.revision == revision:
+                return row
+        first += segment.count
+    raise CorruptSnapshotError(key, f"the log of places has no row for revision {revision}")
+
+
+def read_places(environment: Environment, head: Head, present: Placement) -> list[PlaceRow]:
+    """Return the rows of all earlier revisions, oldest first."""
+    blobs = _Blobs(environment, head, present, [segment.ref for segment in present.places])
+    return entries_of(blobs.log(present.places, placement.row_from_plain))
 
 
 def _manifest_of(environment: Environment, head: Head, revision: int) -> Manifest:
     present = read_manifest(environment, head)
     if revision == head.revision:
         return present
-    if not head.floor <= revision < head.revision:
-        raise RevisionNotFoundError(head.session_id, revision)
-    segments = present.placement.places
-    blobs = _Blobs(environment, head, present.placement, [segment.ref for segment in segments])
-    for row in entries_of(blobs.log(segments, placement.row_from_plain)):
-        if row.revision == revision:  # Rule 3.
-            return _manifest_at(environment, head, row.manifest, row.checkpoint_ref, revision)
-    raise CorruptSnapshotError(blobs.key, f"the log of places has no row for revision {revision}")
+    return read_manifest_at(environment, head, read_place(environment, head, present.placement, revision))
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +313,8 @@ class Loaded:
     base: Base
 
 
-def load(environment: Environment, session_id: str, *, revision: int | None, execution_state: bool) -> Loaded:
-    """Load a revision; the present one for None.
+def load(environment: Environment, session_id: str, *, revision: int | str | None, execution_state: bool) -> Loaded:
+    """Load a revision, by number or pin; the present one for None.
 
     Raises:
         SessionNotFoundError: No such session (a reservation counts as none).
@@ -238,8 +325,8 @@ def load(environment: Environment, session_id: str, *, revision: int | None, exe
     """
 
     def once(read: HeadRead) -> Loaded:
-        wanted = read.head.revision if revision is None else revision
-        return _load_once(environment, read, wanted, execution_state=execution_state)
+        wanted = revision_of(read.head, revision, environment.clock.now())
+        return load_from(environment, read, wanted, execution_state=execution_state)
 
     return retried_while_moving(environment, session_id, once)
 
@@ -262,10 +349,11 @@ def retried_while_moving(environment: Environment, session_id: str, read_from: C
     )
 
 
-def _load_once(environment: Environment, read: HeadRead, revision: int, *, execution_state: bool) -> Loaded:
+def load_from(environment: Environment, read: HeadRead, revision: int, *, execution_state: bool) -> Loaded:
+    """Load a retained revision from a live head just read; for use within `retried_while_moving`."""
     manifest = _manifest_of(environment, read.head, revision)
     checkpoint = manifest.checkpoint
-    parts = [checkpoint.tool_state, checkpoint.plugin_snapshot]
+    parts = [checkpoint.tool_state, checkpoint.plugin_snapshot, checkpoint.tombstones]
     if execution_state:
         parts.append(checkpoint.execution_state)
     segments = (*checkpoint.graph, *checkpoint.history, *manifest.placement.places)
@@ -306,9 +394,23 @@ def _graph(checkpoint: SessionCheckpoint, blobs: _Blobs) -> SessionGraph:
         plain += blobs.rows(segment, _mapping)
     try:
         nodes: list[SessionNodeRecord] = nodes_from_plain(plain)
-        return SessionGraph.from_nodes(nodes, checkpoint.small.leaf_node_id, committed=True)
+        tombstoned = _tombstones(checkpoint, blobs)
+        return SessionGraph.from_nodes(nodes, checkpoint.small.leaf_node_id, committed=True, tombstoned=tombstoned)
     except (InvalidStateError, ValueError) as error:
         raise CorruptSnapshotError(blobs.key, f"the stored graph breaks its own rules ({error})") from error
+
+
+def _tombstones(checkpoint: SessionCheckpoint, blobs: _Blobs) -> tuple[str, ...]:
+    if checkpoint.tombstones is None:
+        return ()
+    plain = {"ids": codec.decode(blobs.bytes(checkpoint.tombstones), key=blobs.key)}
+    return Fields(plain, key=blobs.key, record="list of tombstoned nodes").rows("ids", _text)
+
+
+def _text(plain: Any) -> str:
+    if not isinstance(plain, str):
+        raise TypeError("not an id")
+    return plain
 
 
 def _mapping(plain: Any) -> Mapping[str, Any]:

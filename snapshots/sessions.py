@@ -12,12 +12,10 @@ from datetime import datetime
 from itertools import islice
 
 from snapshots.environment import Environment
-from snapshots.errors import CorruptSnapshotError
-from snapshots.head import LIVE, RESERVED, Head
-from snapshots.restore import read_history, retried_while_moving
-from snapshots.state import TokenUsage
-from storage.errors import CorruptObjectError
-from storage.keys import encode_id
+from snapshots.head import LIVE, RESERVED, Origin
+from snapshots.pins import Pin
+from snapshots.restore import head_at, read_history, retried_while_moving
+from snapshots.state import SessionRelation, TokenUsage
 from storage.store import ListedObject
 
 PAGE = 64  # heads read side by side; bounds memory, not the result
@@ -34,6 +32,12 @@ class SessionInfo:
         created_at: When its id was first reserved.
         updated_at: When it last changed.
         head_bytes: Size of its head.
+        family: Id of the root session, "" while reserved.
+        origin: Where it was forked from, None for others.
+        relation: Root, child of another session, or its successor.
+        holder: Owner whose Writer alone may commit, "" for anyone.
+        fence: Number of the last take-over.
+        pins: Names for its revisions.
     """
 
     session_id: str
@@ -42,6 +46,12 @@ class SessionInfo:
     created_at: datetime
     updated_at: datetime
     head_bytes: int
+    family: str
+    origin: Origin | None
+    relation: SessionRelation
+    holder: str
+    fence: int
+    pins: tuple[Pin, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +63,12 @@ class RevisionInfo:
         parent: Revision whose content it builds on, 0 for none.
         commit_id: 32 hex digits.
         created_at: When the commit began.
-        kind: "commit" or "replace".
+        kind: "commit", "replace", "fork", "rewind" or "restore".
         turn: Whether it carries a turn stamp.
         node_count: Nodes of its graph.
         usage: What it added to the ledger.
         retained: Whether it can still be loaded.
+        pins: Names that it has, expired ones too.
     """
 
     revision: int
@@ -69,6 +80,7 @@ class RevisionInfo:
     node_count: int
     usage: TokenUsage
     retained: bool
+    pins: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +102,8 @@ class StoreStats:
 
 def history(environment: Environment, session_id: str) -> tuple[RevisionInfo, ...]:
     """Return all revisions of a session, oldest first; see `SnapshotRepository.history`."""
-    rows, floor = retried_while_moving(
-        environment, session_id, lambda read: (read_history(environment, read.head), read.head.floor)
+    rows, head = retried_while_moving(
+        environment, session_id, lambda read: (read_history(environment, read.head), read.head)
     )
     return tuple(
         RevisionInfo(
@@ -103,7 +115,8 @@ def history(environment: Environment, session_id: str) -> tuple[RevisionInfo, ..
             turn=row.stamp is not None,
             node_count=row.node_count,
             usage=row.total_usage,
-            retained=row.revision >= floor,
+            retained=head.retains(row.revision),
+            pins=tuple(pin.name for pin in head.pins if pin.revision == row.revision),
         )
         for row in rows
     )
@@ -117,13 +130,7 @@ def sessions(environment: Environment) -> Iterator[SessionInfo]:
 
 
 def _info(environment: Environment, row: ListedObject) -> SessionInfo:
-    try:
-        head = Head.decode(environment.store.get(row.key).data, key=row.key)
-    except CorruptObjectError as error:
-        raise CorruptSnapshotError(row.key, error.reason) from error
-    if head.tenant != environment.layout.tenant or not row.key.endswith("/" + encode_id(head.session_id)):
-        reason = f"this is the head of session {head.session_id!r} of tenant {head.tenant!r}, moved from its own key"
-        raise CorruptSnapshotError(row.key, reason)
+    head = head_at(environment, row.key).head
     return SessionInfo(
         session_id=head.session_id,
         status=head.status,
@@ -131,6 +138,12 @@ def _info(environment: Environment, row: ListedObject) -> SessionInfo:
         created_at=head.created_at,
         updated_at=head.updated_at,
         head_bytes=row.size_bytes,
+        family=head.family,
+        origin=head.origin,
+        relation=head.relation,
+        holder="" if head.holder is None else head.holder.owner,
+        fence=head.fence,
+        pins=head.pins,
     )
 
 

@@ -19,12 +19,12 @@ from snapshots.base import Base
 from snapshots.checkpoint import RECORD_BLOB_BYTES_MAX, SessionCheckpoint
 from snapshots.content import Content, Part
 from snapshots.errors import LimitExceededError
-from snapshots.head import Head
-from snapshots.history import COMMIT, REPLACE, HistoryRow
+from snapshots.head import RING_MAX, Head, StampRow, stamps_appended
+from snapshots.history import COMMIT, REPLACE, HistoryRow, lineage
 from snapshots.logs import NODES_FAN_OUT, ROWS_FAN_OUT, Log, Segment, append, level_of_first, plan_append, segments_of
 from snapshots.placement import ManifestPlace, PackUse, Placement, PlaceRow, seal_manifest
 from snapshots.stamps import StampMark
-from snapshots.state import nodes_to_plain
+from snapshots.state import TokenLedgerEntry, nodes_to_plain
 from storage.digest import BlobRef, blob_ref
 from storage.packs import PackBuilder
 
@@ -59,6 +59,8 @@ class Staged:
         manifest_run: The manifest's stored form.
         history: The history log with the new row.
         places: The log of places with the new row.
+        ledger: The revision's token ledger.
+        stamps: The newest turns of the present lineage.
     """
 
     name: str
@@ -71,6 +73,8 @@ class Staged:
     manifest_run: bytes
     history: Log[HistoryRow]
     places: Log[PlaceRow]
+    ledger: tuple[TokenLedgerEntry, ...]
+    stamps: tuple[StampRow, ...]
 
 
 def stage(content: Content, base: Base, identity: Identity, name: str) -> Staged:
@@ -85,7 +89,8 @@ def stage(content: Content, base: Base, identity: Identity, name: str) -> Staged
     builder = PackBuilder(name)
     revision = base.revision + 1
     graph = _graph(content, base, builder)
-    history = append(base.history, [_history_row(content, base, identity)], _RowsInto(builder, "history"))
+    row = _history_row(content, revision, sum(segment.count for segment in graph), identity)
+    history = append(base.history, [*base.unstored, row], _RowsInto(builder, "history"))
     checkpoint = SessionCheckpoint(
         revision=revision,
         small=content.small,
@@ -94,6 +99,7 @@ def stage(content: Content, base: Base, identity: Identity, name: str) -> Staged
         tool_state=_part(content.tool_state, "tool-state", builder),
         plugin_snapshot=_part(content.plugin_snapshot, "plugin-snapshot", builder),
         execution_state=_part(content.execution_state, "execution-state", builder),
+        tombstones=_part(content.tombstones, "tombstones", builder),
     )
     places = _places(checkpoint, base, builder)
     builder.flush()
@@ -112,7 +118,17 @@ def stage(content: Content, base: Base, identity: Identity, name: str) -> Staged
         manifest_run=run,
         history=history,
         places=places,
+        ledger=content.ledger,
+        stamps=_stamps(content, base, row),
     )
+
+
+def _stamps(content: Content, base: Base, row: HistoryRow) -> tuple[StampRow, ...]:
+    """Return the ring of stamps: one more turn, or the newest of the lineage that a rewind goes back to."""
+    if content.kind in (COMMIT, REPLACE):
+        return stamps_appended(base.head.stamps, row.revision, row.stamp)
+    marks = [StampRow(one.revision, one.stamp) for one in lineage(base.rows, row.parent) if one.stamp is not None]
+    return tuple(reversed(marks[:RING_MAX]))
 
 
 def _facts(head: Head, identity: Identity) -> Mapping[str, str]:
@@ -142,15 +158,15 @@ def _node_segment(content: Content, start: int, level: int, builder: PackBuilder
     return Segment(builder.add("graph", data), len(plain), level)
 
 
-def _history_row(content: Content, base: Base, identity: Identity) -> HistoryRow:
+def _history_row(content: Content, revision: int, node_count: int, identity: Identity) -> HistoryRow:
     return HistoryRow(
-        revision=base.revision + 1,
-        parent=base.revision,
-        kind=REPLACE if content.replaces else COMMIT,
+        revision=revision,
+        parent=content.parent,
+        kind=content.kind,
         commit_id=identity.commit_id,
         created_at=identity.created_at,
         stamp=identity.stamp,
-        node_count=len(content.nodes),
+        node_count=node_count,
         usage=content.usage,
     )
 
@@ -181,7 +197,7 @@ def _places(checkpoint: SessionCheckpoint, base: Base, builder: PackBuilder) -> 
     ended = tuple(
         PackUse(use.pack, use.first_revision, base.revision) for use in base.placement.packs if use.pack not in still
     )
-    row = PlaceRow(base.revision, base.checkpoint_ref, base.head.manifest, ended)
+    row = PlaceRow(base.revision, base.checkpoint_ref, base.head.manifest, base.head.overrides, ended)
     return append(base.places, [row], _RowsInto(builder, "places"))
 
 

@@ -2,7 +2,7 @@
 
 Asked after 412, 409, 404 or no answer at all, and before the first attempt. In this order, each step after a loss:
 
-0. No head: while reserving, send again; otherwise heads are never deleted, so it is corruption.
+0. No head: heads are never deleted, so it is corruption.
 1. Our commit id at base + 1 (in the ring, else in the history), or our turn along the present lineage: committed;
    the same turn with other content: `TurnConflictError`.
 2. A tombstone: `SessionDeletedError`, or unknown if a PUT of ours was sent and the ring no longer reaches back.
@@ -50,7 +50,6 @@ class Intent:
         staged_epoch: Epoch read before the pack's upload began, -1 before that.
         fence: Fence first read, carried over all retries.
         nonce: Holder nonce of our Writer, "" without one.
-        reserving: Whether the PUT in question is the reservation itself.
         sent: Whether a head with this commit id may have been sent already, in this call or an earlier one.
     """
 
@@ -64,7 +63,6 @@ class Intent:
     staged_epoch: int
     fence: int
     nonce: str
-    reserving: bool = False
     sent: bool = True
 
 
@@ -108,7 +106,7 @@ def decide(intent: Intent, head: Head | None, history: Sequence[HistoryRow] | No
         history: All rows of the head's history, None while they were not read.
     """
     if head is None:
-        return _without_head(intent)
+        return Refused(CorruptSnapshotError(intent.key, "the head is gone, and heads are never deleted"))
     return (
         _landed(intent, head, history)
         or _ended(intent, head)
@@ -119,12 +117,6 @@ def decide(intent: Intent, head: Head | None, history: Sequence[HistoryRow] | No
             restage=head.epoch != intent.staged_epoch,
         )
     )
-
-
-def _without_head(intent: Intent) -> Verdict:
-    if intent.reserving:
-        return Retry(rebuild=False, restage=False)
-    return Refused(CorruptSnapshotError(intent.key, "the head is gone, and heads are never deleted"))
 
 
 def _landed(intent: Intent, head: Head, history: Sequence[HistoryRow] | None) -> Verdict | None:

@@ -26,6 +26,7 @@ from snapshots.head import (
     TOMBSTONE,
     Head,
     Holder,
+    Origin,
     Ring,
     StampRow,
     stamps_appended,
@@ -33,11 +34,16 @@ from snapshots.head import (
 from snapshots.history import KINDS, HistoryRow
 from snapshots.layout import pack_name
 from snapshots.logs import LEVEL_MAX, Segment, entries_of
+from snapshots.overrides import FRESH, INHERIT, Overrides
+from snapshots.pins import Pin
 from snapshots.placement import MANIFEST_BYTES_MAX, ManifestPlace, PackUse, Placement, PlaceRow
 from snapshots.staging import Identity, Staged, stage
 from snapshots.stamps import StampMark
 from snapshots.state import (
+    ROOT,
+    ChildRelation,
     CommitResult,
+    HandoffRelation,
     ModeTurnOptions,
     ObservationalMemory,
     PersistedSessionState,
@@ -213,9 +219,6 @@ manifest_places = st.builds(
 pack_uses = st.tuples(pack_names, st.integers(1, U64_MAX), st.booleans() | u64).map(
     lambda drawn: PackUse(drawn[0], drawn[1], 0 if isinstance(drawn[2], bool) else max(drawn[1], drawn[2]))
 )
-place_rows = st.builds(
-    PlaceRow, st.integers(1, U64_MAX), refs, manifest_places, st.lists(pack_uses, max_size=3).map(tuple)
-)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 usages = st.builds(
     TokenUsage,
@@ -246,6 +249,24 @@ policies = st.builds(
     standard_context_approach=st.none() | st.builds(RollingHistory) | st.builds(ObservationalMemory),
     prompt=st.builds(PromptLayer, template=json_values, slots=st.dictionaries(texts, json_values, max_size=2)),
 )
+overrides = st.builds(
+    Overrides,
+    base_ref=refs,
+    base_revision=st.integers(1, U64_MAX),
+    commit_id=hex_ids,
+    created_at=instants,
+    plugins=st.sampled_from([INHERIT, FRESH]),
+    policy=st.none() | policies,
+    policy_session_id=st.just("") | session_ids,
+)
+place_rows = st.builds(
+    PlaceRow,
+    st.integers(1, U64_MAX),
+    refs,
+    manifest_places,
+    st.none() | overrides,
+    st.lists(pack_uses, max_size=3).map(tuple),
+)
 prompt_usages = st.builds(
     PromptUsage, prompt_context_tokens=u64, input_tokens=u64, cached_input_tokens=u64, context_budget_tokens=u64
 )
@@ -266,6 +287,7 @@ checkpoints = st.builds(
     tool_state=st.none() | refs,
     plugin_snapshot=st.none() | refs,
     execution_state=st.none() | st.builds(BlobRef, digests, st.integers(0, EXECUTION_STATE_BYTES_MAX)),
+    tombstones=st.none() | refs,
 )
 
 
@@ -288,6 +310,18 @@ def placements(draw: st.DrawFn) -> Placement:
 
 stamp_rows = st.builds(StampRow, st.integers(1, U64_MAX), marks)
 rings = st.builds(Ring, st.integers(1, U64_MAX), st.lists(hex_ids, max_size=4).map(tuple))
+pin_names = st.from_regex(r"[a-z0-9._-]{0,20}[a-z][a-z0-9._-]{0,20}", fullmatch=True)
+pins = st.builds(Pin, pin_names, st.integers(1, U64_MAX), st.none() | instants)
+relations = st.one_of(
+    st.just(ROOT),
+    st.builds(ChildRelation, parent_session_id=session_ids, originating_tool_call_id=st.none() | texts),
+    st.builds(
+        HandoffRelation,
+        parent_session_id=session_ids,
+        reason=texts,
+        metadata=st.dictionaries(texts, json_values, max_size=2),
+    ),
+)
 _any_head = {
     "session_id": session_ids,
     "tenant": session_ids,
@@ -301,6 +335,8 @@ _any_head = {
     "floor": st.integers(1, U64_MAX),
     "created_at": instants,
     "updated_at": instants,
+    "origin": st.none() | st.builds(Origin, session_ids, st.integers(1, U64_MAX), refs),
+    "relation": relations,
 }
 _nothing = {"checkpoint_ref": st.none(), "manifest": st.none(), "inline_manifest": st.just(b"")}
 live_heads = st.builds(
@@ -314,7 +350,9 @@ live_heads = st.builds(
     manifest=manifest_places,
     inline_manifest=st.binary(max_size=40),
     destination=st.just(""),
+    pins=st.lists(pins, max_size=3).map(tuple),
 )
+fork_heads = st.tuples(live_heads, overrides).map(lambda drawn: replace(drawn[0], revision=1, overrides=drawn[1]))
 reserved_heads = st.builds(
     Head,
     **_any_head,
@@ -335,4 +373,4 @@ ended_heads = st.builds(
     commit_id=hex_ids,
     destination=texts,
 )
-heads = live_heads | reserved_heads | ended_heads
+heads = live_heads | fork_heads | reserved_heads | ended_heads

@@ -21,8 +21,7 @@ from snapshots.checkpoint import (
     SessionCheckpoint,
     SmallFields,
 )
-from snapshots.delete import TOMBSTONE_BYTES_MAX, _tombstone
-from snapshots.environment import Environment
+from snapshots.delete import TOMBSTONE_BYTES_MAX, tombstone
 from snapshots.errors import (
     CorruptSnapshotError,
     InvalidStateError,
@@ -35,17 +34,21 @@ from snapshots.head import (
     HEAD_COMMIT_BYTES_MAX,
     INLINE_MANIFEST_BYTES_MAX,
     LIVE,
+    RELATION_BYTES_MAX,
     RESERVED,
     RING_MAX,
     TOMBSTONE,
     Head,
     Holder,
+    Origin,
     Ring,
     StampRow,
+    check_relation,
     stamps_appended,
 )
-from snapshots.layout import Layout
 from snapshots.logs import Segment
+from snapshots.overrides import OVERRIDES_BYTES_MAX, Overrides
+from snapshots.pins import PINS_MAX, Pin
 from snapshots.placement import (
     MANIFEST_BYTES_MAX,
     ManifestPlace,
@@ -57,14 +60,19 @@ from snapshots.placement import (
     seal_manifest,
 )
 from snapshots.stamps import StampMark
-from snapshots.state import ModeTurnOptions, PersistedTurnState, SessionPolicy, TokenUsage
-from storage.backends.memory import MemoryStore
+from snapshots.state import (
+    ChildRelation,
+    HandoffRelation,
+    ModeTurnOptions,
+    PersistedTurnState,
+    SessionPolicy,
+    TokenUsage,
+)
 from storage.digest import BlobRef, blob_ref
 from storage.errors import CorruptObjectError
 from storage.extents import Extent
 from storage.frame import FRAME_BYTES_MAX, STORED_BYTES_MAX, seal_run
 from storage.keys import ID_BYTES_MAX
-from storage.testing.clock import ManualClock
 from tests.snapshots import records
 from tests.snapshots.records import AT, ID, PACK, head, ref, reserved_head
 
@@ -107,7 +115,18 @@ PLACEMENT = Placement(
     places=(Segment(ref("l"), 6, 1),),
 )
 HEAD = head(
-    holder=Holder("me", ID), stamps=(StampRow(1, StampMark(b"t" * 16, b"c" * 16)),), commits=Ring(1, (ID, ID[::-1]))
+    holder=Holder("me", ID),
+    stamps=(StampRow(1, StampMark(b"t" * 16, b"c" * 16)),),
+    commits=Ring(1, (ID, ID[::-1])),
+    pins=(Pin("first", 1), Pin("later", 1, AT)),
+)
+OVERRIDES = Overrides(ref("base"), 4, ID, AT, "fresh", SessionPolicy(model="m"), "s2")
+FORK_HEAD = head(
+    session_id="s2",
+    checkpoint_ref=OVERRIDES.checkpoint_ref(),
+    overrides=OVERRIDES,
+    origin=Origin("s1", 4, ref("base")),
+    relation=ChildRelation(parent_session_id="s1", originating_tool_call_id="c1"),
 )
 
 
@@ -117,17 +136,23 @@ class Kind:
 
     name: str
     encoded: bytes
-    decode: Decode
+    read: Decode
+    sealed: bool = False
 
     def plain(self) -> Any:
-        return codec.decode(self.encoded, key=KEY)
+        return codec.decode(codec.unguarded(self.encoded, key=KEY) if self.sealed else self.encoded, key=KEY)
+
+    def decode(self, data: bytes) -> object:
+        """Read a record whose checksum, if it has one, is right."""
+        return self.read(codec.guarded(data) if self.sealed else data)
 
 
 KINDS = [
     Kind("checkpoint", CHECKPOINT.encode(), decode_checkpoint),
     Kind("placement", PLACEMENT.encode(), decode_placement),
-    Kind("head", HEAD.encode(), decode_head),
-    Kind("reserved head", reserved_head().encode(), decode_head),
+    Kind("head", HEAD.encode(), decode_head, sealed=True),
+    Kind("reserved head", reserved_head().encode(), decode_head, sealed=True),
+    Kind("fork's head", FORK_HEAD.encode(), decode_head, sealed=True),
 ]
 EACH = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 
@@ -172,9 +197,10 @@ def test_a_manifest_comes_back(checkpoint: bytes, placement: bytes) -> None:
 
 @EACH
 def test_equal_records_have_equal_bytes(kind: Kind) -> None:
-    found = kind.decode(kind.encoded)
+    found = kind.read(kind.encoded)
     assert found.encode() == kind.encoded  # type: ignore[attr-defined]  # every record has it
-    assert codec.encode(dict(reversed(kind.plain().items()))) == kind.encoded
+    again = codec.encode(dict(reversed(kind.plain().items())))
+    assert (codec.guarded(again) if kind.sealed else again) == kind.encoded
 
 
 # Fields.
@@ -272,8 +298,8 @@ def changed(plain: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 
 # Where a value of another type is another valid value: opaque JSON, and what may be null.
-OPAQUE = ("policy", "turn")
-LATER = ("pins", "staged", "tail", "overrides", "origin")
+OPAQUE = ("policy", "turn", "relation", "overrides")
+LATER = ("staged", "tail")
 
 
 @EACH
@@ -284,7 +310,8 @@ def test_a_value_of_another_type_is_refused_wherever_it_stands(kind: Kind) -> No
             continue
         old = value_at(plain, path)
         for wrong in WRONG:
-            if type(wrong) is type(old) or ((old is None or wrong is None) and len(path) == 1):
+            nullable = len(path) == 1 or path[0] == "pins"
+            if type(wrong) is type(old) or ((old is None or wrong is None) and nullable):
                 continue
             refused(kind, changed(plain, path, wrong))
 
@@ -443,13 +470,19 @@ def test_a_head_that_no_writer_leaves_is_refused(fields: dict[str, Any]) -> None
 @pytest.mark.parametrize("value", [[1], {"a": 1}, 1, "x", True, False, 0, {}, b""])
 def test_what_a_later_version_fills_is_unsupported(name: str, value: Any) -> None:
     with pytest.raises(UnsupportedSchemaError) as caught:
-        decode_head(codec.encode({**KINDS[2].plain(), name: value}))
+        KINDS[2].decode(codec.encode({**KINDS[2].plain(), name: value}))
     assert name in caught.value.record
 
 
 def test_an_oversized_head_is_refused() -> None:
     with pytest.raises(CorruptSnapshotError, match="bytes"):
-        decode_head(codec.encode({**KINDS[2].plain(), "later": b"x" * HEAD_BYTES_MAX}))
+        KINDS[2].decode(codec.encode({**KINDS[2].plain(), "later": b"x" * HEAD_BYTES_MAX}))
+
+
+@EACH
+def test_a_field_that_nobody_knows_is_unsupported(kind: Kind) -> None:
+    with pytest.raises(UnsupportedSchemaError, match="later"):
+        kind.decode(codec.encode({**kind.plain(), "later": None}))
 
 
 # Damage.
@@ -470,11 +503,12 @@ def test_every_flipped_bit_and_every_truncation_is_read_or_corrupt(kind: Kind) -
             altered = bytearray(kind.encoded)
             altered[position] ^= 1 << bit
             with suppress(CorruptSnapshotError, UnsupportedSchemaError):
-                kind.decode(bytes(altered))
+                kind.read(bytes(altered))
+                assert not kind.sealed, "a checksum finds every flipped bit"
         with pytest.raises(CorruptSnapshotError):
-            kind.decode(kind.encoded[:position])
+            kind.read(kind.encoded[:position])
     with pytest.raises(CorruptSnapshotError):
-        kind.decode(kind.encoded + b"\x00")
+        kind.read(kind.encoded + b"\x00")
 
 
 def mutated(plain: Any, draw: Random) -> Any:
@@ -538,6 +572,9 @@ def test_a_manifest_over_its_limit_is_refused_by_its_writer() -> None:
 LONGEST = "日" * 170 + "xx"  # 512 bytes
 
 
+LARGEST_RELATION = HandoffRelation(parent_session_id=LONGEST, reason="r" * (RELATION_BYTES_MAX - 560))
+
+
 def extreme_head(**fields: Any) -> Head:
     """Return the largest head that a commit can leave."""
     stamps: tuple[StampRow, ...] = ()
@@ -560,6 +597,9 @@ def extreme_head(**fields: Any) -> Head:
             "commits": commits,
             "stamps": stamps,
             "floor": U64_MAX,
+            "pins": tuple(Pin(f"pin{number:061}", U64_MAX, AT.replace(year=9999)) for number in range(PINS_MAX)),
+            "origin": Origin(LONGEST, U64_MAX, BlobRef(blob_ref(b"").digest, RECORD_BLOB_BYTES_MAX)),
+            "relation": check_relation(LARGEST_RELATION),
             "created_at": AT.replace(year=9999),
             "updated_at": AT.replace(year=9999),
             **fields,
@@ -572,16 +612,21 @@ def test_the_largest_head_of_a_commit_is_within_its_bound() -> None:
     assert len(LONGEST.encode()) == ID_BYTES_MAX
     data = largest.encode(limit_bytes=HEAD_COMMIT_BYTES_MAX)
     assert decode_head(data) == largest
-    assert len(data) < HEAD_COMMIT_BYTES_MAX // 2
+    assert len(data) + OVERRIDES_BYTES_MAX < HEAD_COMMIT_BYTES_MAX
+
+
+def test_a_relation_over_its_limit_is_refused() -> None:
+    with pytest.raises(LimitExceededError) as caught:
+        check_relation(HandoffRelation(parent_session_id="s1", reason="r" * RELATION_BYTES_MAX))
+    assert caught.value.value > RELATION_BYTES_MAX
 
 
 def test_the_largest_tombstone_is_within_its_bound() -> None:
-    environment = Environment(MemoryStore(), Layout("t"), ManualClock(), None)  # type: ignore[arg-type]  # no threads
-    tomb = _tombstone(extreme_head(), environment)
+    tomb = tombstone(extreme_head(), state_id=ID[::-1], at=AT)
     data = tomb.encode(limit_bytes=TOMBSTONE_BYTES_MAX)
     assert decode_head(data) == tomb
     assert (tomb.epoch, tomb.fence, tomb.commits) == (U64_MAX, U64_MAX, extreme_head().commits)
-    assert tomb.write_id == tomb.state_id != ID
+    assert tomb.state_id == ID[::-1]
 
 
 def test_a_head_over_its_limit_is_refused_by_its_writer() -> None:

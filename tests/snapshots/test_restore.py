@@ -288,8 +288,8 @@ def test_tenants_do_not_see_each_other(place: Place) -> None:
 
 def with_head_field(place: Place, **fields: Any) -> None:
     key = LAYOUT.head(SESSION)
-    plain = codec.decode(place.store.get(key).data, key=key)
-    place.overwrite(key, codec.encode({**plain, **fields}))
+    plain = codec.decode(codec.unguarded(place.store.get(key).data, key=key), key=key)
+    place.overwrite(key, codec.guarded(codec.encode({**plain, **fields})))
 
 
 @pytest.mark.parametrize("version", [2, 0, None, "1", True])
@@ -303,7 +303,7 @@ def test_a_head_of_another_schema_says_so(place: Place, version: Any) -> None:
         place.repo.commit(new_session(SESSION, "b0"))
 
 
-@pytest.mark.parametrize("field", ["pins", "staged", "tail", "overrides", "origin"])
+@pytest.mark.parametrize("field", ["staged", "tail", "later"])
 def test_what_a_later_version_keeps_in_a_head_is_not_overwritten(place: Place, field: str) -> None:
     with_head_field(place, **{field: ["something"]})
     with pytest.raises(UnsupportedSchemaError):

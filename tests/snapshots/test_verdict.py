@@ -113,10 +113,6 @@ def error_of(verdict: Verdict) -> SnapshotError:
 # Row 0: no head.
 
 
-def test_no_head_while_reserving_means_send_again() -> None:
-    assert decide(replace(INTENT, reserving=True), None) == Retry(rebuild=False, restage=False)
-
-
 def test_no_head_otherwise_is_corruption() -> None:
     error = error_of(decide(INTENT, None))
     assert isinstance(error, CorruptSnapshotError)

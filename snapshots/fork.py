@@ -1,0 +1,352 @@
+"""Forking: a new session whose first revision is another session's, without copying or storing anything of it.
+
+Requests: reserve the child, read the source, publish the child. An older revision takes up to two more reads.
+
+Rules:
+1. The child's head exists, reserved, before the source is read on its behalf.
+2. What the child names is taken from the source's head read in this very attempt, and published only while the
+   source's epoch is at least the child's: then every collection that could delete it has marked it.
+3. A source that lags behind is helped: it is raised to a fresh number, by compare-and-swap, and read again.
+4. A fork that brings nodes of its own, or more overrides than a head takes, stores one pack of its own, uploaded after
+   the child's head was read at the epoch it has at the publish.
+5. Nothing of the source changes, but for its epoch under rule 3. A failed fork may leave a reservation, which reads as
+   "not found" and which the next creator takes over.
+
+    result = fork(environment, ForkRequest("s1", "s2"))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from snapshots import codec
+from snapshots.base import Base
+from snapshots.content import content_of
+from snapshots.environment import Environment
+from snapshots.epochs import raised, take_number
+from snapshots.errors import (
+    InvalidStateError,
+    RevisionConflictError,
+    SessionExistsError,
+)
+from snapshots.head import (
+    HEAD_COMMIT_BYTES_MAX,
+    INLINE_MANIFEST_BYTES_MAX,
+    LIVE,
+    Head,
+    Origin,
+    Ring,
+    check_relation,
+)
+from snapshots.history import FORK
+from snapshots.layout import pack_name
+from snapshots.overrides import FRESH, INHERIT, OVERRIDES_BYTES_MAX, Overrides
+from snapshots.placement import PlaceRow
+from snapshots.publish import ATTEMPTS_MAX, Found, Publication
+from snapshots.restore import (
+    HeadRead,
+    load_from,
+    manifest_from,
+    named_by,
+    read_manifest,
+    read_place,
+    read_stored_manifest,
+    retried_while_moving,
+    revision_of,
+)
+from snapshots.rewrite import rewrite_head
+from snapshots.staging import Identity, Staged, stage
+from snapshots.state import (
+    ChildRelation,
+    Message,
+    ModeEvent,
+    PluginPayload,
+    SessionPolicy,
+    SessionRelation,
+    relation_parent,
+)
+from snapshots.verdict import Intent
+from storage.digest import BlobRef
+from storage.errors import PreconditionFailedError, UnavailableError
+from storage.keys import check_id
+from storage.packs import write_pack
+from storage.wrappers.metered import MeteredStore
+
+InitialNodes = Sequence[Message | ModeEvent | PluginPayload]
+
+
+@dataclass(frozen=True, slots=True)
+class ForkRequest:
+    """What to fork, and how the child differs.
+
+    Attributes:
+        source: Session to fork from.
+        child: Id of the new session.
+        revision: Number or pin of the source's revision, None for the present one.
+        relation: What the child is to its parent; None for a child of the source.
+        plugins: "inherit", or "fresh": without the plugin snapshot.
+        policy: Policy of its own, None for the source's. Either way a child's policy names the child.
+        initial_nodes: Appended to the graph of the child's first revision.
+    """
+
+    source: str
+    child: str
+    revision: int | str | None = None
+    relation: SessionRelation | None = None
+    plugins: str = INHERIT
+    policy: SessionPolicy | None = None
+    initial_nodes: InitialNodes = ()
+
+    def related(self) -> SessionRelation:
+        """Return the child's relation."""
+        return self.relation or ChildRelation(parent_session_id=self.source)
+
+    def overrides(self, named: PlaceRow, identity: Identity) -> Overrides:
+        """Return how the child's first revision differs from the source's, named by `named`."""
+        return Overrides(
+            base_ref=named.checkpoint_ref,
+            base_revision=named.revision,
+            commit_id=identity.commit_id,
+            created_at=identity.created_at,
+            plugins=self.plugins,
+            policy=self.policy,
+            policy_session_id="" if relation_parent(self.related()) is None else self.child,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ForkResult:
+    """A new session.
+
+    Attributes:
+        session_id: The child.
+        head_revision: Always 1.
+        checkpoint_ref: Of its first revision.
+        commit_id: Commit that made it.
+        origin: Where it came from, None when nothing of another session is referenced.
+        uploaded_bytes: Bytes sent for it.
+        requests: Requests made for it.
+    """
+
+    session_id: str
+    head_revision: int
+    checkpoint_ref: BlobRef
+    commit_id: str
+    origin: Origin | None
+    uploaded_bytes: int
+    requests: int
+
+
+def fork(environment: Environment, request: ForkRequest) -> ForkResult:
+    """Fork a session; see `SnapshotRepository.fork`."""
+    _check(request)
+    metered = MeteredStore(environment.store)
+    first, origin, commit_id = _Fork(replace(environment, store=metered), request).run()
+    counts = metered.metrics.snapshot()
+    return ForkResult(
+        session_id=request.child,
+        head_revision=1,
+        checkpoint_ref=first,
+        commit_id=commit_id,
+        origin=origin,
+        uploaded_bytes=counts["put"].bytes_out,
+        requests=counts.total_requests,
+    )
+
+
+def _check(request: ForkRequest) -> None:
+    """Refuse what can be refused before anything is written."""
+    check_id(request.source, what="session id")
+    check_id(request.child, what="session id")
+    if request.source == request.child:
+        raise SessionExistsError(request.child)
+    if request.plugins not in (INHERIT, FRESH):
+        raise InvalidStateError(f"plugins={request.plugins!r} is neither {INHERIT!r} nor {FRESH!r}")
+    parent = relation_parent(check_relation(request.related()))
+    if parent is not None:
+        check_id(parent, what="parent session id")
+    if parent == request.child:
+        raise InvalidStateError(f"session {request.child!r} cannot be its own parent")
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A revision of the source as its head, read in this attempt, names it.
+
+    Attributes:
+        read: The source's head.
+        named: Where the revision lies.
+        inline: Stored form of its manifest if it is small enough to stand in a head, b"" otherwise.
+    """
+
+    read: HeadRead
+    named: PlaceRow
+    inline: bytes
+
+
+class _Fork:
+    """One call of `fork`."""
+
+    def __init__(self, environment: Environment, request: ForkRequest) -> None:
+        self._environment = environment
+        self._request = request
+        self._identity = Identity(environment.clock.new_id(), environment.clock.now(), None)
+        self._register = environment.register(request.child)
+        intent = Intent(
+            session_id=request.child,
+            key=self._register.key,
+            commit_id=self._identity.commit_id,
+            turn_id="",
+            stamp=None,
+            base_revision=0,
+            state_id="",
+            staged_epoch=-1,
+            fence=0,
+            nonce="",
+            sent=False,
+        )
+        self._publication = Publication(environment, intent, self._identity, in_doubt=False)
+
+    def run(self) -> tuple[BlobRef, Origin, str]:
+        """Return the checkpoint of the child's first revision, its origin, and the commit's id."""
+        try:
+            head = self._published(self._publication.reserve())
+        except Found as found:
+            head = found.read.head
+        except RevisionConflictError as error:
+            raise SessionExistsError(self._request.child) from error
+        assert head.origin is not None, "a fork's head names its origin"
+        return self._first_checkpoint(head), head.origin, self._identity.commit_id
+
+    def _first_checkpoint(self, head: Head) -> BlobRef:
+        if head.status == LIVE and head.revision == 1:
+            return named_by(head).checkpoint_ref
+        return retried_while_moving(  # somebody was quick to use the child, before we learnt that it exists
+            self._environment,
+            self._request.child,
+            lambda read: self._named(read.head, 1).checkpoint_ref,
+        )
+
+    def _published(self, child: HeadRead) -> Head:
+        publication = self._publication
+        reason = "the head kept changing"
+        for attempt in range(1, ATTEMPTS_MAX + 1):
+            head = self._next_head(child.head)
+            data = head.encode(limit_bytes=HEAD_COMMIT_BYTES_MAX)
+            publication.intent = replace(publication.intent, sent=True)
+            doubtful = publication.ambiguous
+            try:
+                with publication.doubting(unanswered=False):
+                    self._register.swap_once(child.version, data)
+                return head
+            except PreconditionFailedError:
+                publication.ambiguous = True  # until the head is read: our own PUT, delivered twice, looks the same
+            except UnavailableError as error:
+                publication.ambiguous = doubtful = doubtful or error.applied == "unknown"
+                reason = error.reason
+            publication.pause(attempt)
+            read = publication.read()
+            publication.settle(read)
+            assert read is not None, "without a head the verdict is a refusal"
+            publication.ambiguous = doubtful
+            child = read
+        raise publication.gave_up(UnavailableError(self._register.key, reason, applied="no"))
+
+    def _next_head(self, child: Head) -> Head:
+        """Return the child's head, from the source read now (rule 2)."""
+        with self._publication.doubting():
+            return retried_while_moving(
+                self._environment, self._request.source, lambda read: self._from_source(read, child)
+            )
+
+    def _from_source(self, read: HeadRead, child: Head) -> Head:
+        read = self._helped(read, child)
+        source = self._source(read)
+        overrides = self._request.overrides(source.named, self._identity).on(source.named.overrides)
+        if self._request.initial_nodes or len(codec.encode(overrides.to_plain())) > OVERRIDES_BYTES_MAX:
+            return self._with_pack(source, child)
+        return replace(
+            self._born(source, child),
+            checkpoint_ref=overrides.checkpoint_ref(),
+            manifest=source.named.manifest,
+            inline_manifest=source.inline,
+            overrides=overrides,
+        )
+
+    def _helped(self, read: HeadRead, child: Head) -> HeadRead:
+        """Return the source's head at an epoch that is at least the child's (rule 3)."""
+        if read.head.epoch >= child.epoch:
+            return read
+        number = take_number(self._environment, above=child.epoch)
+        return rewrite_head(self._environment, read, lambda head: raised(head, number))
+
+    def _source(self, read: HeadRead) -> _Source:
+        environment, head = self._environment, read.head
+        revision = revision_of(head, self._request.revision, environment.clock.now())
+        if revision == head.revision:
+            named = named_by(head)
+            if head.inline_manifest:
+                manifest_from(head.inline_manifest, named, key=environment.layout.head(head.session_id))
+            return _Source(read, named, head.inline_manifest)
+        named = self._named(head, revision)
+        if not head.inline_manifest or named.manifest.stored_bytes > INLINE_MANIFEST_BYTES_MAX:
+            return _Source(read, named, b"")
+        stored = read_stored_manifest(environment, head, named)
+        manifest_from(stored, named, key=environment.layout.pack(head.family, named.manifest.pack))
+        return _Source(read, named, stored)
+
+    def _named(self, head: Head, revision: int) -> PlaceRow:
+        return read_place(self._environment, head, read_manifest(self._environment, head).placement, revision)
+
+    def _born(self, source: _Source, child: Head) -> Head:
+        write_id = self._environment.clock.new_id()
+        return replace(
+            child,
+            family=source.read.head.family,
+            status=LIVE,
+            revision=1,
+            write_id=write_id,
+            commit_id=self._identity.commit_id,
+            state_id=write_id,
+            commits=Ring(1, (self._identity.commit_id,)),
+            origin=Origin(source.read.head.session_id, source.named.revision, source.named.checkpoint_ref),
+            relation=self._request.related(),
+            updated_at=self._identity.created_at,
+        )
+
+    # A child with a pack of its own (rule 4).
+
+    def _with_pack(self, source: _Source, child: Head) -> Head:
+        environment = self._environment
+        staged = self._staged(source, child)
+        key = environment.layout.pack(source.read.head.family, staged.name)
+        write_pack(environment.store, key, staged.data, environment.clock)
+        small = len(staged.manifest_run) <= INLINE_MANIFEST_BYTES_MAX
+        return replace(
+            self._born(source, child),
+            checkpoint_ref=staged.checkpoint_ref,
+            manifest=staged.manifest,
+            inline_manifest=staged.manifest_run if small else b"",
+        )
+
+    def _staged(self, source: _Source, child: Head) -> Staged:
+        environment = self._environment
+        loaded = load_from(environment, source.read, source.named.revision, execution_state=False)
+        state = loaded.state
+        state.append_session_nodes(self._request.initial_nodes)
+        state.tool_state_snapshot = state.plugin_snapshot = None  # the refs carry over
+        state.token_ledger = []
+        checkpoint = self._request.overrides(source.named, self._identity).applied(loaded.base.checkpoint)
+        state.policy = checkpoint.small.policy
+        if checkpoint.plugin_snapshot is None:
+            state.plugin_snapshot_ref = None
+        content = replace(content_of(state, checkpoint, (), execution_state=None), kind=FORK, parent=0)
+        base = Base(
+            home=environment.home,
+            head=replace(child, family=source.read.head.family),
+            version=source.read.version,
+            checkpoint=replace(checkpoint, revision=0),
+            placement=loaded.base.placement.narrowed(checkpoint.refs(), source.named.manifest.pack),
+        )
+        return stage(content, base, self._identity, pack_name(self._identity.commit_id, environment.clock.new_id()))

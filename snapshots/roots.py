@@ -1,0 +1,41 @@
+"""Roots: which packs a head names. The one definition of "live".
+
+Rules:
+1. A head names the packs of every revision that retention keeps, pinned ones included, expired pins too.
+2. A reservation, a tombstone and a session that moved away name nothing.
+3. Head, manifest and the log of places tell; nothing else is read.
+
+    named_packs(environment, head)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from snapshots.environment import Environment
+from snapshots.head import LIVE, Head
+from snapshots.placement import PackUse
+from snapshots.restore import read_manifest, read_places
+
+
+def named_packs(environment: Environment, head: Head) -> frozenset[str]:
+    """Return the names of all packs that a head names; for use where a missing object leads to another read (R6).
+
+    Raises:
+        CorruptSnapshotError: Manifest or log cannot be read: then nothing may be deleted.
+        NotFoundError: One of them is missing: read the head again.
+    """
+    if head.status != LIVE:
+        return frozenset()
+    placement = read_manifest(environment, head).placement
+    ended = (use for row in read_places(environment, head, placement) for use in row.ended)
+    return frozenset(kept_packs(head, [*placement.packs, *ended]))
+
+
+def kept_packs(head: Head, uses: Iterable[PackUse]) -> Iterable[str]:
+    """Yield the packs that a retained revision needs."""
+    pinned = [pin.revision for pin in head.pins]
+    for use in uses:
+        last = use.last_revision or head.revision
+        if last >= head.floor or any(use.first_revision <= revision <= last for revision in pinned):
+            yield use.pack
