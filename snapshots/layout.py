@@ -3,6 +3,8 @@
     ~store                                       the store itself
     <tenant>/heads/<hh>/<s>                      head
     <tenant>/packs/<family>/<commit id>.<random> pack
+    <tenant>/turns/<hh>/<s>                      the turn in flight
+    <tenant>/leases/<hh>/<s>                     lease
     <tenant>/collect/epoch                       the last number given to a collection
 
 `<s>`, `<family>` and `<tenant>` are encoded ids (`storage.keys`); `<hh>` spreads the heads over 256 prefixes.
@@ -53,8 +55,19 @@ class Layout:
 
     def head(self, session_id: str) -> str:
         """Return the key of a session's head. Raises InvalidKeyError for what is no id."""
+        return self._of_session("heads", session_id)
+
+    def turns(self, session_id: str) -> str:
+        """Return the key of the register of a session's turn in flight. Raises InvalidKeyError for what is no id."""
+        return self._of_session("turns", session_id)
+
+    def lease(self, session_id: str) -> str:
+        """Return the key of a session's lease. Raises InvalidKeyError for what is no id."""
+        return self._of_session("leases", session_id)
+
+    def _of_session(self, kind: str, session_id: str) -> str:
         segment = encode_id(session_id, what="session id")
-        return check_key(f"{self._root}/heads/{fan_out(session_id)}/{segment}")
+        return check_key(f"{self._root}/{kind}/{fan_out(session_id)}/{segment}")
 
     def pack(self, family: str, name: str) -> str:
         """Return the key of a pack of a family."""

@@ -41,7 +41,7 @@ ODD = [
 
 def keys_of(tenant: str, session: str) -> list[str]:
     layout = Layout(tenant)
-    return [layout.head(session), layout.pack(session, NAME)]
+    return [layout.head(session), layout.pack(session, NAME), layout.turns(session), layout.lease(session)]
 
 
 @given(IDS, IDS)
@@ -56,7 +56,8 @@ def test_every_id_makes_keys_that_every_store_takes(tenant: str, session: str) -
 @pytest.mark.parametrize("tenant", ODD)
 def test_odd_ids_make_keys_too(tenant: str, session: str) -> None:
     layout = Layout(tenant)
-    for key, prefix in zip(keys_of(tenant, session), (layout.heads, layout.packs), strict=True):
+    assert all(check_key(key) == key for key in keys_of(tenant, session))
+    for key, prefix in zip(keys_of(tenant, session)[:2], (layout.heads, layout.packs), strict=True):
         assert check_key(key) == key
         assert key.startswith(prefix)
         assert not any(segment.startswith(".") for segment in key.split("/"))
@@ -87,11 +88,18 @@ def test_what_is_no_id_has_no_key(bad: str) -> None:
         Layout("t").head(bad)
     with pytest.raises(InvalidKeyError):
         Layout("t").pack(bad, NAME)
+    with pytest.raises(InvalidKeyError):
+        Layout("t").turns(bad)
+    with pytest.raises(InvalidKeyError):
+        Layout("t").lease(bad)
 
 
 def test_known_keys() -> None:
     layout = Layout("Default")
     assert re.fullmatch(r"%44efault/heads/[0-9a-f]{2}/s%2E1", layout.head("s.1"))
+    spread = layout.head("s.1").split("/")[2]
+    assert layout.turns("s.1") == f"%44efault/turns/{spread}/s%2E1"
+    assert layout.lease("s.1") == f"%44efault/leases/{spread}/s%2E1"
     assert layout.pack("s.1", NAME) == f"%44efault/packs/s%2E1/{NAME}"
 
 
