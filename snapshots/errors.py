@@ -4,6 +4,7 @@
     ├─ SessionNotFoundError · RevisionNotFoundError · StoreNotFoundError (also KeyError)   check the name; create it
     ├─ SessionExistsError · SessionDeletedError · SessionMovedError(destination)           choose another id, or follow
     ├─ RevisionConflictError(expected, actual) · TurnConflictError                         load, re-apply
+    ├─ EffectConflictError(session_id, turn_id, key)        give the effect a new key, or abandon the turn
     ├─ FencedError(fence, holder) · LeaseHeldError(holder, expires_at)                     stop, or acquire again
     ├─ CommitUnknownError(commit_id, stamp)                 repeat with the same state object or stamp
     ├─ CorruptSnapshotError(key, ref, reason)               verify; restore a copy
@@ -108,6 +109,22 @@ class TurnConflictError(SnapshotError):
         super().__init__(
             f"turn {turn_id!r} of session {session_id!r} stands at revision {revision} with other content; "
             "load it, and give a new turn its own id"
+        )
+
+
+class EffectConflictError(SnapshotError):
+    """This turn recorded the effect with another call or result. Remedy: give it a new key, or abandon the turn.
+
+    The turn is not repeatable as it stands: run again, it asked for something else under the same key.
+    """
+
+    def __init__(self, session_id: str, turn_id: str, key: str) -> None:
+        self.session_id = session_id
+        self.turn_id = turn_id
+        self.key = key
+        super().__init__(
+            f"turn {turn_id!r} of session {session_id!r} recorded effect {key!r} with another content or result; "
+            "give the effect a new key, or abandon the turn"
         )
 
 

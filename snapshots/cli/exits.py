@@ -38,6 +38,7 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     sessions.SessionExistsError: CONFLICT,
     sessions.RevisionConflictError: CONFLICT,
     sessions.TurnConflictError: CONFLICT,
+    sessions.EffectConflictError: CONFLICT,
     sessions.CommitUnknownError: RETRY,
     sessions.FencedError: FENCED,
     sessions.LeaseHeldError: FENCED,

@@ -32,7 +32,7 @@ EXPECTED = {
     3: "SessionNotFoundError RevisionNotFoundError StoreNotFoundError SessionDeletedError SessionMovedError "
     "NotFoundError",
     4: "CorruptSnapshotError CorruptObjectError",
-    5: "SessionExistsError RevisionConflictError TurnConflictError PreconditionFailedError",
+    5: "SessionExistsError RevisionConflictError TurnConflictError EffectConflictError PreconditionFailedError",
     6: "CommitUnknownError UnavailableError",
     7: "FencedError LeaseHeldError",
     8: "PermissionDeniedError",

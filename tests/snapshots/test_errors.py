@@ -19,6 +19,7 @@ EXAMPLES: list[tuple[errors.SnapshotError, dict[str, object]]] = [
     (errors.RevisionConflictError("s", expected=None, actual=2), {"expected": None, "actual": 2}),
     (errors.RevisionConflictError("s", expected=1, actual=2), {"expected": 1, "actual": 2}),
     (errors.TurnConflictError("s", "t", 3), {"turn_id": "t", "revision": 3}),
+    (errors.EffectConflictError("s", "t", "mail"), {"session_id": "s", "turn_id": "t", "key": "mail"}),
     (errors.FencedError("s", fence=2, holder="h"), {"fence": 2, "holder": "h"}),
     (errors.LeaseHeldError("s", holder="h", expires_at=AT), {"holder": "h", "expires_at": AT}),
     (errors.CommitUnknownError("s", commit_id="c", stamp="t"), {"commit_id": "c", "stamp": "t"}),
