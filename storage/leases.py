@@ -153,8 +153,6 @@ class LeaseRegister:
         ttl, token = lifetime(ttl_seconds), self._clock.new_id()
 
         def step(record: _Record | None, now: datetime) -> Answer | _Record:
-            if record is not None and record.lease.token == token:
-                return record.lease
             if record is not None and record.held(now) and record.lease.owner != owner:
                 return Busy(record.lease.owner, record.lease.expires_at)
             fence = 1 if record is None else record.lease.fence + 1

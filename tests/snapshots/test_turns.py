@@ -516,6 +516,34 @@ def test_a_late_save_of_our_own_is_kept_by_the_next_one(bench: Bench) -> None:
     assert dict(bench.record().effects) == dict(journal.effects)
 
 
+def test_a_lost_answer_is_recognised_and_not_sent_again(bench: Bench) -> None:
+    journal = bench.in_turn()
+    count = bench.puts()
+    bench.faulty.plan.on("put", fault=LoseAnswer())
+    journal.record("mail", "h1", b"sent")
+    assert bench.puts() == count + 1
+
+
+def test_a_lost_answer_to_the_last_attempt_is_recognised(bench: Bench) -> None:
+    journal = bench.in_turn()
+    plan = bench.faulty.plan
+    plan.on("put", fault=FailBefore(), times=ATTEMPTS_MAX - 1).on("put", nth=ATTEMPTS_MAX, fault=LoseAnswer())
+    journal.record("mail", "h1", b"sent")
+    assert bench.record().effects == journal.effects
+
+
+def test_a_beginning_in_doubt_is_seen_by_the_next(bench: Bench) -> None:
+    journal = bench.mine()
+    bench.faulty.plan.on("put", fault=LoseAnswer(), times=None).on("get", fault=FailBefore(), times=None)
+    with pytest.raises(UnavailableError):
+        journal.begin(TURN)
+    bench.faulty.plan.clear()
+    with pytest.raises(IllegalTransitionError, match=TURN):
+        journal.begin("turn-8")
+    assert journal.turn_id == TURN
+    journal.record("mail", "h1", b"sent")
+
+
 def test_a_beginning_in_doubt_can_be_abandoned(bench: Bench) -> None:
     journal = bench.mine()
     bench.faulty.plan.on("put", fault=LoseAnswer(), times=None).on("get", fault=FailBefore(), times=None)
@@ -562,6 +590,32 @@ def test_the_end_of_one_turn_never_clears_the_next(bench: Bench) -> None:
     one.finish()
     assert bench.record().turn_id == "turn-8"
     assert dict(bench.record().effects) == {"mail": Effect("h1", b"sent")}
+
+
+class InterruptedClock(ManualClock):
+    """Starts another thread's work while an id is drawn: between the reading of a record and its writing."""
+
+    def __init__(self) -> None:
+        super().__init__(seed=1)
+        self.work: list[threading.Thread] = []
+
+    def new_id(self) -> str:
+        if self.work and not self.work[0].is_alive():
+            thread = self.work.pop()
+            thread.start()
+            thread.join(timeout=0.2)  # returns early only if nothing keeps the other thread out
+        return super().new_id()
+
+
+def test_a_second_thread_waits_for_the_save_of_the_first(bench: Bench) -> None:
+    clock = InterruptedClock()
+    journal = take_over(replace(bench.here, clock=clock), SESSION, above=0, nonce=clock.new_id())
+    journal.begin(TURN)
+    other = threading.Thread(target=journal.record, args=("post", "h2", b"posted"))
+    clock.work.append(other)
+    journal.record("mail", "h1", b"sent")
+    other.join()
+    assert list(bench.record().effects) == ["mail", "post"]
 
 
 def test_many_threads_lose_no_outcome(bench: Bench) -> None:
