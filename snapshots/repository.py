@@ -26,11 +26,13 @@ from snapshots import (
     diff,
     execution,
     fork,
+    leases,
     pinning,
     restore,
     rewind,
     sessions,
     store_object,
+    writer,
 )
 from snapshots.base import Tracking, track
 from snapshots.children import ChildRequest, CurrentStart, Start, start_child
@@ -45,9 +47,19 @@ from snapshots.pins import Pin
 from snapshots.restore import Loaded
 from snapshots.sessions import RevisionInfo, SessionInfo, StoreStats
 from snapshots.stamps import TurnStamp
-from snapshots.state import CommitResult, PersistedSessionState, SessionPolicy, SessionRelation
+from snapshots.state import (
+    AppendedNodes,
+    CommitResult,
+    PersistedSessionState,
+    PluginSession,
+    SessionPolicy,
+    SessionRelation,
+    StaleBranch,
+)
+from snapshots.writer import Writer
 from storage.backends import open_store
 from storage.clock import Clock, SystemClock, backoff_seconds
+from storage.leases import Lease
 from storage.store import ObjectStore
 from storage.wrappers.metered import MeteredStore, Metrics
 
@@ -57,6 +69,14 @@ RevisionOf = str | tuple[str, int | str | None]
 THREADS_MAX = 8  # more make a Python client slower, not faster
 DOUBTS_MAX = 3  # how often an update repeats a commit whose outcome could not be read
 UPDATE_ATTEMPTS_MAX = 32  # enough for eight writers on one head, each losing to each other a few times
+
+
+class _StaleBranchFoundError(Exception):
+    """Leaves `update` without a commit; caught in `append_session_nodes`, never seen outside."""
+
+    def __init__(self, answer: StaleBranch) -> None:
+        self.answer = answer
+        super().__init__()
 
 
 class SnapshotRepository:
@@ -367,6 +387,83 @@ class SnapshotRepository:
     def pins(self, session_id: str) -> tuple[Pin, ...]:
         """Return a session's pins in order of name, expired ones too. Raises as `load`."""
         return restore.read_live_head(self._environment, session_id).head.pins
+
+    def acquire(self, session_id: str, owner: str, *, plugins: PluginSession | None = None) -> Writer:
+        """Take a session over, from whoever holds it: from now on only the returned `Writer` commits.
+
+        Args:
+            session_id: Which session.
+            owner: Who takes it over, 1-512 bytes of text; for people and for `release`.
+            plugins: Live plugins and tools to give their state back to.
+
+        Returns:
+            The `Writer`, with state, report, and the turn that an earlier owner left in flight.
+
+        Raises:
+            UnavailableError: Others kept taking it over, or the store did not answer. Acquire again.
+            And as `load`.
+        """
+        return writer.acquire(self._environment, session_id, owner, plugins=plugins)
+
+    def release(self, session_id: str, owner: str) -> None:
+        """Clear the holder of a session by its name; for an owner that is gone. Nothing to clear is no error.
+
+        Raises:
+            FencedError: Somebody else holds it.
+            And as `load`.
+        """
+        writer.release(self._environment, session_id, owner)
+
+    def claim_lease(self, session_id: str, owner: str, ttl_seconds: float) -> Lease:
+        """Take the lease of a session for a while: who may ask to work on it. Nothing rests on it; `acquire` does that.
+
+        Raises:
+            LeaseHeldError: Another owner holds it; says who, and until when.
+            InvalidStateError: `ttl_seconds` is not above 0 and at most 30 days.
+            UnavailableError: Nothing was confirmed; claim it again.
+        """
+        return leases.claim_lease(self._environment, session_id, owner, ttl_seconds)
+
+    def renew_lease(self, session_id: str, lease: Lease, ttl_seconds: float) -> Lease:
+        """Let a lease last `ttl_seconds` from now.
+
+        Raises:
+            FencedError: It was claimed by somebody since; stop.
+            IllegalTransitionError: It has expired, or was released; claim it again.
+        """
+        return leases.renew_lease(self._environment, session_id, lease, ttl_seconds)
+
+    def release_lease(self, session_id: str, lease: Lease) -> None:
+        """Give a lease up. Raises FencedError if it was claimed since; that claim stays."""
+        leases.release_lease(self._environment, session_id, lease)
+
+    def append_session_nodes(
+        self, session_id: str, items: InitialNodes, *, requires_ancestor_node_id: str | None = None
+    ) -> AppendedNodes | StaleBranch:
+        """Append nodes to the present revision and commit, unless the branch has moved away meanwhile.
+
+        Args:
+            session_id: Which session.
+            items: Messages, mode events, plugin records.
+            requires_ancestor_node_id: A node that must be on the active path; if it is not, nothing is written.
+
+        Raises:
+            As `update`.
+        """
+        nodes = tuple(items)
+        appended: list[AppendedNodes] = []
+
+        def append(state: PersistedSessionState) -> None:
+            answer = state.append_session_nodes(nodes, requires_ancestor_node_id=requires_ancestor_node_id)
+            if isinstance(answer, StaleBranch):
+                raise _StaleBranchFoundError(answer)
+            appended.append(answer)
+
+        try:
+            self.update(session_id, append)
+        except _StaleBranchFoundError as found:
+            return found.answer
+        return appended[-1]
 
     def history(self, session_id: str) -> tuple[RevisionInfo, ...]:
         """Return all revisions that ever were, oldest first; those that retention dropped are marked."""

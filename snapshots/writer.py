@@ -1,0 +1,266 @@
+"""`Writer`: the one owner of a session, wherever it runs. Taking over makes every earlier owner harmless.
+
+Rules:
+1. A take-over moves the register of the turn in flight to the new fence first, then the head: an older owner can save
+   no outcome from then on, and what it saved is found by the new one.
+2. While a head names a holder only its Writer commits. An older Writer gets `FencedError`, also in mid-commit.
+3. A release clears the holder and never lowers the fence.
+4. A turn in flight counts as finished once a revision of the present lineage carries its stamp.
+
+    writer = acquire(environment, "s1", "host-a")
+    turn = writer.begin_turn("turn-7")
+    turn.perform("send-mail", digest_of_the_call, send_mail)
+    writer.commit(writer.state, stamp=TurnStamp("turn-7"))
+    writer.release()
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from snapshots.base import Base, Tracking, track, tracking_of
+from snapshots.commit import Ownership, commit, has_changes
+from snapshots.environment import Environment
+from snapshots.errors import FencedError, IllegalTransitionError, InvalidStateError
+from snapshots.head import Head, Holder
+from snapshots.history import RESTORE, REWIND, lineage
+from snapshots.restore import load, read_live_head
+from snapshots.rewind import go_back
+from snapshots.rewrite import rewrite_head
+from snapshots.stamps import TurnStamp, mark
+from snapshots.state import CommitResult, PersistedSessionState, PluginSession, ResumeReport
+from snapshots.turns import TurnJournal, take_over
+from storage.clock import backoff_seconds
+from storage.digest import BlobRef
+from storage.errors import UnavailableError
+from storage.keys import check_id
+
+ATTEMPTS_MAX = 8  # of a take-over, against others who take over at the same time
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedSession:
+    """What a parked session can be found again by.
+
+    Attributes:
+        session_id: Which session.
+        head_revision: The revision it was parked at.
+        checkpoint_ref: The checkpoint of that revision.
+    """
+
+    session_id: str
+    head_revision: int
+    checkpoint_ref: BlobRef
+
+
+def acquire(environment: Environment, session_id: str, owner: str, *, plugins: PluginSession | None = None) -> Writer:
+    """Take a session over; see `SnapshotRepository.acquire`."""
+    check_id(owner, what="owner")
+    journal = _take_over(environment, session_id, owner)
+    return Writer(environment, session_id, owner, journal, plugins)
+
+
+class _OvertakenError(Exception):
+    """Another take-over has a higher fence than ours; caught in `_take_over`, never seen outside."""
+
+
+def _take_over(environment: Environment, session_id: str, owner: str) -> TurnJournal:
+    """Return the register of the turn in flight, under the fence that the head has now (rule 1)."""
+    for attempt in range(1, ATTEMPTS_MAX + 1):
+        read = read_live_head(environment, session_id)
+        nonce = environment.clock.new_id()
+        journal = take_over(environment, session_id, above=read.head.fence, nonce=nonce)
+        try:
+            rewrite_head(environment, read, _Holding(owner, nonce, journal.fence))
+            return journal
+        except _OvertakenError:
+            environment.clock.sleep(backoff_seconds(attempt, environment.clock))
+    key = environment.layout.head(session_id)
+    raise UnavailableError(key, "others kept taking the session over; acquire it again", applied="no")
+
+
+@dataclass(frozen=True, slots=True)
+class _Holding:
+    """The change that names a holder in a head."""
+
+    owner: str
+    nonce: str
+    fence: int
+
+    def __call__(self, head: Head) -> Head | None:
+        if head.holder is not None and head.holder.nonce == self.nonce:
+            return None
+        if head.fence >= self.fence:
+            raise _OvertakenError
+        return replace(head, fence=self.fence, holder=Holder(self.owner, self.nonce))
+
+
+def release(environment: Environment, session_id: str, owner: str) -> None:
+    """Clear the holder by its owner's name; see `SnapshotRepository.release`."""
+    check_id(owner, what="owner")
+
+    def cleared(head: Head) -> Head | None:
+        if head.holder is None:
+            return None
+        if head.holder.owner != owner:
+            raise FencedError(session_id, fence=head.fence, holder=head.holder.owner)
+        return replace(head, holder=None)
+
+    rewrite_head(environment, read_live_head(environment, session_id), cleared)
+
+
+class Writer:
+    """Commits on behalf of one owner until it releases the session or another one takes it over.
+
+    Attributes:
+        session_id: Which session.
+        owner: Whose Writer this is.
+        state: The state as loaded; after a commit the state that was committed.
+        report: What the take-over healed, missed, or could not restore.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        session_id: str,
+        owner: str,
+        journal: TurnJournal,
+        plugins: PluginSession | None,
+    ) -> None:
+        self.session_id = session_id
+        self.owner = owner
+        self._environment = environment
+        self._journal = journal
+        self._released = False
+        self.state = self._load()
+        self.report = _resumed(self.state, plugins)
+        if journal.turn_id and self._finished(journal.turn_id):
+            journal.finish()  # Rule 4.
+
+    @property
+    def fence(self) -> int:
+        """Return the number of this take-over."""
+        return self._journal.fence
+
+    @property
+    def turn(self) -> TurnJournal:
+        """Return the turn in flight: what an earlier owner left, or `begin_turn` began. No turn id: there is none."""
+        return self._journal
+
+    def begin_turn(self, turn_id: str) -> TurnJournal:
+        """Begin a turn, or go on with it if it is the one in flight; its outcomes survive this host.
+
+        Raises:
+            IllegalTransitionError: Another turn is in flight (finish or abandon it first), or this one was committed.
+            FencedError: Another owner has taken the session over.
+        """
+        self._check_held()
+        if self._finished(turn_id):
+            raise IllegalTransitionError(f"turn {turn_id!r}", from_status="committed", to_status="in flight")
+        if self._journal.turn_id and self._finished(self._journal.turn_id):
+            self._journal.finish()
+        self._journal.begin(turn_id)
+        return self._journal
+
+    def commit(
+        self,
+        state: PersistedSessionState,
+        stamp: TurnStamp | None = None,
+        execution_state: bytes | None = None,
+    ) -> CommitResult:
+        """Commit `state` as the next revision; as `SnapshotRepository.commit`, under this Writer's fence.
+
+        A stamp with the id of the turn in flight finishes that turn.
+
+        Raises:
+            FencedError: Another owner has taken the session over; nothing was committed, and nothing will be.
+            InvalidStateError: The state is of another session, or the session was released.
+        """
+        self._check_held()
+        if state.session_id != self.session_id:
+            raise InvalidStateError(f"this Writer owns session {self.session_id!r}, not {state.session_id!r}")
+        result = commit(self._environment, state, stamp, execution_state=execution_state, ownership=self._ownership())
+        self.state = state
+        return result
+
+    def rewind(self, revision: int | str) -> CommitResult:
+        """Go back to an ancestor, as `SnapshotRepository.rewind`; `state` is loaded anew."""
+        return self._go_back(revision, REWIND)
+
+    def restore(self, revision: int | str) -> CommitResult:
+        """Restore any retained revision, as `SnapshotRepository.restore`; `state` is loaded anew."""
+        return self._go_back(revision, RESTORE)
+
+    def _go_back(self, revision: int | str, kind: str) -> CommitResult:
+        self._check_held()
+        result = go_back(self._environment, self.session_id, revision, kind=kind, ownership=self._ownership())
+        self.state = self._load()
+        return result
+
+    def park(self) -> ParkedSession:
+        """Commit what is not stored yet, and release the session; the turn in flight stays for the next owner.
+
+        Raises:
+            FencedError, RevisionConflictError, UnavailableError …: It could not be committed; it is still held.
+        """
+        self._check_held()
+        if has_changes(self._environment, self.state):
+            self.commit(self.state)
+        base = self._base()
+        self.release()
+        assert base.checkpoint_ref is not None, "what was loaded or committed has a checkpoint"
+        return ParkedSession(self.session_id, base.revision, base.checkpoint_ref)
+
+    def release(self) -> None:
+        """Clear the holder; the fence stays. Releasing again changes nothing.
+
+        Raises:
+            FencedError: Another owner has taken the session over; there is nothing of ours to release.
+        """
+        if self._released:
+            return
+        environment = self._environment
+        rewrite_head(environment, read_live_head(environment, self.session_id), self._released_head)
+        self._released = True
+
+    def _released_head(self, head: Head) -> Head | None:
+        if head.holder is not None and head.holder.nonce == self._journal.nonce:
+            return replace(head, holder=None)
+        if head.holder is None and head.fence == self.fence:
+            return None
+        holder = "" if head.holder is None else head.holder.owner
+        raise FencedError(self.session_id, fence=head.fence, holder=holder)
+
+    def _ownership(self) -> Ownership:
+        return Ownership(self.fence, self._journal.nonce)
+
+    def _check_held(self) -> None:
+        if self._released:
+            raise InvalidStateError(f"session {self.session_id!r} was released; acquire it again")
+
+    def _load(self) -> PersistedSessionState:
+        loaded = load(self._environment, self.session_id, revision=None, execution_state=False)
+        track(loaded.state, Tracking(loaded.base))
+        return loaded.state
+
+    def _base(self) -> Base:
+        base = tracking_of(self.state).base
+        assert base is not None, "what was loaded or committed stands on a revision"
+        return base
+
+    def _finished(self, turn_id: str) -> bool:
+        base, turn = self._base(), mark(turn_id, "").turn
+        rows = lineage(base.rows, base.revision)
+        return any(row.stamp is not None and row.stamp.turn == turn for row in rows)
+
+
+def _resumed(state: PersistedSessionState, plugins: PluginSession | None) -> ResumeReport:
+    """Heal the graph, then give tools and plugins back what they had; return what was found."""
+    report = state.normalize().report()
+    if plugins is None:
+        return report
+    if state.tool_state_snapshot is not None:
+        report += plugins.restore_tools(state.tool_state_snapshot)
+    if state.plugin_snapshot is not None:
+        report += plugins.restore(state.plugin_snapshot)
+    return report
