@@ -25,6 +25,7 @@ from snapshots import (
     delete,
     diff,
     execution,
+    forest,
     fork,
     leases,
     pinning,
@@ -39,6 +40,7 @@ from snapshots.children import ChildRequest, CurrentStart, Start, start_child
 from snapshots.diff import SessionDiff
 from snapshots.environment import Environment
 from snapshots.errors import CommitUnknownError, InvalidStateError, RevisionConflictError
+from snapshots.forest import SessionTree
 from snapshots.fork import ForkRequest, ForkResult, InitialNodes
 from snapshots.history import RESTORE, REWIND
 from snapshots.layout import Layout
@@ -472,6 +474,17 @@ class SnapshotRepository:
     def sessions(self) -> Iterator[SessionInfo]:
         """Yield all sessions of the tenant, deleted and reserved ones too, in the order of their keys."""
         return sessions.sessions(self._environment)
+
+    def forest(self) -> tuple[SessionTree, ...]:
+        """Return all sessions as trees of forks and children, with what each has stored; oldest root first.
+
+        Reads every head, and lists every pack once.
+
+        Raises:
+            CorruptSnapshotError: A head, or something that it names, is missing or altered.
+            UnavailableError: The store did not answer.
+        """
+        return forest.forest(self._environment)
 
     def stats(self) -> StoreStats:
         """Return how much the tenant has stored; lists every object and reads every head."""

@@ -41,7 +41,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "snapshots.pinning",
         "snapshots.sessions",
     ),
-    ("snapshots.children", "snapshots.rewind"),
+    ("snapshots.children", "snapshots.forest", "snapshots.rewind"),
     ("snapshots.writer",),
     ("snapshots.repository",),
     ("snapshots",),
