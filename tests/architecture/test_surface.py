@@ -227,8 +227,6 @@ ALLOWED = {
     "snapshots.diff.ToolsDiff.generation_after": "the caller's counter, named so by the reference",
     "snapshots.diff.ToolsDiff.generation_before": "the caller's counter, named so by the reference",
     "snapshots.checkpoint.SmallFields.tool_state_generation": "the caller's counter, named so by the reference",
-    "snapshots.diff.ToolsDiff.generation_before": "the caller's counter",
-    "snapshots.diff.ToolsDiff.generation_after": "the caller's counter",
 }
 # The models of a session carry the references' names; backends the words of what they speak to.
 FOREIGN = re.compile(r"snapshots\.(state|adapters|cli)\b|storage\.(backends|testing)\b")

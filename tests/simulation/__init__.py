@@ -1,0 +1,1 @@
+"""The project's own code under every order of requests, within bounds."""

@@ -1,0 +1,311 @@
+"""A small world of the real code: writers, forkers, deleters and collectors on one store, and what must hold in it.
+
+After every request each live head names only packs that are there (nothing is lost), and no head's epoch, fence or
+revision falls. In the end what was acknowledged stands exactly once, what was refused nowhere, every live session loads
+whole, and two quiet collections leave nothing that no head names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import BinaryIO
+
+from snapshots import PersistedSessionState, TurnStamp
+from snapshots.base import Tracking, track, tracking_of
+from snapshots.commit import commit
+from snapshots.delete import delete
+from snapshots.environment import Environment
+from snapshots.errors import CommitUnknownError, CorruptSnapshotError, RevisionConflictError, SnapshotError
+from snapshots.fork import ForkRequest, fork
+from snapshots.head import LIVE, TOMBSTONE, Head
+from snapshots.layout import Layout
+from snapshots.restore import load, read_history, read_live_head
+from snapshots.rewrite import rewrite_head
+from snapshots.roots import named_packs
+from snapshots.testing.collector import collect
+from snapshots.writer import acquire
+from storage.backends.memory import MemoryStore
+from storage.clock import Clock
+from storage.errors import StorageError
+from storage.store import Create, ObjectStore, PutMode, Version
+from storage.testing.clock import ManualClock
+from storage.testing.executor import InlineExecutor
+from storage.testing.simulation import Actor, Ending, World
+from tests.integration.builders import message_ids, new_session, take_turn
+
+LAYOUT = Layout("default")
+HOME = ("simulated", "default")
+
+
+def environment_of(store: ObjectStore, clock: Clock) -> Environment:
+    return Environment(store, LAYOUT, clock, InlineExecutor(), home=HOME)
+
+
+class GuardedStore(MemoryStore):
+    """A store that refuses a head which its rules forbid, whoever sends it."""
+
+    def put(self, key: str, data: bytes | BinaryIO, mode: PutMode) -> Version:
+        before = self._raw(key) if key.startswith(LAYOUT.heads) else None
+        version = super().put(key, data, mode)
+        if before is not None and isinstance(data, bytes):
+            _check_succession(key, before, data)
+        return version
+
+    def _raw(self, key: str) -> bytes | None:
+        return next((self.get(row.key).data for row in self.list(key) if row.key == key), None)
+
+
+def _check_succession(key: str, before: bytes, after: bytes) -> None:
+    old, new = Head.decode(before, key=key), Head.decode(after, key=key)
+    for name in ("epoch", "fence", "revision"):
+        assert getattr(new, name) >= getattr(old, name), f"{name} of {key} fell"
+    assert new.revision - old.revision <= 1, f"{key} skipped a revision"
+    assert old.status != TOMBSTONE or new.status == TOMBSTONE, f"the tombstone {key} came back to life"
+    assert new.write_id != old.write_id, f"{key} was written twice with one write id"
+    assert not old.family or new.family == old.family, f"{key} changed its family"
+
+
+@dataclass
+class Start:
+    """What every world begins with: the objects of a store, and a state of each session as loaded from it."""
+
+    objects: dict[str, bytes]
+    states: dict[str, PersistedSessionState]
+
+    @classmethod
+    def of(cls, sessions: Mapping[str, int], forks: tuple[tuple[str, str], ...] = ()) -> Start:
+        """Return a start with sessions of so many revisions, and forks of them."""
+        store, clock = MemoryStore(ManualClock()), ManualClock(seed=99)
+        environment = environment_of(store, clock)
+        for session_id, revisions in sessions.items():
+            state = new_session(session_id)
+            for number in range(1, revisions + 1):
+                commit(environment, take_turn(state, f"{session_id}{number}"), None, execution_state=None)
+        for source, child in forks:
+            fork(environment, ForkRequest(source, child))
+        states = {}
+        for session_id in (*sessions, *(child for _, child in forks)):
+            loaded = load(environment, session_id, revision=None, execution_state=False)
+            track(loaded.state, Tracking(loaded.base))
+            states[session_id] = loaded.state
+        return cls({row.key: store.get(row.key).data for row in store.list("")}, states)
+
+
+@dataclass
+class Commit:
+    """What a writer meant to do, and what it was told."""
+
+    session_id: str
+    commit_ids: set[str] = field(default_factory=set)
+    acknowledged: dict[int, str] = field(default_factory=dict)  # revision → commit id
+    refused: set[str] = field(default_factory=set)
+
+
+class Protocol(World):
+    """The world. `roles` makes the actors: by name, a function of this world that returns one."""
+
+    def __init__(self, start: Start, roles: Mapping[str, Callable[[Protocol], Actor]]) -> None:
+        store = GuardedStore(ManualClock())
+        for key, data in start.objects.items():
+            store.put(key, data, Create())
+        self.start = start
+        self.commits: dict[str, Commit] = {}
+        self.forked: dict[str, str] = {}  # child → commit id that was acknowledged
+        super().__init__({name: role(self) for name, role in roles.items()}, store)
+
+    def check_step(self) -> None:
+        keys = {row.key: row for row in self.store.list("")}
+        for key in keys:
+            if key.startswith(LAYOUT.heads):
+                lost = _packs_of(self.store.get(key).data, key, self.store) - keys.keys()
+                assert not lost, f"{key} names {sorted(lost)}, which is gone"
+
+    def check_end(self, endings: Mapping[str, Ending]) -> None:
+        self._check_errors(endings)
+        environment = environment_of(self.store, ManualClock(seed=98))
+        for one in self.commits.values():
+            _check_commit(environment, one)
+        for child, commit_id in self.forked.items():
+            head = Head.decode(self.store.get(LAYOUT.head(child)).data, key=child)
+            assert head.commits.commit_id(1) == commit_id, f"the acknowledged fork {child} is another one"
+        for _ in range(2):
+            report = collect(environment)
+            assert not report.stopped, report
+        self._check_nothing_left(environment)
+
+    def _check_errors(self, endings: Mapping[str, Ending]) -> None:
+        for name, ending in endings.items():
+            expected = ending.error is None or isinstance(ending.error, SnapshotError | StorageError)
+            assert expected, f"{name}: {ending}"
+            assert not isinstance(ending.error, CorruptSnapshotError), f"{name}: {ending}"
+
+    def _check_nothing_left(self, environment: Environment) -> None:
+        named: set[str] = set()
+        for row in self.store.list(LAYOUT.heads):
+            data = self.store.get(row.key).data
+            named |= _packs_of(data, row.key, self.store)
+            head = Head.decode(data, key=row.key)
+            if head.status == LIVE:
+                for revision in filter(head.retains, range(1, head.revision + 1)):
+                    state = load(environment, head.session_id, revision=revision, execution_state=True).state
+                    assert message_ids(state)
+        left = {row.key for row in self.store.list(LAYOUT.packs)}
+        assert left == named, f"left behind: {sorted(left - named)}; lost: {sorted(named - left)}"
+
+
+def _check_commit(environment: Environment, one: Commit) -> None:
+    try:
+        read = read_live_head(environment, one.session_id)
+    except SnapshotError:
+        return  # deleted: nobody can ask for its history any more
+    rows = {row.revision: row.commit_id for row in read_history(environment, read.head)}
+    for revision, commit_id in one.acknowledged.items():
+        assert rows.get(revision) == commit_id, f"acknowledged revision {revision} of {one.session_id} is lost"
+    ids = list(rows.values())
+    assert len(ids) == len(set(ids)), f"a commit stands twice in {one.session_id}"
+    assert not one.refused & set(ids), f"a refused commit stands in {one.session_id}"
+
+
+_CACHE: dict[tuple[str, bytes], frozenset[str]] = {}
+
+
+def _packs_of(data: bytes, key: str, store: ObjectStore) -> frozenset[str]:
+    """Return the keys of the packs that a head names. A head's bytes decide, so they are worked out once."""
+    found = _CACHE.get((key, data))
+    if found is None:
+        head = Head.decode(data, key=key)
+        environment = environment_of(store, ManualClock())
+        names = named_packs(environment, head)
+        found = frozenset(LAYOUT.pack(head.family, name) for name in names)
+        _CACHE[key, data] = found
+    return found
+
+
+# Actors.
+
+
+def writer(name: str, session_id: str, turns: int = 1) -> Callable[[Protocol], Actor]:
+    """Return a role that commits turns on the state as it was at the start."""
+
+    def role(world: Protocol) -> Actor:
+        notes = world.commits[name] = Commit(session_id)
+
+        def act(store: ObjectStore, clock: Clock) -> None:
+            state = world.start.states[session_id].copy()
+            for number in range(turns):
+                take_turn(state, f"{name}{number}")
+                _commit(environment_of(store, clock), state, notes)
+
+        return act
+
+    return role
+
+
+def _commit(environment: Environment, state: PersistedSessionState, notes: Commit) -> None:
+    try:
+        result = commit(environment, state, None, execution_state=None)
+    except CommitUnknownError:
+        raise
+    except (SnapshotError, StorageError):
+        pending = tracking_of(state).pending
+        if pending is not None:
+            notes.refused.add(pending.commit_id)
+        raise
+    notes.acknowledged[result.head_revision] = result.commit_id
+
+
+def creator(name: str, session_id: str) -> Callable[[Protocol], Actor]:
+    """Return a role that creates a session."""
+
+    def role(world: Protocol) -> Actor:
+        notes = world.commits[name] = Commit(session_id)
+
+        def act(store: ObjectStore, clock: Clock) -> None:
+            _commit(environment_of(store, clock), new_session(session_id, f"{name}1"), notes)
+
+        return act
+
+    return role
+
+
+def forker(source: str, child: str) -> Callable[[Protocol], Actor]:
+    """Return a role that forks the source's present revision."""
+
+    def role(world: Protocol) -> Actor:
+        def act(store: ObjectStore, clock: Clock) -> None:
+            world.forked[child] = fork(environment_of(store, clock), ForkRequest(source, child)).commit_id
+
+        return act
+
+    return role
+
+
+def deleter(session_id: str) -> Callable[[Protocol], Actor]:
+    """Return a role that deletes a session."""
+
+    def role(world: Protocol) -> Actor:  # noqa: ARG001  a role
+        def act(store: ObjectStore, clock: Clock) -> None:
+            delete(environment_of(store, clock), session_id)
+
+        return act
+
+    return role
+
+
+def dropper(name: str, session_id: str) -> Callable[[Protocol], Actor]:
+    """Return a role that commits the graph afresh, and then keeps no revision but that one, as a prune does."""
+
+    def role(world: Protocol) -> Actor:
+        notes = world.commits[name] = Commit(session_id)
+
+        def act(store: ObjectStore, clock: Clock) -> None:
+            environment = environment_of(store, clock)
+            state = world.start.states[session_id].copy()
+            take_turn(state, name)
+            state.graph_replace_required = True
+            _commit(environment, state, notes)
+            read = read_live_head(environment, session_id)
+            rewrite_head(environment, read, lambda head: replace(head, floor=head.revision, state_id=clock.new_id()))
+
+        return act
+
+    return role
+
+
+def owner(name: str, session_id: str) -> Callable[[Protocol], Actor]:
+    """Return a role that takes a session over, and commits a turn on what it found."""
+
+    def role(world: Protocol) -> Actor:
+        notes = world.commits[name] = Commit(session_id)
+
+        def act(store: ObjectStore, clock: Clock) -> None:
+            taken = acquire(environment_of(store, clock), session_id, name)
+            take_turn(taken.state, name)
+            try:
+                result = taken.commit(taken.state, TurnStamp(f"turn of {name}"))
+            except RevisionConflictError as error:
+                raise AssertionError(f"somebody committed after {name} took over: {error}") from error
+            notes.acknowledged[result.head_revision] = result.commit_id
+
+        return act
+
+    return role
+
+
+def collector(runs: int = 1) -> Callable[[Protocol], Actor]:
+    """Return a role that collects."""
+
+    def role(world: Protocol) -> Actor:  # noqa: ARG001  a role
+        def act(store: ObjectStore, clock: Clock) -> None:
+            for _ in range(runs):
+                collect_once(environment_of(store, clock))
+
+        return act
+
+    return role
+
+
+def collect_once(environment: Environment) -> None:
+    """Collect as an actor does; mutants replace it."""
+    collect(environment)

@@ -1,0 +1,107 @@
+"""The worlds that are explored, by name; and a command that explores one with larger budgets.
+
+python -m tests.simulation.worlds "fork in flight" --preemptions 3 --crashes 0
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from functools import cache
+
+import pytest
+
+from snapshots.state import graph
+from storage.clock import SystemClock
+from storage.testing.clock import ManualClock
+from storage.testing.simulation import Actor, RunningClock, explore
+from tests.simulation.protocol import (
+    Protocol,
+    Start,
+    collector,
+    creator,
+    deleter,
+    dropper,
+    forker,
+    owner,
+    writer,
+)
+
+Role = Callable[[Protocol], Actor]
+WORLDS: Mapping[str, tuple[int, Mapping[str, Role]]] = {
+    # Name: revisions of session "s" at the start, and the actors.
+    "writers": (1, {"w": writer("w", "s"), "f": forker("s", "c"), "d": deleter("s"), "g": collector()}),
+    "two writers": (1, {"w": writer("w", "s", 2), "v": writer("v", "s"), "f": forker("s", "c"), "g": collector()}),
+    "creators": (0, {"a": creator("a", "n"), "b": creator("b", "n"), "g": collector()}),
+    "dropped revisions": (4, {"w": dropper("w", "s"), "f": forker("s", "c"), "g": collector()}),
+    "owners": (1, {"a": owner("a", "s"), "b": owner("b", "s"), "w": writer("w", "s")}),
+    "fork in flight": (
+        1,
+        {
+            "f": forker("s", "c"),
+            "j": forker("c", "n"),
+            "d": deleter("s"),
+            "e": deleter("c"),
+            "g": collector(),
+        },
+    ),
+    "two collectors": (
+        1,
+        {"w": writer("w", "s"), "f": forker("s", "c"), "d": deleter("s"), "g": collector(), "k": collector()},
+    ),
+    "everybody": (
+        1,
+        {
+            "w": writer("w", "s"),
+            "f": forker("s", "c"),
+            "j": forker("c", "n"),
+            "d": deleter("s"),
+            "g": collector(),
+            "k": collector(),
+        },
+    ),
+}
+
+
+def running(patch: pytest.MonkeyPatch) -> None:
+    """Give the graph, which has one clock for all, the clock of the actor that runs."""
+    patch.setattr(graph, "_clock", RunningClock(ManualClock()))
+
+
+@cache
+def _start(revisions: int) -> Start:
+    return Start.of({"s": revisions} if revisions else {})
+
+
+def maker(name: str) -> Callable[[], Protocol]:
+    """Return what makes a fresh world of this name."""
+    revisions, roles = WORLDS[name]
+    return lambda: Protocol(_start(revisions), roles)
+
+
+def main() -> None:
+    """Explore one world and print what was done."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("world", choices=sorted(WORLDS))
+    parser.add_argument("--preemptions", type=int, default=2)
+    parser.add_argument("--crashes", type=int, default=0)
+    parser.add_argument("--prefix", default="")
+    parser.add_argument("--limit", type=int, default=5_000_000)
+    given = parser.parse_args()
+    clock = SystemClock()
+    with pytest.MonkeyPatch.context() as patch:
+        running(patch)
+        begun = clock.monotonic()
+        done = explore(
+            maker(given.world),
+            preemptions=given.preemptions,
+            crashes=given.crashes,
+            prefix=given.prefix,
+            limit=given.limit,
+        )
+    print(f"{given.world}, {given.preemptions} pre-emptions, {given.crashes} crashes: {done}")
+    print(f"{clock.monotonic() - begun:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
