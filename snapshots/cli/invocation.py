@@ -2,7 +2,9 @@
 
 Rules:
 1. Only commands that say so create a store; everything else fails where there is none.
-2. `S@REV` is split at the last `@` if a number follows. With `--revision` the name is taken as it stands.
+2. `S@REV` is split at the last `@` if a number follows, or a pin that session S has. With `--revision` the name is
+   taken as it stands.
+3. A revision is a number or the name of a pin, wherever one is asked for.
 
     with invocation(context).repository() as repo: ...
 """
@@ -17,6 +19,8 @@ import typer
 
 from snapshots.cli.exits import UsageError
 from snapshots.cli.output import Output
+from snapshots.errors import SessionDeletedError, SessionMovedError, SessionNotFoundError
+from snapshots.pins import find_pin, is_pin_name
 from snapshots.repository import SnapshotRepository
 from storage.backends import open_store
 from storage.store import ObjectStore
@@ -24,7 +28,7 @@ from storage.store import ObjectStore
 DEFAULT_STORE = "file:.snapshots"
 DEFAULT_TENANT = "default"
 HEAD = "head"
-_AT_REVISION = re.compile(r"(?P<session>.+)@(?P<revision>[0-9]{1,18})", re.DOTALL)
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,21 +86,40 @@ def invocation(context: typer.Context) -> Invocation:
     return found
 
 
-def session_at(name: str, revision: str | None) -> tuple[str, int | None]:
+def session_at(repo: SnapshotRepository, name: str, revision: str | None) -> tuple[str, int | str | None]:
     """Return session id and revision of `S@REV`, None for the present one.
 
     Args:
+        repo: Where S may have a pin of the name that follows the `@`; asked only if it could be a pin's.
         name: As given on the command line.
-        revision: The option `--revision`: a number or "head"; `name` is then the id, whatever it looks like.
+        revision: The option `--revision`: a number, a pin, or "head" for the present one; `name` is then the id,
+            whatever it looks like.
 
     Raises:
-        UsageError: The option is neither.
+        UsageError: The option is none of these.
+        UnavailableError: The store did not say whether there is such a pin.
     """
     if revision is not None:
-        if revision == HEAD:
-            return name, None
-        if not re.fullmatch(r"[0-9]{1,18}", revision):
-            raise UsageError(f"--revision wants a number or {HEAD!r}, not {revision!r}")
-        return name, int(revision)
-    found = _AT_REVISION.fullmatch(name)
-    return (found["session"], int(found["revision"])) if found else (name, None)
+        return name, None if revision == HEAD else revision_named(revision)
+    session_id, _, suffix = name.rpartition("@")
+    if session_id and (_NUMBER.fullmatch(suffix) or _has_pin(repo, session_id, suffix)):
+        return session_id, revision_named(suffix)
+    return name, None
+
+
+def _has_pin(repo: SnapshotRepository, session_id: str, name: str) -> bool:
+    if not is_pin_name(name):
+        return False
+    try:
+        return find_pin(repo.pins(session_id), name) is not None
+    except (SessionNotFoundError, SessionDeletedError, SessionMovedError):
+        return False  # no session, no pin: the `@` belongs to the id
+
+
+def revision_named(text: str) -> int | str:
+    """Return the number or the pin's name that an argument is. Raises UsageError for what can be neither."""
+    if _NUMBER.fullmatch(text):
+        return int(text)
+    if is_pin_name(text):
+        return text
+    raise UsageError(f"a revision is a number or the name of a pin, not {text!r:.80}; see --revision in --help")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -20,6 +20,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
 
 PLAIN_WIDTH = 200  # columns where there is no terminal: rows stay on one line
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -50,18 +52,47 @@ class Output:
         if flush:
             sys.stdout.flush()
 
-    def rows(self, rows: Iterable[Row], columns: Columns, *, title: str = "") -> None:
-        """Print rows: as JSON objects as they come, or as a table of these columns."""
+    def rows(self, rows: Iterable[Row], columns: Columns, *, title: str = "", optional: Sequence[str] = ()) -> None:
+        """Print rows: as JSON objects as they come, or as a table of these columns.
+
+        Args:
+            rows: What to print.
+            columns: Heading → field, in order.
+            title: Above the table.
+            optional: Headings of columns that are left out of a table in which they would be empty.
+        """
         if self.as_json:
             for row in rows:
                 self.record(row)
         else:
-            self._console.print(_table(rows, columns, title))
+            self._console.print(_table(rows, columns, title, optional))
 
     def table(self, rows: Iterable[Row], columns: Columns, *, title: str = "") -> None:
         """Print a table of these columns, which is not a result of its own (nothing with `--json`)."""
         if not self.as_json:
             self._console.print(_table(rows, columns, title))
+
+    def tree(self, levels: Iterable[tuple[int, str]]) -> None:
+        """Print lines as trees (nothing with `--json`).
+
+        Args:
+            levels: Level and text of each line, parents first; a line stands under the last one of the level above.
+        """
+        if self.as_json:
+            return
+        above: list[Tree] = []
+        for level, text in levels:
+            label = Text(visible(text), overflow="fold")
+            if level == 0:
+                self._print_tree(above)
+                above = [Tree(label)]
+            else:
+                above[level:] = [above[level - 1].add(label)]
+        self._print_tree(above)
+
+    def _print_tree(self, above: Sequence[Tree]) -> None:
+        for root in above[:1]:
+            self._console.print(root)
 
     def line(self, text: str = "") -> None:
         """Print a line of the result for people (nothing with `--json`)."""
@@ -94,15 +125,21 @@ class Output:
             yield lambda label: bar.update(task, advance=1, description=visible(label))
 
 
-def _table(rows: Iterable[Row], columns: Columns, title: str) -> Table:
+def _table(rows: Iterable[Row], columns: Columns, title: str, optional: Sequence[str] = ()) -> Table:
     has_headings = any(heading.strip() for heading in columns)
     table = Table(title=visible(title) or None, title_justify="left", show_header=has_headings)
-    cells = [[row.get(field) if isinstance(field, str) else field(row) for field in columns.values()] for row in rows]
-    for index, heading in enumerate(columns):
-        numeric = bool(cells) and all(isinstance(row[index], int | float | None) for row in cells)
+    rows = list(rows)
+    shown: list[list[str]] = []
+    for heading, field in columns.items():
+        values = [row.get(field) if isinstance(field, str) else field(row) for row in rows]
+        cells = list(map(_cell, values))
+        if heading in optional and not any(cells):
+            continue
+        numeric = bool(values) and all(isinstance(value, int | float | None) for value in values)
         table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
-    for row in cells:
-        table.add_row(*map(_cell, row))
+        shown.append(cells)
+    for row_cells in zip(*shown, strict=True):
+        table.add_row(*row_cells)
     return table
 
 

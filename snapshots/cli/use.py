@@ -23,6 +23,7 @@ import typer
 from snapshots.adapters.transcripts import TranscriptSession
 from snapshots.cli import views
 from snapshots.cli.invocation import DEFAULT_STORE, DEFAULT_TENANT, Invocation, invocation, session_at
+from snapshots.cli.names import RevisionOption, SessionId, SessionName
 from snapshots.cli.output import Columns, human_bytes
 from snapshots.cli.replay import ReplayReport, read_files, replay_session
 from snapshots.cli.written import WrittenStore
@@ -33,6 +34,7 @@ from snapshots.state import PersistedSessionState
 commands = typer.Typer()
 
 LIVE = "live"
+COMMIT_DIGITS = 8  # of a commit id in a table: enough to tell the revisions of a session apart
 DEMO_FILE = "marshmallow-1867.traj"
 SESSION_COLUMNS: Columns = {
     "session": "session_id",
@@ -40,15 +42,20 @@ SESSION_COLUMNS: Columns = {
     "revision": "revision",
     "updated": "updated_at",
     "head": lambda row: human_bytes(row["head_bytes"]),
+    "origin": lambda row: views.origin_text(row["origin"]),
+    "holder": "holder",
 }
+SESSION_COLUMNS_OPTIONAL = ("origin", "holder")
 LOG_COLUMNS: Columns = {
     "revision": "revision",
-    "commit": lambda row: row["commit_id"][:10],
+    "commit": lambda row: row["commit_id"][:COMMIT_DIGITS],
     "created": "created_at",
-    "stamped": "turn",
+    "kind": views.kind_text,
     "nodes": "nodes",
     "tokens": "tokens",
+    "pins": lambda row: ", ".join(row["pins"]),
 }
+LOG_COLUMNS_OPTIONAL = ("pins",)
 REPLAY_COLUMNS: Columns = {
     "session": "session_id",
     "turns": "turns",
@@ -68,12 +75,6 @@ USAGE_COLUMNS: Columns = {
 }
 TOOL_COLUMNS: Columns = {"tool": "name", "source": "source", "calls": "calls"}
 MESSAGE_COLUMNS: Columns = {"message": "id", "role": "role", "text": "text"}
-
-SessionName = Annotated[str, typer.Argument(metavar="S@REV", help="A session, at its present or another revision.")]
-SessionId = Annotated[str, typer.Argument(metavar="S", help="A session.")]
-RevisionOption = Annotated[
-    str | None, typer.Option("--revision", metavar="N", help="Revision, or head; S is then taken as it stands.")
-]
 
 
 class Part(StrEnum):
@@ -95,17 +96,18 @@ def demo(context: typer.Context) -> None:
     with _replaying(run) as (repo, written):
         (report,) = _replayed(run, repo, written, [session])
         log = [views.revision_row(info) for info in reversed(repo.history(session.session_id))]
-        state = repo.load(session.session_id)
+        view = views.state_view(repo.load(session.session_id), repo.environment.clock.now())
     then = _next_commands(run, session.session_id)
     if run.output.as_json:
-        run.output.record({"replay": asdict(report), "log": log, "show": views.state_view(state), "next": then})
+        run.output.record({"replay": asdict(report), "log": log, "show": view, "next": then})
         return
     if report.turns:
         run.output.note(f"{report.turns} turns of session {session.session_id} replayed into {run.store}")
     else:
         run.output.note(f"session {session.session_id} is in {run.store} already: nothing to replay")
-    run.output.rows(log, LOG_COLUMNS, title=f"snapshots log {session.session_id}")
-    _show(run, views.state_view(state))
+    title = f"snapshots log {session.session_id}"
+    run.output.rows(log, LOG_COLUMNS, title=title, optional=LOG_COLUMNS_OPTIONAL)
+    _show(run, view)
     run.output.note("Next:")
     for command in then:
         run.output.note(f"  {command}")
@@ -172,7 +174,7 @@ def ls(
     run = invocation(context)
     with run.repository() as repo:
         found = (info for info in repo.sessions() if every or info.status == LIVE)
-        run.output.rows(map(views.session_row, found), SESSION_COLUMNS)
+        run.output.rows(map(views.session_row, found), SESSION_COLUMNS, optional=SESSION_COLUMNS_OPTIONAL)
 
 
 @commands.command()
@@ -180,16 +182,17 @@ def log(context: typer.Context, session: SessionId) -> None:
     """List the revisions of a session, newest first."""
     run = invocation(context)
     with run.repository() as repo:
-        run.output.rows(map(views.revision_row, reversed(repo.history(session))), LOG_COLUMNS)
+        rows = map(views.revision_row, reversed(repo.history(session)))
+        run.output.rows(rows, LOG_COLUMNS, optional=LOG_COLUMNS_OPTIONAL)
 
 
 @commands.command()
 def show(context: typer.Context, session: SessionName, revision: RevisionOption = None) -> None:
     """Show one revision on one screen."""
     run = invocation(context)
-    session_id, number = session_at(session, revision)
     with run.repository() as repo:
-        view = views.state_view(repo.load(session_id, number))
+        state = repo.load(*session_at(repo, session, revision))
+        view = views.state_view(state, repo.environment.clock.now())
     if run.output.as_json:
         run.output.record(view)
     else:
@@ -218,9 +221,8 @@ def cat(
 ) -> None:
     """Print a part of a revision: JSON, one object per line for messages and ledger; execution states as bytes."""
     run = invocation(context)
-    session_id, number = session_at(session, revision)
     with run.repository() as repo:
-        state = repo.load(session_id, number)
+        state = repo.load(*session_at(repo, session, revision))
         if part is Part.EXECUTION_STATE:
             with repo.open_execution_state(state) as stream:
                 sys.stdout.flush()

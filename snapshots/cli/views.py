@@ -1,13 +1,19 @@
 """What commands show of sessions: the rows of tables and the objects of `--json`, made from values. Pure.
 
-session_row(info), revision_row(info), state_view(state)
+session_row(info), revision_row(info), state_view(state, now)
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
-from snapshots.cli.output import human_bytes
+from snapshots.base import tracking_of
+from snapshots.cli.output import Row, human_bytes
+from snapshots.head import Origin
+from snapshots.history import COMMIT
+from snapshots.pins import Pin
 from snapshots.sessions import RevisionInfo, SessionInfo, StoreStats
 from snapshots.state import BlobRef, PersistedSessionState
 
@@ -24,6 +30,12 @@ def session_row(info: SessionInfo) -> dict[str, Any]:
         "created_at": info.created_at,
         "updated_at": info.updated_at,
         "head_bytes": info.head_bytes,
+        "family": info.family,
+        "relation": info.relation.model_dump(mode="json"),
+        "origin": origin_view(info.origin),
+        "holder": info.holder,
+        "fence": info.fence,
+        "pins": [pin.name for pin in info.pins],
     }
 
 
@@ -40,7 +52,57 @@ def revision_row(info: RevisionInfo) -> dict[str, Any]:
         "tokens": info.usage.total(),
         "usage": info.usage.model_dump(),
         "retained": info.retained,
+        "pins": list(info.pins),
     }
+
+
+def kind_text(row: Row) -> str:
+    """Return what a revision is in a word: a stamped commit is a turn; with the parent if it is not the one before."""
+    words = ["turn" if row["kind"] == COMMIT and row["turn"] else row["kind"]]
+    if row["parent"] != row["revision"] - 1:
+        words.append(f"← {row['parent']}")
+    return " ".join(words)
+
+
+def origin_view(origin: Origin | None) -> dict[str, Any] | None:
+    """Return where a fork came from."""
+    if origin is None:
+        return None
+    return {
+        "session_id": origin.session_id,
+        "revision": origin.revision,
+        "checkpoint_ref": ref_view(origin.checkpoint_ref),
+    }
+
+
+def origin_text(origin: dict[str, Any] | None) -> str:
+    """Return where a fork came from as `S@REV`, "" for others."""
+    return "" if origin is None else f"{origin['session_id']}@{origin['revision']}"
+
+
+def relation_text(relation: dict[str, Any]) -> str:
+    """Return a relation in a line: `handoff of s1: context is full`."""
+    if "parent_session_id" not in relation:
+        return str(relation["kind"])
+    text = f"{relation['kind']} of {relation['parent_session_id']}"
+    if relation.get("originating_tool_call_id") is not None:
+        text += f", by tool call {relation['originating_tool_call_id']}"
+    return f"{text}: {relation['reason']}" if "reason" in relation else text
+
+
+def pin_row(pin: Pin, now: datetime) -> dict[str, Any]:
+    """Return a pin as `pins` shows it."""
+    return {
+        "name": pin.name,
+        "revision": pin.revision,
+        "expires_at": pin.expires_at,
+        "expired": pin.expired(now),
+    }
+
+
+def pins_text(pins: Iterable[dict[str, Any]]) -> str:
+    """Return pins in a line: `good@3, old@2 (expired)`."""
+    return ", ".join(f"{pin['name']}@{pin['revision']}{' (expired)' if pin['expired'] else ''}" for pin in pins)
 
 
 def stats_view(stats: StoreStats) -> dict[str, Any]:
@@ -58,22 +120,24 @@ def stats_rows(view: dict[str, Any]) -> list[dict[str, str]]:
     facts = {f"{status} sessions": f"{count:,}" for status, count in view["sessions"].items()}
     facts["heads"] = human_bytes(view["heads_bytes"])
     facts["packs"] = f"{view['packs']:,}, {human_bytes(view['packs_bytes'])}"
-    return [{"name": name, "value": value} for name, value in facts.items()]
+    return facts_listed(facts)
 
 
-def state_view(state: PersistedSessionState) -> dict[str, Any]:
-    """Return the object of `show`."""
-    graph = state.session_graph
+def state_view(state: PersistedSessionState, now: datetime) -> dict[str, Any]:
+    """Return the object of `show`, of a state that was just loaded; `now` says which pins have expired."""
+    base = tracking_of(state).base
+    assert base is not None, "what was loaded stands on a revision"
+    head, graph = base.head, state.session_graph
     messages = graph.messages()
     return {
         "session_id": state.session_id,
         "revision": state.head_revision,
-        "checkpoint_ref": _ref(state.checkpoint_ref),
+        "checkpoint_ref": ref_view(state.checkpoint_ref),
         "turn_index": state.turn_index,
         "parts": {
-            "tool_state": _ref(state.tool_state_ref),
-            "plugin_snapshot": _ref(state.plugin_snapshot_ref),
-            "execution_state": _ref(state.execution_state_ref),
+            "tool_state": ref_view(state.tool_state_ref),
+            "plugin_snapshot": ref_view(state.plugin_snapshot_ref),
+            "execution_state": ref_view(state.execution_state_ref),
         },
         "nodes": len(graph),
         "messages": len(messages),
@@ -81,10 +145,16 @@ def state_view(state: PersistedSessionState) -> dict[str, Any]:
         "usage": [row.model_dump() for row in state.token_ledger],
         "tools": _tools(state),
         "last_messages": [message.model_dump(mode="json") for message in messages[-LAST_MESSAGES:]],
+        "relation": head.relation.model_dump(mode="json"),
+        "origin": origin_view(head.origin),
+        "holder": "" if head.holder is None else head.holder.owner,
+        "fence": head.fence,
+        "pins": [pin_row(pin, now) for pin in head.pins],
     }
 
 
-def _ref(ref: BlobRef | None) -> dict[str, Any] | None:
+def ref_view(ref: BlobRef | None) -> dict[str, Any] | None:
+    """Return a ref as `--json` shows it."""
     return None if ref is None else {"digest": str(ref.digest), "size_bytes": ref.size_bytes}
 
 
@@ -101,16 +171,34 @@ def _tools(state: PersistedSessionState) -> list[dict[str, Any]]:
 def fact_rows(view: dict[str, Any]) -> list[dict[str, str]]:
     """Return what `show` says of a state beside its tables, as rows of name and value."""
     facts = {
-        "checkpoint": _sized(view["checkpoint_ref"]),
+        "checkpoint": sized(view["checkpoint_ref"]),
         "turns": str(view["turn_index"]),
         "nodes": f"{view['nodes']}, {view['messages']} messages on the active path",
         "leaf": view["leaf_node_id"] or "–",
-        **{name.replace("_", " "): _sized(ref) for name, ref in view["parts"].items()},
+        **{name.replace("_", " "): sized(ref) for name, ref in view["parts"].items()},
     }
+    return [*facts_listed(facts), *facts_listed(_session_facts(view))]
+
+
+def _session_facts(view: dict[str, Any]) -> dict[str, str]:
+    """Return what is said of the session at large, without what it does not have."""
+    facts = {
+        "relation": relation_text(view["relation"]),
+        "origin": origin_text(view["origin"]),
+        "holder": view["holder"],
+        "fence": f"{view['fence'] or ''}",
+        "pins": pins_text(view["pins"]),
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def facts_listed(facts: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return facts as rows of name and value."""
     return [{"name": name, "value": value} for name, value in facts.items()]
 
 
-def _sized(ref: dict[str, Any] | None) -> str:
+def sized(ref: dict[str, Any] | None) -> str:
+    """Return a ref and its size for people."""
     return "–" if ref is None else f"{ref['digest']}  {human_bytes(ref['size_bytes'])}"
 
 

@@ -13,6 +13,7 @@ import pytest
 
 import snapshots
 from snapshots import PersistedSessionState, SnapshotRepository, TokenLedgerEntry, TokenUsage
+from snapshots.cli.use import COMMIT_DIGITS
 from tests.cli.conftest import Command
 
 DEMO = "marshmallow-1867"
@@ -75,7 +76,10 @@ def test_replay_goes_on_where_a_limit_stopped_it(cli: Command) -> None:
 
 def test_ls_lists_live_sessions_and_with_all_the_others(filled: Command) -> None:
     row = filled("--json", "ls").record
-    assert row.keys() == {"session_id", "status", "revision", "created_at", "updated_at", "head_bytes"}
+    about = {"session_id", "status", "revision", "created_at", "updated_at", "head_bytes"}
+    assert row.keys() == about | {"family", "relation", "origin", "holder", "fence", "pins"}
+    assert (row["family"], row["relation"], row["origin"]) == (DEMO, {"kind": "root"}, None)
+    assert (row["holder"], row["fence"], row["pins"]) == ("", 0, [])
     assert (row["session_id"], row["status"], row["revision"]) == (DEMO, "live", 11)
     assert DEMO in filled("ls").out
     filled("--yes", "rm", DEMO)
@@ -89,7 +93,7 @@ def test_log_is_newest_first(filled: Command) -> None:
     assert [row["parent"] for row in rows] == list(range(10, -1, -1))
     assert all(row["turn"] and row["retained"] and row["kind"] == "commit" for row in rows)
     assert [row["nodes"] for row in rows] == sorted((row["nodes"] for row in rows), reverse=True)
-    assert rows[0]["commit_id"][:10] in filled("log", DEMO).out
+    assert rows[0]["commit_id"][:COMMIT_DIGITS] in filled("log", DEMO).out
 
 
 def test_show_says_what_a_revision_holds(filled: Command) -> None:
@@ -171,7 +175,7 @@ def test_an_id_that_ends_like_a_revision_is_reachable(cli: Command, url: str) ->
     assert shown("a@2", "--revision", "1") == ("a@2", 1)
     assert shown("a@2", "--revision", "head") == ("a@2", 2)
     assert shown("x@y") == ("x@y", 2)
-    assert "--revision" in cli("show", "a", "--revision", "new", code=2).err
+    assert "--revision" in cli("show", "a", "--revision", "New", code=2).err
 
 
 def test_text_from_a_store_cannot_steer_a_terminal(cli: Command, tmp_path: Path) -> None:
