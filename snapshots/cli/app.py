@@ -10,20 +10,21 @@ from typing import Annotated
 import typer
 
 import snapshots
-from snapshots.cli import use
+from snapshots.cli import forks, owners, pins, revisions, use
 from snapshots.cli.invocation import DEFAULT_STORE, DEFAULT_TENANT, Invocation
 from snapshots.cli.output import Output
 
 app = typer.Typer(
     name="snapshots",
     help="A session store for AI agents: revisions of sessions in a directory or an S3 bucket.",
-    epilog="Exit codes: 0 done, 2 usage, 3 not found, 4 corrupt, 5 conflict, 6 retry, 10 invalid input. "
+    epilog="Exit codes: 0 done, 2 usage, 3 not found, 4 corrupt, 5 conflict, 6 retry, 7 held, 10 invalid input. "
     "First try: snapshots demo",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(use.commands)
+for group in (use, forks, revisions, pins, owners):
+    app.add_typer(group.commands)
 
 
 def _show_version(wanted: bool) -> None:

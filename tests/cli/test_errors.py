@@ -114,7 +114,14 @@ def test_no_command_shows_the_help(cli: Command) -> None:
     assert outcome.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["ls", "log s", "show s", "cat s messages", "stats", "--yes rm s"])
+EXISTING = (
+    *("ls", "log s", "show s", "show s@pin", "cat s messages", "stats", "--yes rm s"),
+    *("fork s t", "tree", "tree s", "rewind s 1", "restore s 1", "diff s s@1", "pin s 1 p", "unpin s p", "pins s"),
+    *("acquire s --owner o", "acquire s --owner o --lease-seconds 9", "release s --owner o"),
+)
+
+
+@pytest.mark.parametrize("command", EXISTING)
 def test_only_replay_and_demo_create_a_store(cli: Command, url: str, command: str) -> None:
     assert cli("--json", *command.split(), code=3).error["error"] == "StoreNotFoundError"
     assert not Path(url.removeprefix("file:")).exists()

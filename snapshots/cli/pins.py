@@ -1,0 +1,98 @@
+"""The commands that give revisions names.
+
+snapshots pin s1 3 good --for 7d; snapshots show s1@good; snapshots pins s1; snapshots unpin s1 good
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from snapshots.cli import views
+from snapshots.cli.exits import UsageError
+from snapshots.cli.invocation import HEAD, invocation, revision_named
+from snapshots.cli.names import PinName, RevisionName, SessionId
+from snapshots.cli.output import Columns, human_time
+from snapshots.errors import InvalidStateError
+
+commands = typer.Typer()
+
+PIN_COLUMNS: Columns = {"pin": "name", "revision": "revision", "expires": "expires_at", "expired": "expired"}
+PIN_COLUMNS_OPTIONAL = ("expires", "expired")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_SPAN = re.compile(r"(?P<count>[0-9]{1,9})(?P<unit>[smhdw])")
+
+
+@commands.command()
+def pin(
+    context: typer.Context,
+    session: SessionId,
+    revision: RevisionName,
+    name: PinName,
+    expires: Annotated[
+        str | None, typer.Option(metavar="INSTANT", help="Until when, such as 2026-12-01T00:00:00Z.")
+    ] = None,
+    span: Annotated[
+        str | None, typer.Option("--for", metavar="SPAN", help="For how long: 90s, 30m, 12h, 7d, 2w.")
+    ] = None,
+) -> None:
+    """Name a revision: retention keeps it, and the name stands for it wherever a revision is asked for."""
+    run, wanted = invocation(context), revision_named(revision)
+    if name == HEAD:
+        raise InvalidStateError(f"{HEAD!r} stands for the present revision on the command line; choose another name")
+    with run.repository() as repo:
+        now = repo.environment.clock.now()
+        made = repo.pin(session, wanted, name, _expiry(expires, span, now))
+    if run.output.as_json:
+        run.output.record({"session_id": session, **views.pin_row(made, now)})
+    until = "" if made.expires_at is None else f" until {human_time(made.expires_at)}"
+    run.output.note(f"pin {made.name} stands for revision {made.revision} of session {session}{until}")
+
+
+def _expiry(expires: str | None, span: str | None, now: datetime) -> datetime | None:
+    """Return the instant that the options name, None without any. Raises UsageError."""
+    if expires is not None and span is not None:
+        raise UsageError("--expires and --for exclude each other")
+    if span is not None:
+        return _after(now, span)
+    if expires is None:
+        return None
+    try:
+        instant = datetime.fromisoformat(expires)
+        return instant if instant.tzinfo is None else instant.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise UsageError(f"--expires wants an instant such as 2026-12-01T00:00:00Z, not {expires!r:.80}") from error
+
+
+def _after(now: datetime, span: str) -> datetime:
+    found = _SPAN.fullmatch(span)
+    if found is None:
+        raise UsageError(f"--for wants a span such as 12h or 7d, not {span!r:.80}")
+    try:
+        return now + timedelta(**{_UNITS[found["unit"]]: int(found["count"])})
+    except OverflowError as error:
+        raise UsageError(f"--for {span} ends after the last instant there is; leave it out for ever") from error
+
+
+@commands.command()
+def unpin(context: typer.Context, session: SessionId, name: PinName) -> None:
+    """Take a pin away."""
+    run = invocation(context)
+    with run.repository() as repo:
+        repo.unpin(session, name)
+    if run.output.as_json:
+        run.output.record({"session_id": session, "name": name, "unpinned": True})
+    run.output.note(f"pin {name} of session {session} removed")
+
+
+@commands.command()
+def pins(context: typer.Context, session: SessionId) -> None:
+    """List the pins of a session, expired ones too."""
+    run = invocation(context)
+    with run.repository() as repo:
+        now = repo.environment.clock.now()
+        rows = [views.pin_row(one, now) for one in repo.pins(session)]
+    run.output.rows(rows, PIN_COLUMNS, optional=PIN_COLUMNS_OPTIONAL)
