@@ -21,6 +21,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+REPEAT_THE_COMMIT = "commit the same state object or stamp again, it is recognised"
+LOOK_FIRST = "look for this commit id in the session's history, and only if it is not there do it again"
+
 
 class SnapshotError(Exception):
     """Any failure that concerns sessions. Catch a subclass: each names its remedy."""
@@ -159,20 +162,24 @@ class LeaseHeldError(SnapshotError):
 class CommitUnknownError(SnapshotError):
     """The commit may or may not have been applied. Remedy: commit the same state object (or stamp) again; that is safe.
 
+    A fork or a rewind in doubt has no state object: look for `commit_id` in the history first.
+
     Attributes:
         commit_id: Id of the commit in doubt.
         stamp: Turn id of its stamp, or "" without one.
         reason: Why nobody can tell, "" for lost answers alone.
     """
 
-    def __init__(self, session_id: str, *, commit_id: str, stamp: str, reason: str = "") -> None:
+    def __init__(
+        self, session_id: str, *, commit_id: str, stamp: str, reason: str = "", remedy: str = REPEAT_THE_COMMIT
+    ) -> None:
         self.session_id = session_id
         self.reason = reason
         self.commit_id = commit_id
         self.stamp = stamp
         super().__init__(
             f"commit {commit_id} of session {session_id!r} may or may not have been applied; "
-            f"{reason + '; ' if reason else ''}commit the same state object or stamp again, it is recognised"
+            f"{reason + '; ' if reason else ''}{remedy}"
         )
 
 

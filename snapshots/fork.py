@@ -26,6 +26,7 @@ from snapshots.content import content_of
 from snapshots.environment import Environment
 from snapshots.epochs import raised, take_number
 from snapshots.errors import (
+    LOOK_FIRST,
     InvalidStateError,
     RevisionConflictError,
     SessionExistsError,
@@ -205,6 +206,7 @@ class _Fork:
             fence=0,
             nonce="",
             sent=False,
+            remedy=LOOK_FIRST,
         )
         self._publication = Publication(environment, intent, self._identity, in_doubt=False)
 

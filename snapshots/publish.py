@@ -314,8 +314,10 @@ class Publication:
         return UnavailableError(error.key, error.reason, applied="no")
 
     def _unknown(self, reason: str) -> CommitUnknownError:
-        commit_id, turn_id = self.intent.commit_id, self.intent.turn_id
-        return CommitUnknownError(self.intent.session_id, commit_id=commit_id, stamp=turn_id, reason=reason)
+        intent = self.intent
+        return CommitUnknownError(
+            intent.session_id, commit_id=intent.commit_id, stamp=intent.turn_id, reason=reason, remedy=intent.remedy
+        )
 
     def pause(self, attempt: int) -> None:
         """Wait before the next attempt, with jitter."""

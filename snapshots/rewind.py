@@ -18,7 +18,7 @@ from snapshots.base import Base
 from snapshots.commit import Ownership, result_of
 from snapshots.content import content_again
 from snapshots.environment import Environment
-from snapshots.errors import InvalidStateError
+from snapshots.errors import LOOK_FIRST, InvalidStateError
 from snapshots.history import REWIND, ledger_along, lineage
 from snapshots.publish import Found, Publication
 from snapshots.restore import (
@@ -95,6 +95,7 @@ class _GoingBack:
             fence=head.fence if ownership is None else ownership.fence,
             nonce="" if ownership is None else ownership.nonce,
             sent=False,
+            remedy=LOOK_FIRST,
         )
         self._publication = Publication(environment, intent, self._identity, in_doubt=False)
 

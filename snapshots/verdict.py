@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from snapshots.errors import (
+    REPEAT_THE_COMMIT,
     CommitUnknownError,
     CorruptSnapshotError,
     FencedError,
@@ -51,6 +52,7 @@ class Intent:
         fence: Fence first read, carried over all retries.
         nonce: Holder nonce of our Writer, "" without one.
         sent: Whether a head with this commit id may have been sent already, in this call or an earlier one.
+        remedy: What to do when nobody can tell.
     """
 
     session_id: str
@@ -64,6 +66,7 @@ class Intent:
     fence: int
     nonce: str
     sent: bool = True
+    remedy: str = REPEAT_THE_COMMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,4 +187,6 @@ def _moved_on(intent: Intent, head: Head) -> Verdict | None:
 
 
 def _unknown(intent: Intent) -> Refused:
-    return Refused(CommitUnknownError(intent.session_id, commit_id=intent.commit_id, stamp=intent.turn_id))
+    return Refused(
+        CommitUnknownError(intent.session_id, commit_id=intent.commit_id, stamp=intent.turn_id, remedy=intent.remedy)
+    )

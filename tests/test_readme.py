@@ -28,6 +28,12 @@ def test_the_longer_example_creates_and_resumes(tmp_path: Path) -> None:
     assert [run.stdout for run in outputs] == ["1 1020\n", "2 2040\n"], [run.stderr for run in outputs]
 
 
+def test_the_example_of_forks_and_owners_prints_what_it_says(tmp_path: Path) -> None:
+    example = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[2]
+    run = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (run.stdout, run.stderr) == ("5 4 ('another way',)\nb'receipt'\n", "")
+
+
 def test_ci_finds_the_test_command() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     assert "<!-- test command -->" in script

@@ -355,7 +355,7 @@ def test_a_fork_is_made_once_whatever_happens_to_its_puts(place: Place, name: st
 def test_a_fork_in_doubt_says_so(place: Place, fault: Fault) -> None:
     place.faulty.plan.on("put", LAYOUT.head("c1"), nth=2, times=99, fault=fault)
     place.faulty.plan.on("get", LAYOUT.head("c1"), times=99, fault=FailBefore())
-    with pytest.raises(CommitUnknownError):
+    with pytest.raises(CommitUnknownError, match="history"):
         place.repo.fork(SESSION, "c1")
 
 

@@ -287,7 +287,7 @@ def test_in_doubt_it_says_so(place: Place) -> None:
 
     place.faulty.plan.on("put", LAYOUT.head(SESSION), times=99, fault=LoseAnswer())
     place.watched.act(_number_of_the_request_after_the_head(place), unreadable)
-    with pytest.raises(CommitUnknownError):
+    with pytest.raises(CommitUnknownError, match="history"):
         place.repo.rewind(SESSION, 2)
 
 
