@@ -168,6 +168,7 @@ class CommitUnknownError(SnapshotError):
         commit_id: Id of the commit in doubt.
         stamp: Turn id of its stamp, or "" without one.
         reason: Why nobody can tell, "" for lost answers alone.
+        remedy: What to do now.
     """
 
     def __init__(
@@ -177,6 +178,7 @@ class CommitUnknownError(SnapshotError):
         self.reason = reason
         self.commit_id = commit_id
         self.stamp = stamp
+        self.remedy = remedy
         super().__init__(
             f"commit {commit_id} of session {session_id!r} may or may not have been applied; "
             f"{reason + '; ' if reason else ''}{remedy}"

@@ -3,6 +3,7 @@
 Rules:
 1. A whole read is checked by the blob's digest; a piece is checked by the checksums of its frames.
 2. Nothing is read before it is asked for; about READ_AHEAD_BYTES are read at a time.
+3. A pack that is missing: the head is read again. It is corruption only if the revision is still retained.
 
     with open_execution_state(environment, state) as stream:
         stream.seek(1 << 20)
@@ -19,7 +20,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from snapshots.base import Base, base_for
 from snapshots.environment import Environment
-from snapshots.errors import CorruptSnapshotError, InvalidStateError
+from snapshots.errors import CorruptSnapshotError, InvalidStateError, RevisionNotFoundError
+from snapshots.restore import read_live_head
 from snapshots.state import PersistedSessionState
 from storage.digest import BlobRef
 from storage.errors import CorruptObjectError, NotFoundError
@@ -44,7 +46,7 @@ def read_execution_state(environment: Environment, state: PersistedSessionState)
     except CorruptObjectError as error:
         raise CorruptSnapshotError(error.key, error.reason, ref=ref.digest) from error
     except NotFoundError as error:
-        raise _gone(error.key, ref) from error
+        raise _gone(environment, base, ref, error.key) from error
 
 
 def open_execution_state(environment: Environment, state: PersistedSessionState) -> BinaryIO:
@@ -78,10 +80,16 @@ def _key_of(environment: Environment, base: Base) -> _KeyOf:
     return _KeyOf(environment, base.head.family)
 
 
-def _gone(key: str, ref: BlobRef) -> CorruptSnapshotError:
-    return CorruptSnapshotError(
-        key, "the execution state's pack is missing; load the session again first", ref=ref.digest
-    )
+def _gone(environment: Environment, base: Base, ref: BlobRef, key: str) -> CorruptSnapshotError | RevisionNotFoundError:
+    """Return what it means that a pack is missing: the head, read again, decides (rule 3).
+
+    Raises:
+        SessionDeletedError, SessionMovedError: The session ended meanwhile.
+    """
+    head = read_live_head(environment, base.head.session_id).head
+    if not head.retains(base.revision):
+        return RevisionNotFoundError(head.session_id, base.revision)
+    return CorruptSnapshotError(key, "this object is missing, though the head names it", ref=ref.digest)
 
 
 class _BlobStream(io.RawIOBase):
@@ -89,6 +97,7 @@ class _BlobStream(io.RawIOBase):
 
     def __init__(self, environment: Environment, base: Base, ref: BlobRef) -> None:
         self._environment = environment
+        self._base = base
         self._key_of = _key_of(environment, base)
         self._ref = ref
         self._extents: Sequence[Extent] = base.placement.extents[ref.digest]
@@ -131,4 +140,4 @@ class _BlobStream(io.RawIOBase):
         except CorruptObjectError as error:
             raise CorruptSnapshotError(error.key, error.reason, ref=self._ref.digest) from error
         except NotFoundError as error:
-            raise _gone(error.key, self._ref) from error
+            raise _gone(self._environment, self._base, self._ref, error.key) from error

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from snapshots import PersistedSessionState, SnapshotRepository
-from snapshots.errors import CorruptSnapshotError, InvalidStateError
+from snapshots.errors import CorruptSnapshotError, InvalidStateError, RevisionNotFoundError, SessionDeletedError
 from storage.backends.memory import MemoryStore
 from storage.digest import blob_ref
 from storage.frame import FRAME_BYTES_MAX
 from storage.store import Overwrite
 from storage.testing.clock import ManualClock
 from storage.testing.draws import Draws
-from tests.integration.builders import SESSION, WatchedStore, new_session, take_turn
+from tests.integration.builders import SESSION, WatchedStore, new_session, rewrite_head, take_turn
 
 SIZES = [0, 1, 100, (32 << 10) - 1, 32 << 10, FRAME_BYTES_MAX - 1, FRAME_BYTES_MAX, FRAME_BYTES_MAX + 1, 700_001]
 
@@ -147,6 +148,22 @@ def test_damage_is_found_and_named(place: Place) -> None:
     place.store.delete(pack)
     for read in (place.repo.read_execution_state, lambda held: place.repo.open_execution_state(held).read()):
         with pytest.raises(CorruptSnapshotError, match="missing"):
+            read(state)
+
+
+def test_what_was_collected_is_not_called_corrupt(place: Place) -> None:
+    state = new_session(SESSION)
+    place.repo.commit(state, execution_state=noise(400_000))
+    reads = (place.repo.read_execution_state, lambda held: place.repo.open_execution_state(held).read())
+    for row in place.store.list("default/packs/"):
+        place.store.delete(row.key)
+    rewrite_head(place.store, lambda head: replace(head, floor=2, write_id="f" * 32))  # as a prune leaves it
+    for read in reads:
+        with pytest.raises(RevisionNotFoundError):
+            read(state)
+    place.repo.delete(SESSION)
+    for read in reads:
+        with pytest.raises(SessionDeletedError):
             read(state)
 
 
