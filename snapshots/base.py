@@ -61,6 +61,11 @@ class Base:
         """Return the whole history up to this revision, oldest first."""
         return [*entries_of(self.history), *self.unstored]
 
+    @property
+    def row(self) -> HistoryRow:
+        """Return the last row of the history: that of this revision. Does not walk the others."""
+        return (self.unstored or self.history[-1].entries)[-1]
+
 
 @dataclass(frozen=True, slots=True)
 class Pending:

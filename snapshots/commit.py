@@ -108,7 +108,7 @@ def result_of(base: Base, *, uploaded_bytes: int, requests: int) -> CommitResult
         head_revision=base.revision,
         checkpoint_ref=base.checkpoint_ref,
         manifest=base.checkpoint.manifest(),
-        commit_id=base.rows[-1].commit_id,
+        commit_id=base.row.commit_id,
         uploaded_bytes=uploaded_bytes,
         requests=requests,
     )
