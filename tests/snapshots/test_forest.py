@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -371,7 +372,7 @@ def test_a_missing_log_and_an_altered_one_are_named(place: Place) -> None:
         place.trees()
     for key in packs:
         place.store.delete(key)
-    with pytest.raises(CorruptSnapshotError, match="missing"):
+    with pytest.raises(CorruptSnapshotError, match="though a head names it"):
         place.trees()
 
 
@@ -415,6 +416,31 @@ def test_a_session_deleted_and_collected_meanwhile_is_read_again(place: Place) -
     before_the_packs_are_listed(place, gone)
     assert place.shape() == ["s2"]
     assert [verb for verb, _ in place.watched.requests].count("list") == 4
+
+
+def test_a_session_collected_between_its_head_and_its_log_is_read_again(place: Place) -> None:
+    place.session("s1", "a0", "a1")
+
+    def gone() -> None:
+        with SnapshotRepository(place.store, clock=place.clock) as other:
+            other.delete("s1")
+            assert collect(other.environment).deleted
+
+    place.watched.start_over()
+    place.trees()
+    assert [key.split("/")[1] for _, key in place.watched.requests] == ["heads", "heads", "packs", "packs"]
+    place.watched.start_over()
+    place.watched.before[3] = [gone]
+    assert place.trees() == ()
+
+
+@pytest.mark.timeout(30)
+def test_one_thread_is_enough(place: Place) -> None:
+    for number in range(3):
+        place.session(f"s{number}", "a0", "a1")
+    with ThreadPoolExecutor(1) as executor:
+        trees = forest(replace(place.repo.environment, executor=executor))
+    assert [tree.root.revision for tree in trees] == [2, 2, 2]
 
 
 def test_a_session_that_moves_on_meanwhile_is_shown_as_it_was_or_is(place: Place) -> None:
