@@ -73,6 +73,7 @@ from storage.testing.conformance_load import together
 
 SESSION = "s1"
 TTL_SECONDS = 30.0
+LATER_TURNS = 12  # so many that the present revision no longer needs every pack that an older one does
 ROUNDS = 3  # of races, each in a session of its own
 EXECUTION_STATE = bytes(range(256)) * 200
 SPENT = TokenUsage(input_tokens=10, output_tokens=2, cached_input_tokens=3, reasoning_tokens=1)
@@ -662,6 +663,7 @@ class ChildConformance(_OnTwoHosts):
         hosts.a.start_child(SESSION, child="c1", initial_nodes=[message("task")])
         parent, child = hosts.a.acquire(SESSION, "host-a"), hosts.a.acquire("c1", "host-a")
         assert message_ids(child.state) == ["a1", "task"]
+        assert child.state.token_ledger == []
         child.begin_turn("turn-1")
         child.commit(take_turn(child.state, "c1"), TurnStamp("turn-1"))
         hosts.b.acquire(SESSION, "host-b")
@@ -826,10 +828,13 @@ class HistoryConformance(_OnTwoHosts):
         """Those of every revision, also of one that a rewind left behind, and of what a fork shares."""
         hosts.a.fork(SESSION, "c1", 2)
         hosts.a.rewind(SESSION, 1)
+        later = hosts.a.load(SESSION)
+        for turn in range(LATER_TURNS):
+            hosts.a.commit(take_turn(later, f"b{turn}"), execution_state=EXECUTION_STATE + bytes([turn, turn]))
         for _ in range(2):
             report = collect(hosts.b.environment)
             assert (report.deleted, report.stopped) == ((), "")
-            assert report.kept == hosts.a.stats().packs >= len(revisions)
+            assert report.kept == hosts.a.stats().packs >= len(revisions) + LATER_TURNS
         for number, expected in enumerate(revisions, start=1):
             assert hosts.a.load(SESSION, number, execution_state=True) == expected
         assert hosts.a.load("c1", execution_state=True).execution_state_ref == revisions[1].execution_state_ref
