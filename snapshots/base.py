@@ -3,7 +3,7 @@
 Rules:
 1. A base belongs to one store and tenant: elsewhere it means nothing.
 2. It is replaced, never changed; copies of a state share it.
-3. A pending commit id is used again only while the content is the same, so that a repeated commit is recognised.
+3. A pending commit id is used again only while content and turn are the same, so that a repeated commit is recognised.
 
     tracking_of(state).base
 """
@@ -18,6 +18,7 @@ from snapshots.head import Head
 from snapshots.history import HistoryRow
 from snapshots.logs import Log, entries_of
 from snapshots.placement import Placement, PlaceRow
+from snapshots.stamps import StampMark
 from snapshots.state import PersistedSessionState, TokenLedgerEntry
 from storage.digest import BlobRef, Digest
 from storage.store import Version
@@ -69,10 +70,18 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A commit that was begun: its id, the digest of what it was to store, and whether a head was ever sent for it."""
+    """A commit that was begun.
+
+    Attributes:
+        commit_id: Its id.
+        content: Digest of what it was to store.
+        stamp: Its turn, None without one.
+        sent: Whether a head was ever sent for it.
+    """
 
     commit_id: str
     content: Digest
+    stamp: StampMark | None = None
     sent: bool = False
 
 

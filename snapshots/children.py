@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from snapshots.base import base_for
 from snapshots.commit import commit, has_changes
 from snapshots.environment import Environment
-from snapshots.errors import InvalidStateError, RevisionConflictError, SessionExistsError
+from snapshots.errors import FencedError, InvalidStateError, RevisionConflictError, SessionExistsError
 from snapshots.fork import ForkRequest, ForkResult, InitialNodes, fork
 from snapshots.overrides import FRESH, INHERIT
 from snapshots.restore import load
@@ -155,7 +155,7 @@ def _created(
     state.append_session_nodes(request.initial_nodes)
     try:
         result = commit(environment, state, None, execution_state=None, relation=relation)
-    except RevisionConflictError as error:
+    except (RevisionConflictError, FencedError) as error:
         raise SessionExistsError(child) from error
     return ForkResult(
         session_id=child,

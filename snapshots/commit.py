@@ -18,7 +18,7 @@ from snapshots.base import Base, Pending, Tracking, base_for, track, tracking_of
 from snapshots.checkpoint import UNBORN
 from snapshots.content import Content, content_of
 from snapshots.environment import Environment
-from snapshots.errors import InvalidStateError, RevisionConflictError, TurnConflictError
+from snapshots.errors import FencedError, InvalidStateError, RevisionConflictError, TurnConflictError
 from snapshots.head import RESERVED, RING_MAX, Head, check_relation
 from snapshots.history import lineage
 from snapshots.publish import Found, Publication
@@ -135,8 +135,9 @@ class _Commit:
         base = self._read_own_base() if known is None and state.head_revision is not None else known
         self._base = base
         self._content = self._content_on(base, execution_state, replaces=known is None and base is not None)
-        self._pending = self._pend()
-        identity = self._identify(stamp)
+        seal = None if stamp is None else mark(stamp.turn_id, stamp.content_hash or self._content.turn_hash())
+        self._pending = self._pend(seal)
+        identity = Identity(self._pending.commit_id, environment.clock.now(), self._pending.stamp)
         intent = self._intend(identity, "" if stamp is None else stamp.turn_id, ownership)
         self._publication = Publication(environment, intent, identity, in_doubt=self._pending.sent)
 
@@ -166,19 +167,18 @@ class _Commit:
         checkpoint, ledger = (UNBORN, ()) if base is None else (base.checkpoint, base.ledger)
         return content_of(self._state, checkpoint, ledger, execution_state=execution_state, replaces=replaces)
 
-    def _pend(self) -> Pending:
-        """Return the commit begun for this very content, or a new one (rule 1)."""
+    def _pend(self, seal: StampMark | None) -> Pending:
+        """Return the commit begun for this very content and turn, or a new one (rule 1).
+
+        Without a stamp the same state object is repeated, whatever stamp it was given before.
+        """
         tracking = tracking_of(self._state)
         digest = self._content.digest()
         pending = tracking.pending
-        if pending is None or pending.content != digest:
-            pending = Pending(self._environment.clock.new_id(), digest)
+        if pending is None or pending.content != digest or (seal is not None and seal != pending.stamp):
+            pending = Pending(self._environment.clock.new_id(), digest, seal)
         track(self._state, Tracking(tracking.base, pending))
         return pending
-
-    def _identify(self, stamp: TurnStamp | None) -> Identity:
-        seal = None if stamp is None else mark(stamp.turn_id, stamp.content_hash or self._content.turn_hash())
-        return Identity(self._pending.commit_id, self._environment.clock.now(), seal)
 
     def _intend(self, identity: Identity, turn_id: str, ownership: Ownership | None) -> Intent:
         head = None if self._base is None else self._base.head
@@ -220,8 +220,14 @@ class _Commit:
         return Base(home=self._environment.home, head=read.head, version=read.version)
 
     def _checked(self, base: Base) -> Base:
-        """Return `base` if nothing in it refuses this commit already."""
-        self._publication.settle(HeadRead(base.head, base.version))
+        """Return `base` if nothing refuses this commit already.
+
+        The head that the base remembers may be old: that a session was held then does not mean that it still is.
+        """
+        try:
+            self._publication.settle(HeadRead(base.head, base.version))
+        except FencedError:
+            self._publication.settle(self._publication.read())
         stamp = self._publication.intent.stamp
         if stamp is not None and len(base.head.stamps) == RING_MAX:
             self._refuse_old_turn(base, stamp)

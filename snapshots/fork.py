@@ -27,6 +27,7 @@ from snapshots.environment import Environment
 from snapshots.epochs import raised, take_number
 from snapshots.errors import (
     LOOK_FIRST,
+    FencedError,
     InvalidStateError,
     RevisionConflictError,
     SessionExistsError,
@@ -216,10 +217,12 @@ class _Fork:
             head = self._published(self._publication.reserve())
         except Found as found:
             head = found.read.head
-        except RevisionConflictError as error:
+            self._publication.ambiguous = True  # it was applied: that it cannot be read is no "no"
+        except (RevisionConflictError, FencedError) as error:
             raise SessionExistsError(self._request.child) from error
         assert head.origin is not None, "a fork's head names its origin"
-        return self._first_checkpoint(head), head.origin, self._identity.commit_id
+        with self._publication.doubting():
+            return self._first_checkpoint(head), head.origin, self._identity.commit_id
 
     def _first_checkpoint(self, head: Head) -> BlobRef:
         if head.status == LIVE and head.revision == 1:

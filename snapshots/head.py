@@ -3,7 +3,8 @@
 Rules:
 1. Every PUT of a head has a new write id, so that no two have equal bytes.
 2. The state id is the write id of the last write that changed what the head names: commit, rewind, flush, prune,
-   compaction, take-over, staged list, publish, tombstone; not a pin, a fence or an epoch.
+   compaction, take-over, staged list, publish, tombstone, a pin that goes with its revision; not another pin, a fence
+   or an epoch.
 3. Epoch, fence and revision never fall. A tombstone is final. A reserved head names nothing.
 4. A commit leaves at most HEAD_COMMIT_BYTES_MAX bytes, so that the writes which cannot move anything away always fit.
 5. The manifest stands in the head while it is small: then a load needs one round of requests after the head.

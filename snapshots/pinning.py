@@ -1,10 +1,16 @@
 """Pinning: giving a revision a name, and taking it away. One compare-and-swap of the head each.
 
-pin(environment, "s1", 7, "before-refactoring", expires_at=None)
+Rules:
+1. A pin that goes, and leaves its revision without retention, changes what the head names: a new state id, so that a
+   rewind to that revision under way looks again.
+2. Only the pin that was there at first is taken away: not one that somebody gave the same name meanwhile.
+
+    pin(environment, "s1", 7, "before-refactoring", expires_at=None)
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
@@ -40,7 +46,7 @@ def pin(
         others = [one for one in head.pins if one.name != name]
         if len(others) == PINS_MAX:
             raise LimitExceededError(f"{PINS_MAX} pins of session {session_id!r}; unpin one first", PINS_MAX + 1)
-        return replace(head, pins=tuple(sorted([*others, wanted], key=lambda one: one.name)))
+        return _with_pins(environment, head, (*others, wanted))
 
     rewrite_head(environment, read, pinned)
     return wanted
@@ -57,11 +63,19 @@ def unpin(environment: Environment, session_id: str, name: str) -> None:
     """Take a name away; see `SnapshotRepository.unpin`."""
     check_pin_name(name)
     read = read_live_head(environment, session_id)
-    if find_pin(read.head.pins, name) is None:
+    found = find_pin(read.head.pins, name)
+    if found is None:
         raise RevisionNotFoundError(session_id, name)
 
     def unpinned(head: Head) -> Head | None:
-        left = tuple(one for one in head.pins if one.name != name)
-        return None if left == head.pins else replace(head, pins=left)
+        left = [one for one in head.pins if one != found]  # Rule 2.
+        return None if len(left) == len(head.pins) else _with_pins(environment, head, left)
 
     rewrite_head(environment, read, unpinned)
+
+
+def _with_pins(environment: Environment, head: Head, pins: Iterable[Pin]) -> Head:
+    """Return the head with these pins in order of name (rule 1)."""
+    pinned = replace(head, pins=tuple(sorted(pins, key=lambda one: one.name)))
+    dropped = [one.revision for one in head.pins if not pinned.retains(one.revision)]
+    return replace(pinned, state_id=environment.clock.new_id()) if dropped else pinned

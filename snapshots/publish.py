@@ -100,12 +100,17 @@ class Publication:
             if found.head.write_id == head.write_id:
                 return self._on_reservation(found)
             if found.head.status != RESERVED:
-                self.intent = replace(self.intent, fence=found.head.fence)  # the fence first read
-                self.settle(found)
+                self.settle_creation(found)
                 raise RevisionConflictError(self.intent.session_id, expected=None, actual=found.head.revision)
         raise self.gave_up(
             UnavailableError(self._register.key, f"the id could not be reserved: {reason}", applied="no")
         )
+
+    def settle_creation(self, found: HeadRead) -> None:
+        """Raise what a head that exists means to a creation; who holds it does not matter, it is taken."""
+        held = found.head.holder
+        self.intent = replace(self.intent, fence=found.head.fence, nonce="" if held is None else held.nonce)
+        self.settle(found)
 
     def _reservation(self, found: HeadRead | None) -> Head:
         """Return a reserved head: a new one, or another creator's taken over with its epoch and fence."""
@@ -300,12 +305,15 @@ class Publication:
             if unanswered:
                 raise self.gave_up(error) from error
             raise
-        except (SessionDeletedError, SessionMovedError):
-            raise
         except (StorageError, SnapshotError) as error:
-            if self.ambiguous:
-                raise self._unknown(str(error)) from error
-            raise
+            if not self.ambiguous or self._decides(error):
+                raise
+            raise self._unknown(str(error)) from error
+
+    def _decides(self, error: Exception) -> bool:
+        """Say whether an error decides by itself what became of this session; another session's end does not."""
+        ended = isinstance(error, SessionDeletedError | SessionMovedError)
+        return ended and error.session_id == self.intent.session_id  # type: ignore[attr-defined]  # of these two
 
     def gave_up(self, error: UnavailableError) -> CommitUnknownError | UnavailableError:
         """Return what to raise when the store does not answer."""

@@ -99,14 +99,12 @@ def release(environment: Environment, session_id: str, owner: str) -> None:
     """Clear the holder by its owner's name; see `SnapshotRepository.release`."""
     check_id(owner, what="owner")
 
-    def cleared(head: Head) -> Head | None:
-        if head.holder is None:
-            return None
-        if head.holder.owner != owner:
-            raise FencedError(session_id, fence=head.fence, holder=head.holder.owner)
-        return replace(head, holder=None)
-
-    rewrite_head(environment, read_live_head(environment, session_id), cleared)
+    read = read_live_head(environment, session_id)
+    found = read.head.holder
+    if found is not None and found.owner != owner:
+        raise FencedError(session_id, fence=read.head.fence, holder=found.owner)
+    # Only the take-over that was there at first: the owner may come back meanwhile, under the same name.
+    rewrite_head(environment, read, lambda head: replace(head, holder=None) if found and head.holder == found else None)
 
 
 class Writer:
@@ -115,7 +113,6 @@ class Writer:
     Attributes:
         session_id: Which session.
         owner: Whose Writer this is.
-        state: The state as loaded; after a commit the state that was committed.
         report: What the take-over healed, missed, or could not restore.
     """
 
@@ -132,10 +129,23 @@ class Writer:
         self._environment = environment
         self._journal = journal
         self._released = False
-        self.state = self._load()
+        self._state: PersistedSessionState | None = None
         self.report = _resumed(self.state, plugins)
         if journal.turn_id and self._finished(journal.turn_id):
             journal.finish()  # Rule 4.
+
+    @property
+    def state(self) -> PersistedSessionState:
+        """Return the state as loaded; after a commit the one that was committed, after a rewind loaded when asked for.
+
+        Raises:
+            UnavailableError, CorruptSnapshotError: It could not be loaded; ask again, nothing else is affected.
+        """
+        if self._state is None:
+            loaded = load(self._environment, self.session_id, revision=None, execution_state=False)
+            track(loaded.state, Tracking(loaded.base))
+            self._state = loaded.state
+        return self._state
 
     @property
     def fence(self) -> int:
@@ -180,21 +190,21 @@ class Writer:
         if state.session_id != self.session_id:
             raise InvalidStateError(f"this Writer owns session {self.session_id!r}, not {state.session_id!r}")
         result = commit(self._environment, state, stamp, execution_state=execution_state, ownership=self._ownership())
-        self.state = state
+        self._state = state
         return result
 
     def rewind(self, revision: int | str) -> CommitResult:
-        """Go back to an ancestor, as `SnapshotRepository.rewind`; `state` is loaded anew."""
+        """Go back to an ancestor, as `SnapshotRepository.rewind`; `state` is loaded anew when it is asked for."""
         return self._go_back(revision, REWIND)
 
     def restore(self, revision: int | str) -> CommitResult:
-        """Restore any retained revision, as `SnapshotRepository.restore`; `state` is loaded anew."""
+        """Restore any retained revision, as `SnapshotRepository.restore`; `state` is loaded anew when asked for."""
         return self._go_back(revision, RESTORE)
 
     def _go_back(self, revision: int | str, kind: str) -> CommitResult:
         self._check_held()
         result = go_back(self._environment, self.session_id, revision, kind=kind, ownership=self._ownership())
-        self.state = self._load()
+        self._state = None
         return result
 
     def park(self) -> ParkedSession:
@@ -206,10 +216,9 @@ class Writer:
         self._check_held()
         if has_changes(self._environment, self.state):
             self.commit(self.state)
-        base = self._base()
-        self.release()
-        assert base.checkpoint_ref is not None, "what was loaded or committed has a checkpoint"
-        return ParkedSession(self.session_id, base.revision, base.checkpoint_ref)
+        head = self._release()
+        assert head.checkpoint_ref is not None, "a live head names a checkpoint"
+        return ParkedSession(self.session_id, head.revision, head.checkpoint_ref)
 
     def release(self) -> None:
         """Clear the holder; the fence stays. Releasing again changes nothing.
@@ -217,11 +226,14 @@ class Writer:
         Raises:
             FencedError: Another owner has taken the session over; there is nothing of ours to release.
         """
-        if self._released:
-            return
+        if not self._released:
+            self._release()
+
+    def _release(self) -> Head:
         environment = self._environment
-        rewrite_head(environment, read_live_head(environment, self.session_id), self._released_head)
+        read = rewrite_head(environment, read_live_head(environment, self.session_id), self._released_head)
         self._released = True
+        return read.head
 
     def _released_head(self, head: Head) -> Head | None:
         if head.holder is not None and head.holder.nonce == self._journal.nonce:
@@ -237,11 +249,6 @@ class Writer:
     def _check_held(self) -> None:
         if self._released:
             raise InvalidStateError(f"session {self.session_id!r} was released; acquire it again")
-
-    def _load(self) -> PersistedSessionState:
-        loaded = load(self._environment, self.session_id, revision=None, execution_state=False)
-        track(loaded.state, Tracking(loaded.base))
-        return loaded.state
 
     def _base(self) -> Base:
         base = tracking_of(self.state).base

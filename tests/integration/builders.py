@@ -113,6 +113,7 @@ class WatchedStore:
         self.requests: list[tuple[str, str]] = []
         self.puts: list[Put] = []
         self.before: dict[int, list[Callable[[], object]]] = {}
+        self._awaited: list[tuple[str, str, Callable[[], object]]] = []
         self._store = store
         self._head_reads = 0
 
@@ -122,6 +123,10 @@ class WatchedStore:
 
     def act(self, number: int, action: Callable[[], object]) -> None:
         self.before.setdefault(number, []).append(action)
+
+    def act_before(self, verb: str, key: str, action: Callable[[], object]) -> None:
+        """Let others act before the next request of this verb for this key, once."""
+        self._awaited.append((verb, key, action))
 
     def act_now(self) -> None:
         """Do what waits for requests that never came."""
@@ -157,6 +162,10 @@ class WatchedStore:
     def _note(self, verb: str, key: str) -> None:
         self.requests.append((verb, key))
         self._do(len(self.requests))
+        due = [one for one in self._awaited if one[:2] == (verb, key)]
+        self._awaited = [one for one in self._awaited if one not in due]
+        for _, _, action in due:
+            action()
 
     def _do(self, number: int) -> None:
         for action in self.before.pop(number, ()):

@@ -224,6 +224,27 @@ def test_a_writer_that_was_shut_out_commits_nothing(place: Place, change: Callab
     assert raw_head(place.store).revision == 1
 
 
+def test_the_same_content_as_another_turn_is_another_commit(place: Place) -> None:
+    state = place.begun()
+    place.faulty.plan.on("put", "/heads/", fault=LoseAnswer())
+    place.faulty.plan.on("get", "/heads/", fault=FailBefore(), times=None)
+    with pytest.raises(CommitUnknownError):
+        place.repo.commit(state, TurnStamp("turn-1"))
+    place.faulty.plan.clear()
+    with pytest.raises(RevisionConflictError):  # turn-1 stands there, and turn-2 would not be told from it
+        place.repo.commit(state, TurnStamp("turn-2"))
+    again = take_turn(place.repo.load(SESSION), "b2")
+    assert place.repo.commit(again, TurnStamp("turn-2")).head_revision == 3
+
+
+def test_a_session_that_was_held_when_it_was_loaded_may_be_free_now(place: Place) -> None:
+    place.begun()
+    rewrite_head(place.store, lambda head: replace(head, write_id="cc" * 16, holder=Holder("host-2", NONCE)))
+    state = take_turn(place.repo.load(SESSION), "b0")
+    rewrite_head(place.store, lambda head: replace(head, write_id="dd" * 16, holder=None))
+    assert place.repo.commit(state).head_revision == 2
+
+
 def test_a_held_session_is_refused_before_anything_is_sent(place: Place) -> None:
     place.begun()
     rewrite_head(place.store, lambda head: replace(head, write_id="cc" * 16, holder=Holder("host-2", NONCE)))
@@ -232,7 +253,7 @@ def test_a_held_session_is_refused_before_anything_is_sent(place: Place) -> None
     with pytest.raises(FencedError) as caught:
         place.repo.commit(state)
     assert caught.value.holder == "host-2"
-    assert place.sent() == []
+    assert [verb for verb, _ in place.sent()] == ["get"]  # whether it still is
 
 
 def test_the_fence_first_read_counts_over_all_attempts(place: Place) -> None:

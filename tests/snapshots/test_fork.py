@@ -359,6 +359,38 @@ def test_a_fork_in_doubt_says_so(place: Place, fault: Fault) -> None:
         place.repo.fork(SESSION, "c1")
 
 
+def test_a_source_that_ends_while_the_fork_is_in_doubt_decides_nothing(place: Place) -> None:
+    other = SnapshotRepository(place.store, clock=ManualClock(seed=2))
+    place.faulty.plan.on("put", LAYOUT.head("c1"), nth=2, fault=Delay())
+    place.watched.act(4, lambda: other.delete(SESSION))
+    with pytest.raises(CommitUnknownError):
+        place.repo.fork(SESSION, "c1")
+    place.faulty.release()
+    assert message_ids(place.repo.load("c1"))[-1] == f"a{LAST}"  # it arrived after all
+    other.close()
+
+
+def test_a_fork_that_was_applied_and_cannot_be_read_is_no_no(place: Place) -> None:
+    other = SnapshotRepository(place.store, clock=ManualClock(seed=2))
+
+    def use_the_child() -> None:
+        other.commit(take_turn(other.load("c1"), "b1"))
+        place.faulty.plan.on("get", LAYOUT.head("c1"), nth=2, times=99, fault=FailBefore())
+
+    place.faulty.plan.on("put", LAYOUT.head("c1"), nth=2, fault=LoseAnswer())
+    place.watched.act(4, use_the_child)
+    with pytest.raises(CommitUnknownError):
+        place.repo.fork(SESSION, "c1")
+    other.close()
+
+
+def test_a_child_that_somebody_holds_exists(place: Place) -> None:
+    place.repo.commit(new_session("c1", "own1"))
+    place.repo.acquire("c1", "host-a")
+    with pytest.raises(SessionExistsError):
+        place.repo.fork(SESSION, "c1")
+
+
 def test_a_fork_without_an_answer_made_nothing(place: Place) -> None:
     place.faulty.plan.on("put", LAYOUT.head("c1"), nth=2, times=99, fault=FailBefore("no"))
     with pytest.raises(UnavailableError) as caught:

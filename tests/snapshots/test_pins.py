@@ -22,7 +22,7 @@ from snapshots.roots import named_packs
 from storage.backends.memory import MemoryStore
 from storage.errors import UnavailableError
 from storage.testing.clock import ManualClock
-from storage.testing.faults import Delay, FailBefore, FaultyStore, LoseAnswer, OwnRetry, Repeat
+from storage.testing.faults import Delay, FailBefore, FaultyStore, LoseAnswer, Meanwhile, OwnRetry, Repeat
 from storage.testing.plan import Fault
 from tests.integration.builders import SESSION, message_ids, new_session, raw_head, rewrite_head, take_turn
 
@@ -180,6 +180,27 @@ def test_sessions_that_cannot_be_pinned(place: Place) -> None:
         with pytest.raises(SessionDeletedError):
             ask()
     assert raw_head(place.store).pins == ()
+
+
+def test_unpinning_the_last_name_of_a_pruned_revision_changes_what_the_head_names(place: Place) -> None:
+    place.repo.pin(SESSION, 2, "one")
+    place.repo.pin(SESSION, 2, "two")
+    rewrite_head(place.store, lambda head: replace(head, floor=LAST, write_id="f" * 32))
+    before = raw_head(place.store).state_id
+    place.repo.unpin(SESSION, "one")
+    assert raw_head(place.store).state_id == before
+    place.repo.unpin(SESSION, "two")
+    assert raw_head(place.store).state_id != before
+
+
+def test_a_name_given_anew_meanwhile_is_not_taken_away(place: Place) -> None:
+    other = SnapshotRepository(place.store, clock=ManualClock(seed=2))
+    place.repo.pin(SESSION, 1, "good")
+    place.faulty.plan.on("put", KEY, fault=LoseAnswer())
+    place.faulty.plan.on("get", KEY, nth=2, fault=Meanwhile(lambda: other.pin(SESSION, 5, "good")))
+    place.repo.unpin(SESSION, "good")
+    assert place.repo.pins(SESSION) == (Pin("good", 5),)
+    other.close()
 
 
 FAULTS: dict[str, Fault] = {

@@ -300,6 +300,25 @@ def test_without_an_answer_nothing_was_done(place: Place) -> None:
     assert place.repo.load(SESSION).head_revision == LAST
 
 
+def test_a_target_that_lost_its_pin_meanwhile_is_not_named_again(place: Place) -> None:
+    place.commit(*(f"n{number}" for number in range(6)))  # so that nodes are merged, and old packs needed no more
+    place.repo.pin(SESSION, 2, "good")
+    rewrite_head(place.store, lambda head: replace(head, floor=head.revision, write_id="f" * 32, state_id="e" * 32))
+    other = SnapshotRepository(place.store, clock=ManualClock(seed=2))
+
+    def unpin_and_collect() -> None:
+        other.unpin(SESSION, "good")
+        assert collect(other.environment).deleted
+
+    place.watched.start_over()
+    place.watched.act_before("put", LAYOUT.head(SESSION), unpin_and_collect)
+    with pytest.raises(RevisionNotFoundError):
+        place.repo.rewind(SESSION, "good")
+    place.loaded()
+    assert place.repo.load(SESSION).head_revision == LAST + 6
+    other.close()
+
+
 def test_a_collection_meanwhile_makes_it_stage_again(place: Place) -> None:
     when = _number_of_the_request_after_the_head(place) - 1
     place.watched.act(when, lambda: collect(place.repo.environment))

@@ -197,6 +197,47 @@ def test_a_writer_goes_back(hosts: Hosts) -> None:
     assert message_ids(writer.state) == hosts.ids() == ["a1", "a2"]
 
 
+def test_a_rewind_that_was_applied_is_not_called_unavailable(hosts: Hosts) -> None:
+    writer = hosts.a.acquire(SESSION, "host-a")
+    writer.commit(take_turn(writer.state, "a2"))
+    writer.rewind(1)
+    hosts.faulty.plan.on("get", HEAD, times=1, fault=FailBefore())
+    with pytest.raises(UnavailableError):
+        print(writer.state)
+    assert message_ids(writer.state) == ["a1"]  # asked for again
+    writer.commit(take_turn(writer.state, "b2"))
+
+
+def test_a_state_loaded_under_another_holder_is_committed_by_the_writer(hosts: Hosts) -> None:
+    hosts.a.acquire(SESSION, "host-a")
+    early = hosts.b.load(SESSION)
+    writer = hosts.b.acquire(SESSION, "host-b")
+    writer.commit(take_turn(early, "b2"))
+    writer.release()
+    hosts.b.commit(take_turn(early, "b3"))  # nobody holds it any more
+    assert hosts.ids() == ["a1", "b2", "b3"]
+
+
+def test_parking_after_the_repetition_of_an_old_turn_tells_the_present_revision(hosts: Hosts) -> None:
+    writer = hosts.a.acquire(SESSION, "host-a")
+    for number in (2, 3):
+        writer.commit(take_turn(writer.state, f"a{number}"), TurnStamp(f"t{number}", "h"))
+    assert writer.commit(take_turn(writer.state, "again"), TurnStamp("t2", "h")).head_revision == 2
+    assert writer.park().head_revision == 3
+
+
+def test_a_release_by_name_leaves_the_owner_that_came_back(hosts: Hosts) -> None:
+    hosts.b.acquire(SESSION, "host-b")
+    hosts.faulty.plan.on("put", HEAD, fault=LoseAnswer())
+    came_back: list[int] = []
+    hosts.watched.start_over()
+    hosts.watched.act(3, lambda: came_back.append(hosts.b.acquire(SESSION, "host-b").fence))
+    hosts.a.release(SESSION, "host-b")
+    holder = raw_head(hosts.store).holder
+    assert came_back == [2]
+    assert holder is not None
+
+
 def test_a_writer_of_one_session_commits_no_other(hosts: Hosts) -> None:
     writer = hosts.a.acquire(SESSION, "host-a")
     with pytest.raises(InvalidStateError, match="owns session"):
