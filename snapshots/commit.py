@@ -18,8 +18,14 @@ from snapshots.base import Base, Pending, Tracking, base_for, track, tracking_of
 from snapshots.checkpoint import UNBORN
 from snapshots.content import Content, content_of
 from snapshots.environment import Environment
-from snapshots.errors import FencedError, InvalidStateError, RevisionConflictError, TurnConflictError
-from snapshots.head import RESERVED, RING_MAX, Head, check_relation
+from snapshots.errors import (
+    FencedError,
+    InvalidStateError,
+    RevisionConflictError,
+    RevisionNotFoundError,
+    TurnConflictError,
+)
+from snapshots.head import LIVE, RESERVED, RING_MAX, Head, check_relation
 from snapshots.history import lineage
 from snapshots.publish import Found, Publication
 from snapshots.restore import HeadRead, load, read_base, read_head, retried_while_moving
@@ -252,7 +258,9 @@ class _Commit:
 
     def _found(self, found: Found) -> CommitResult:
         """Return the stored result of a commit that stands in the history, and bring the state to it."""
-        revision = found.committed.revision
+        revision, head = found.committed.revision, found.read.head
+        if head.status == LIVE and not head.retains(revision):
+            raise RevisionNotFoundError(head.session_id, revision)  # it was applied, and dropped by retention since
         self._publication.ambiguous = True  # it was applied: that its result cannot be read is no "no"
         with self._publication.doubting():
             if found.committed.own and (base := self._base_at(revision)) is not None:

@@ -173,6 +173,7 @@ class SnapshotRepository:
         Raises:
             RevisionConflictError: Someone else committed first. Load, apply the turn again, commit.
             TurnConflictError: This turn was committed with other content.
+            RevisionNotFoundError: This turn was committed, and retention has dropped its revision since.
             FencedError: Another owner has taken the session over.
             SessionDeletedError: The id is spent.
             CommitUnknownError: It may or may not have been applied. Commit again with the same arguments.

@@ -22,6 +22,7 @@ from snapshots.errors import (
     FencedError,
     InvalidStateError,
     RevisionConflictError,
+    RevisionNotFoundError,
     SessionDeletedError,
     SessionMovedError,
     TurnConflictError,
@@ -468,6 +469,17 @@ def test_a_copy_in_doubt_is_the_same_commit(place: Place) -> None:
 
 
 # Stamps.
+
+
+def test_a_turn_whose_revision_was_dropped_says_so(place: Place) -> None:
+    state = place.begun()
+    place.repo.commit(state, TurnStamp("t1", "h"))
+    place.repo.commit(take_turn(state, "b2"))
+    rewrite_head(place.store, lambda head: replace(head, write_id="cc" * 16, floor=3))
+    again = take_turn(place.repo.load(SESSION), "b3")
+    with pytest.raises(RevisionNotFoundError) as caught:
+        place.repo.commit(again, TurnStamp("t1", "h"))
+    assert caught.value.revision == 2
 
 
 def test_the_same_turn_returns_what_is_stored(place: Place) -> None:
