@@ -61,7 +61,7 @@ from snapshots.state import (
 from snapshots.writer import Writer
 from storage.backends import open_store
 from storage.clock import Clock, SystemClock, backoff_seconds
-from storage.leases import Lease
+from storage.leases import Free, Lease
 from storage.store import ObjectStore
 from storage.wrappers.metered import MeteredStore, Metrics
 
@@ -426,6 +426,10 @@ class SnapshotRepository:
             UnavailableError: Nothing was confirmed; claim it again.
         """
         return leases.claim_lease(self._environment, session_id, owner, ttl_seconds)
+
+    def read_lease(self, session_id: str) -> Lease | Free:
+        """Return the lease that is held now, or `Free` with the fence of the last one. Asks, and changes nothing."""
+        return leases.read_lease(self._environment, session_id)
 
     def renew_lease(self, session_id: str, lease: Lease, ttl_seconds: float) -> Lease:
         """Let a lease last `ttl_seconds` from now.

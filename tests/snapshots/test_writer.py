@@ -35,6 +35,7 @@ from snapshots.state import (
 )
 from storage.backends.memory import MemoryStore
 from storage.errors import InvalidKeyError, UnavailableError
+from storage.leases import Lease
 from storage.testing.clock import ManualClock
 from storage.testing.faults import CrashBefore, Delay, FailBefore, FaultyStore, LoseAnswer, OwnRetry, Repeat
 from storage.testing.plan import Crash, Fault
@@ -417,6 +418,9 @@ def test_expired_completed_turn_commit_rejects_and_preserves_resume_state(hosts:
     first.begin_turn("t1").record("k", "h", b"r")
     with pytest.raises(LeaseHeldError):
         hosts.a.claim_lease(SESSION, "host-b", 30)
+    held = hosts.a.read_lease(SESSION)
+    assert isinstance(held, Lease)
+    assert held.owner == "host-a"
     hosts.clock.advance(31)
     hosts.a.claim_lease(SESSION, "host-b", 30)
     second = hosts.a.acquire(SESSION, "host-b")
