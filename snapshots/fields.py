@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from snapshots.errors import CorruptSnapshotError, UnsupportedSchemaError
 from storage.digest import BlobRef, Digest
 from storage.errors import StorageError
+from storage.keys import check_id
 
 T = TypeVar("T")
 U64_MAX = (1 << 64) - 1
@@ -130,8 +131,7 @@ def columns(plain: Any, count: int) -> Sequence[Any]:
 
 def ref_to_plain(ref: BlobRef) -> list[Any]:
     """Return `[digest, size]`; a `b3:` digest as its 32 bytes, others as text."""
-    kind, _, digits = ref.digest.partition(":")
-    return [bytes.fromhex(digits) if kind == "b3" else ref.digest, ref.size_bytes]
+    return [digest_to_plain(ref.digest), ref.size_bytes]
 
 
 def ref_from_plain(plain: Sequence[Any]) -> BlobRef:
@@ -140,8 +140,14 @@ def ref_from_plain(plain: Sequence[Any]) -> BlobRef:
     return BlobRef(digest_from_plain(name), size)
 
 
+def digest_to_plain(digest: Digest) -> bytes | str:
+    """Return a `b3:` digest as its 32 bytes, another as text."""
+    kind, _, digits = digest.partition(":")
+    return bytes.fromhex(digits) if kind == "b3" else digest
+
+
 def digest_from_plain(name: bytes | str) -> Digest:
-    """Return a digest from its 32 bytes or its text."""
+    """Return the digest that `digest_to_plain` wrote."""
     return Digest("b3:" + name.hex() if isinstance(name, bytes) else name)
 
 
@@ -155,6 +161,11 @@ def instant(micros_since_1970: int) -> datetime:
     if type(micros_since_1970) is not int:
         raise TypeError("not an instant")
     return _EPOCH + micros_since_1970 * _MICROSECOND
+
+
+def id_or_empty(value: Any) -> str:
+    """Return `value` if it is an id, or empty for none. Raises InvalidKeyError."""
+    return "" if value == "" else check_id(value)
 
 
 def id_bytes(identifier: str) -> bytes:

@@ -237,7 +237,7 @@ def _placed(head: Head, parent: str, depth: int, sizes: _Sizes) -> TreeSession:
         family=head.family,
         origin=head.origin,
         relation=head.relation,
-        holder="" if head.holder is None else head.holder.owner,
+        holder=head.held_by,
         pins=head.pins,
         stored_bytes=sizes.stored(head.session_id),
         own_bytes=sizes.own(head.session_id),

@@ -2,9 +2,8 @@
 
 Rules:
 1. Every PUT of a head has a new write id, so that no two have equal bytes.
-2. The state id is the write id of the last write that changed what the head names: commit, rewind, flush, prune,
-   compaction, take-over, staged list, publish, tombstone, a pin that goes with its revision; not another pin, a fence
-   or an epoch.
+2. The state id is new with every write that changes what the head names: a reservation, also one that is taken over,
+   a revision, a tombstone, a pin that goes with its revision; not with another pin, a holder, a fence or an epoch.
 3. Epoch, fence and revision never fall. A tombstone is final. A reserved head names nothing.
 4. A commit leaves at most HEAD_COMMIT_BYTES_MAX bytes, so that the writes which cannot move anything away always fit.
 5. The manifest stands in the head while it is small: then a load needs one round of requests after the head.
@@ -26,6 +25,7 @@ from snapshots.fields import (
     Fields,
     columns,
     id_bytes,
+    id_or_empty,
     id_text,
     instant,
     is_whole,
@@ -181,6 +181,11 @@ class Head:
     origin: Origin | None = None
     relation: SessionRelation = ROOT
 
+    @property
+    def held_by(self) -> str:
+        """Return the owner whose Writer alone may commit, "" for anyone."""
+        return "" if self.holder is None else self.holder.owner
+
     def retains(self, revision: int) -> bool:
         """Say whether retention keeps a revision; a pin does so until it is removed, expired or not."""
         if not 1 <= revision <= self.revision:
@@ -239,7 +244,7 @@ class Head:
         head = cls(
             session_id=fields.parsed("session_id", check_id, fields.value("session_id")),
             tenant=fields.parsed("tenant", check_id, fields.value("tenant")),
-            family=fields.parsed("family", _id_or_none, fields.value("family")),
+            family=fields.parsed("family", id_or_empty, fields.value("family")),
             status=status,
             revision=fields.integer("revision"),
             write_id=fields.raw("write_id", 16).hex(),
@@ -290,10 +295,6 @@ def check_relation(relation: SessionRelation) -> SessionRelation:
     if size > RELATION_BYTES_MAX:
         raise LimitExceededError(f"relation of {RELATION_BYTES_MAX} bytes", size)
     return relation
-
-
-def _id_or_none(value: Any) -> str:
-    return "" if value == "" else check_id(value)
 
 
 def _commit_id(raw: bytes) -> str:

@@ -22,6 +22,7 @@ from snapshots.fields import (
     Fields,
     columns,
     digest_from_plain,
+    digest_to_plain,
     is_whole,
     ref_from_plain,
     ref_to_plain,
@@ -151,7 +152,7 @@ class Placement:
         """Return the record's bytes."""
         number = {use.pack: index for index, use in enumerate(self.packs)}
         extents = [
-            [_digest_to_plain(digest), [_extent_to_plain(one, number) for one in many]]
+            [digest_to_plain(digest), [_extent_to_plain(one, number) for one in many]]
             for digest, many in self.extents.items()
         ]
         return codec.encode(
@@ -179,12 +180,6 @@ class Placement:
         found = cls(dict(fields.rows("extents", extents)), packs, fields.rows("places", segment_from_plain))
         fields.nothing_else()
         return found
-
-
-def _digest_to_plain(digest: Digest) -> bytes | str:
-    """Return a `b3:` digest as its 32 bytes, another as text."""
-    kind, _, digits = digest.partition(":")
-    return bytes.fromhex(digits) if kind == "b3" else digest
 
 
 def _extent_to_plain(extent: Extent, number: Mapping[str, int]) -> list[int]:

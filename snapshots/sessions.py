@@ -141,7 +141,7 @@ def _info(environment: Environment, row: ListedObject) -> SessionInfo:
         family=head.family,
         origin=head.origin,
         relation=head.relation,
-        holder="" if head.holder is None else head.holder.owner,
+        holder=head.held_by,
         fence=head.fence,
         pins=head.pins,
     )

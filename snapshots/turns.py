@@ -35,7 +35,7 @@ from snapshots.errors import (
     LimitExceededError,
     SessionDeletedError,
 )
-from snapshots.fields import SCHEMA_VERSION, Fields, columns, id_bytes
+from snapshots.fields import SCHEMA_VERSION, Fields, columns, id_bytes, id_or_empty
 from snapshots.head import TOMBSTONE, Head
 from snapshots.stamps import TurnStamp
 from storage.clock import Clock, backoff_seconds
@@ -127,7 +127,7 @@ class TurnRecord:
             write_id=fields.raw("write_id", 16).hex(),
             fence=fields.integer("fence", 1),
             nonce=fields.raw("nonce", 16).hex(),
-            turn_id=fields.parsed("turn_id", _id_or_none, fields.value("turn_id")),
+            turn_id=fields.parsed("turn_id", id_or_empty, fields.value("turn_id")),
             checkpoint=fields.raw("checkpoint"),
             effects=dict(effects),
         )
@@ -156,10 +156,6 @@ def _hash(checkpoint: bytes) -> bytes:
     return bytes.fromhex(digest(checkpoint).removeprefix("b3:"))
 
 
-def _id_or_none(value: Any) -> str:
-    return "" if value == "" else check_id(value)
-
-
 def _effect_from_plain(plain: Any) -> tuple[str, Effect]:
     key, content_hash, result = columns(plain, 3)
     if not isinstance(content_hash, str) or not isinstance(result, bytes):
@@ -179,6 +175,9 @@ class _TurnRegister:
     """The register of one session's turn in flight, and what was last seen in it.
 
     Attributes:
+        environment: Where.
+        session_id: Which session.
+        key: Of the register.
         seen: The latest known to be stored, whoever wrote it.
     """
 

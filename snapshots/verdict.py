@@ -171,8 +171,7 @@ def _ended(intent: Intent, head: Head) -> Verdict | None:
 def _fenced(intent: Intent, head: Head) -> Verdict | None:
     held = head.holder is not None and head.holder.nonce != intent.nonce
     if head.fence > intent.fence or held:
-        holder = "" if head.holder is None else head.holder.owner
-        return Refused(FencedError(intent.session_id, fence=head.fence, holder=holder))
+        return Refused(FencedError(intent.session_id, fence=head.fence, holder=head.held_by))
     return None
 
 

@@ -147,7 +147,7 @@ def state_view(state: PersistedSessionState, now: datetime) -> dict[str, Any]:
         "last_messages": [message.model_dump(mode="json") for message in messages[-LAST_MESSAGES:]],
         "relation": head.relation.model_dump(mode="json"),
         "origin": origin_view(head.origin),
-        "holder": "" if head.holder is None else head.holder.owner,
+        "holder": head.held_by,
         "fence": head.fence,
         "pins": [pin_row(pin, now) for pin in head.pins],
     }
