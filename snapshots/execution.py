@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import io
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -67,17 +68,8 @@ def _held(environment: Environment, state: PersistedSessionState) -> tuple[Base,
     return base, ref
 
 
-class _KeyOf:
-    def __init__(self, environment: Environment, family: str) -> None:
-        self._layout = environment.layout
-        self._family = family
-
-    def __call__(self, name: str) -> str:
-        return self._layout.pack(self._family, name)
-
-
-def _key_of(environment: Environment, base: Base) -> _KeyOf:
-    return _KeyOf(environment, base.head.family)
+def _key_of(environment: Environment, base: Base) -> Callable[[str], str]:
+    return partial(environment.layout.pack, base.head.family)
 
 
 def _gone(environment: Environment, base: Base, ref: BlobRef, key: str) -> CorruptSnapshotError | RevisionNotFoundError:

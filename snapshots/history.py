@@ -77,8 +77,8 @@ def row_from_plain(plain: Any) -> HistoryRow:
     if kind not in KINDS or not isinstance(usage, list | tuple):
         raise ValueError("not a row of a history")
     entries = tuple(map(_entry_from_plain, usage))
-    seal = None if stamp is None else mark_from_plain(stamp)
-    return HistoryRow(revision, parent, kind, id_text(commit_id), instant(created), seal, nodes, entries)
+    mark = None if stamp is None else mark_from_plain(stamp)
+    return HistoryRow(revision, parent, kind, id_text(commit_id), instant(created), mark, nodes, entries)
 
 
 def _entry_from_plain(plain: Any) -> TokenLedgerEntry:

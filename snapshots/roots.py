@@ -10,7 +10,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from snapshots.environment import Environment
 from snapshots.head import LIVE, Head
@@ -19,7 +19,7 @@ from snapshots.restore import read_manifest, read_places
 
 
 def named_packs(environment: Environment, head: Head) -> frozenset[str]:
-    """Return the names of all packs that a head names; for use where a missing object leads to another read (R6).
+    """Return the names of all packs that a head names; for callers that read the head again when something is missing.
 
     Raises:
         CorruptSnapshotError: Manifest or log cannot be read: then nothing may be deleted.
@@ -32,7 +32,7 @@ def named_packs(environment: Environment, head: Head) -> frozenset[str]:
     return frozenset(kept_packs(head, [*placement.packs, *ended]))
 
 
-def kept_packs(head: Head, uses: Iterable[PackUse]) -> Iterable[str]:
+def kept_packs(head: Head, uses: Iterable[PackUse]) -> Iterator[str]:
     """Yield the packs that a retained revision needs."""
     pinned = [pin.revision for pin in head.pins]
     for use in uses:
