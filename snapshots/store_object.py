@@ -58,4 +58,7 @@ def _checked_id(register: Register) -> str:
     fields.schema()
     if fields.text("digest_algorithm") != "b3":
         raise fields.wrong("names a digest algorithm that this version does not write")
-    return fields.raw("write_id", 16).hex()
+    store_id = fields.raw("write_id", 16).hex()
+    fields.value("probe")
+    fields.nothing_else()
+    return store_id

@@ -125,3 +125,11 @@ def test_a_store_object_that_the_disk_damaged_is_corruption(tmp_path: Path) -> N
     with pytest.raises(CorruptSnapshotError) as caught:
         SnapshotRepository.open(url)
     assert caught.value.key == STORE_KEY
+
+
+def test_a_field_of_a_later_version_is_refused(store: MemoryStore) -> None:
+    opened(store)
+    plain = codec.decode(store.get(STORE_KEY).data, key=STORE_KEY)
+    store.put(STORE_KEY, codec.encode({**plain, "later": 1}), Overwrite())
+    with pytest.raises(UnsupportedSchemaError, match="later"):
+        opened(store)
