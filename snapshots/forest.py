@@ -18,12 +18,9 @@ Rules:
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import islice
-from typing import ParamSpec, TypeVar
 
 from snapshots.environment import Environment
 from snapshots.errors import CorruptSnapshotError, SessionNotFoundError
@@ -31,12 +28,10 @@ from snapshots.head import LIVE, RESERVED, TOMBSTONE, Head, Origin
 from snapshots.pins import Pin
 from snapshots.restore import LOAD_ATTEMPTS_MAX, HeadRead, head_at
 from snapshots.roots import named_packs
-from snapshots.sessions import PAGE
+from snapshots.sessions import for_each_head
 from snapshots.state import SessionRelation, relation_parent
 from storage.errors import CorruptObjectError, NotFoundError
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from storage.executor import InlineExecutor
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +152,9 @@ def _seen_with_packs(environment: Environment) -> tuple[list[_Seen], Mapping[str
 
 
 def _heads(environment: Environment) -> Iterator[_Seen]:
-    inline = replace(environment, executor=_Inline())
-    listing = environment.store.list(environment.layout.heads)
-    while page := list(islice(listing, PAGE)):
-        yield from environment.executor.map(lambda row: _seen(inline, row.key), page)
+    # A thread that waited for others of its own pool might wait for ever.
+    inline = replace(environment, executor=InlineExecutor())
+    return for_each_head(environment, lambda row: _seen(inline, row.key))
 
 
 def _seen(environment: Environment, key: str) -> _Seen:
@@ -183,15 +177,6 @@ def _seen(environment: Environment, key: str) -> _Seen:
 
 def _missing(key: str) -> CorruptSnapshotError:
     return CorruptSnapshotError(key, "this object is missing, though a head names it")
-
-
-class _Inline(Executor):
-    """Runs each call where it is submitted: a thread that waited for others of its own pool might wait for ever."""
-
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        future: Future[T] = Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
 
 
 class _Sizes:

@@ -6,10 +6,11 @@ for info in sessions(environment): print(info.session_id, info.revision)
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
+from typing import TypeVar
 
 from snapshots.environment import Environment
 from snapshots.head import LIVE, RESERVED, Origin
@@ -18,6 +19,7 @@ from snapshots.restore import head_at, read_history, retried_while_moving
 from snapshots.state import SessionRelation, TokenUsage
 from storage.store import ListedObject
 
+T = TypeVar("T")
 PAGE = 64  # heads read side by side; bounds memory, not the result
 
 
@@ -124,9 +126,14 @@ def history(environment: Environment, session_id: str) -> tuple[RevisionInfo, ..
 
 def sessions(environment: Environment) -> Iterator[SessionInfo]:
     """Yield all sessions of the tenant in the order of their keys; see `SnapshotRepository.sessions`."""
+    return for_each_head(environment, lambda row: _info(environment, row))
+
+
+def for_each_head(environment: Environment, function: Callable[[ListedObject], T]) -> Iterator[T]:
+    """Yield `function(row)` for every head listed, in the order of their keys; PAGE of them run side by side."""
     listing = environment.store.list(environment.layout.heads)
     while page := list(islice(listing, PAGE)):
-        yield from environment.executor.map(lambda row: _info(environment, row), page)
+        yield from environment.executor.map(function, page)
 
 
 def _info(environment: Environment, row: ListedObject) -> SessionInfo:

@@ -15,7 +15,7 @@ from tests.architecture.source import Module, calls, imports_of, literals, names
 ROWS: tuple[tuple[str, ...], ...] = (
     ("storage.errors",),
     ("storage.digest",),
-    ("storage.clock", "storage.frame", "storage.keys", "storage.store"),
+    ("storage.clock", "storage.executor", "storage.frame", "storage.keys", "storage.store"),
     ("storage", "storage.chunking", "storage.extents"),
     ("storage.packs", "storage.registers"),
     ("storage.leases", "storage.wrappers.*"),

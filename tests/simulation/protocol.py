@@ -28,9 +28,9 @@ from snapshots.writer import acquire
 from storage.backends.memory import MemoryStore
 from storage.clock import Clock
 from storage.errors import StorageError
+from storage.executor import InlineExecutor
 from storage.store import Create, ObjectStore, PutMode, Version
 from storage.testing.clock import ManualClock
-from storage.testing.executor import InlineExecutor
 from storage.testing.simulation import Actor, Ending, World
 from tests.integration.builders import message_ids, new_session, take_turn
 

@@ -13,8 +13,8 @@ from storage import Create, ObjectStore, Overwrite, Replace
 from storage.backends.memory import MemoryStore
 from storage.clock import Clock
 from storage.errors import NotFoundError, PreconditionFailedError
+from storage.executor import InlineExecutor
 from storage.testing.clock import ManualClock
-from storage.testing.executor import InlineExecutor
 from storage.testing.plan import Crash
 from storage.testing.simulation import (
     Actor,
