@@ -271,8 +271,11 @@ class _Explorer:
 
     def _execute(self, simulation: Simulation, work: _Work) -> None:
         path, left = work.path, work.left
-        arrived = self._begin(simulation) if path is None else self._arrive(simulation, path, work.state)
-        while arrived and self._holds(simulation):
+        if path is not None:
+            self._arrive(simulation, path, work.state)
+        elif not self._begin(simulation):
+            return
+        while self._holds(simulation):
             state = simulation.state
             if self._cut(state, simulation.last, left):
                 return
@@ -295,7 +298,7 @@ class _Explorer:
             simulation.take(choice)
         return True
 
-    def _arrive(self, simulation: Simulation, path: _Path, foreseen: State | None) -> bool:
+    def _arrive(self, simulation: Simulation, path: _Path, foreseen: State | None) -> None:
         """Take the way to an alternative; all but its last step was checked, so only checks that remember look on."""
         for choice in (*self._prefix, *path.choices()):
             if _remembers(simulation.world):
@@ -306,7 +309,6 @@ class _Explorer:
                 f"{simulation.trace().schedule}: this schedule led elsewhere than foreseen; take time, chance and "
                 f"shared objects out of the actors\n{simulation.trace()}"
             )
-        return True
 
     def _defer(self, simulation: Simulation, path: _Path | None, choice: Choice, left: _Left) -> None:
         state = self._foreseen(simulation, choice)
