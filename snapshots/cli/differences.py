@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from snapshots.changes import MISSING, Change
+from snapshots.cli import views
 from snapshots.cli.output import Columns, Output, human_bytes
+from snapshots.cli.views import ref_view
 from snapshots.diff import NodesDiff, PluginsDiff, RevisionId, SessionDiff, ToolsDiff
 from snapshots.state import BlobRef, TokenUsage
 from snapshots.state.values import json_text
@@ -23,20 +25,8 @@ NAMES_SHOWN_MAX = 8  # of a list on one screen
 VALUE_CHARACTERS = 60  # of a value in a table
 DIGEST_CHARACTERS = 15  # `b3:` and twelve digits
 
-FACT_COLUMNS: Columns = {"": "name", " ": "value"}
 CHANGE_COLUMNS: Columns = {"part": "part", "path": "path", "before": "before", "after": "after"}
 ARTIFACT_COLUMNS: Columns = {"plugin": "plugin", "artifact": "artifact", "before": "before", "after": "after"}
-LEDGER_HEADINGS = {
-    "input_tokens": "input",
-    "output_tokens": "output",
-    "cached_input_tokens": "cached",
-    "reasoning_tokens": "reasoning",
-}
-LEDGER_COLUMNS: Columns = {
-    "source": "source",
-    "model": "model",
-    **{heading: name for name, heading in LEDGER_HEADINGS.items()},
-}
 
 
 def show_difference(output: Output, diff: SessionDiff) -> None:
@@ -47,10 +37,10 @@ def show_difference(output: Output, diff: SessionDiff) -> None:
     title = f"{_at(diff.a)} → {_at(diff.b)}"
     output.line(f"{title}: identical" if diff.identical else title)
     for rows, columns in (
-        (fact_rows(diff), FACT_COLUMNS),
+        (fact_rows(diff), views.FACT_COLUMNS),
         (change_rows(diff), CHANGE_COLUMNS),
         (artifact_rows(diff), ARTIFACT_COLUMNS),
-        (ledger_rows(diff), LEDGER_COLUMNS),
+        (views.ledger_rows(entry.model_dump() for entry in diff.usage.ledger), views.LEDGER_COLUMNS),
     ):
         if rows:
             output.table(rows, columns)
@@ -83,7 +73,7 @@ def to_plain(diff: SessionDiff) -> dict[str, Any]:
             ],
         },
         "execution_state": {
-            "ref": _pair(_ref(diff.execution.before), _ref(diff.execution.after)),
+            "ref": _pair(ref_view(diff.execution.before), ref_view(diff.execution.after)),
             "shared_bytes": diff.execution.shared_bytes,
             "new_bytes": diff.execution.new_bytes,
         },
@@ -100,7 +90,7 @@ def _revision(found: RevisionId) -> dict[str, Any]:
     return {
         "session_id": found.session_id,
         "revision": found.revision,
-        "checkpoint_ref": _ref(found.checkpoint_ref),
+        "checkpoint_ref": ref_view(found.checkpoint_ref),
     }
 
 
@@ -119,7 +109,7 @@ def _nodes(nodes: NodesDiff) -> dict[str, Any]:
 
 def _named(part: ToolsDiff | PluginsDiff) -> dict[str, Any]:
     return {
-        "ref": _pair(_ref(part.before), _ref(part.after)),
+        "ref": _pair(ref_view(part.before), ref_view(part.after)),
         "added": list(part.added),
         "removed": list(part.removed),
         "changed": list(part.changed),
@@ -142,11 +132,7 @@ def _pair(before: Any, after: Any) -> dict[str, Any]:
 
 
 def _refs(refs: Sequence[BlobRef]) -> list[dict[str, Any] | None]:
-    return [_ref(ref) for ref in refs]
-
-
-def _ref(ref: BlobRef | None) -> dict[str, Any] | None:
-    return None if ref is None else {"digest": str(ref.digest), "size_bytes": ref.size_bytes}
+    return [ref_view(ref) for ref in refs]
 
 
 # Tables.
@@ -170,7 +156,7 @@ def fact_rows(diff: SessionDiff) -> list[dict[str, str]]:
         "execution state": _execution(diff),
         "context window": _counts(usage.token_usage_before, usage.token_usage_after),
     }
-    return [{"name": name, "value": value} for name, value in facts.items() if value]
+    return views.facts_said(facts)
 
 
 def _counted(added: Sequence[str], removed: Sequence[str], changed: Sequence[str]) -> str:
@@ -195,7 +181,7 @@ def _shown(value: str | int | None) -> str:
 
 
 def _counts(before: TokenUsage, after: TokenUsage) -> str:
-    pairs = {LEDGER_HEADINGS[name]: (count, getattr(after, name)) for name, count in before.model_dump().items()}
+    pairs = {views.COUNT_HEADINGS[name]: (count, getattr(after, name)) for name, count in before.model_dump().items()}
     return ", ".join(f"{heading} {_moved(old, new)}" for heading, (old, new) in pairs.items() if old != new)
 
 
@@ -255,8 +241,3 @@ def artifact_rows(diff: SessionDiff) -> list[dict[str, str]]:
 
 def _sized(ref: BlobRef) -> str:
     return f"{ref.digest[:DIGEST_CHARACTERS]}…  {human_bytes(ref.size_bytes)}"
-
-
-def ledger_rows(diff: SessionDiff) -> list[dict[str, Any]]:
-    """Return what the ledger gained, or lost, as flat rows."""
-    return [{"source": entry.source, "model": entry.model, **entry.usage.model_dump()} for entry in diff.usage.ledger]

@@ -62,7 +62,7 @@ def fork(
     if run.output.as_json:
         run.output.record(view)
     else:
-        run.output.table(_fork_rows(view), {"": "name", " ": "value"})
+        run.output.table(_fork_rows(view), views.FACT_COLUMNS)
 
 
 def _relation(source: str, kind: Relation, reason: str | None, tool_call: str | None) -> SessionRelation:

@@ -43,7 +43,7 @@ def acquire(
         run.output.record(view)
     else:
         title = f"session {session} held by {owner}"
-        run.output.table(acquired_rows(view), {"": "name", " ": "value"}, title=title)
+        run.output.table(acquired_rows(view), views.FACT_COLUMNS, title=title)
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def acquired_rows(view: dict[str, Any]) -> list[dict[str, str]]:
         "turn in flight": "none" if turn is None else turn["turn_id"],
         "its effects": ", ".join(effects),
     }
-    return views.facts_listed({name: value for name, value in facts.items() if value})
+    return views.facts_said(facts)
 
 
 def _finding_text(finding: dict[str, Any]) -> str:

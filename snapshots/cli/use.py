@@ -28,12 +28,12 @@ from snapshots.cli.output import Columns, human_bytes
 from snapshots.cli.replay import ReplayReport, read_files, replay_session
 from snapshots.cli.written import WrittenStore
 from snapshots.errors import InvalidStateError
+from snapshots.head import LIVE
 from snapshots.repository import SnapshotRepository
 from snapshots.state import PersistedSessionState
 
 commands = typer.Typer()
 
-LIVE = "live"
 COMMIT_DIGITS = 8  # of a commit id in a table: enough to tell the revisions of a session apart
 DEMO_FILE = "marshmallow-1867.traj"
 SESSION_COLUMNS: Columns = {
@@ -64,14 +64,6 @@ REPLAY_COLUMNS: Columns = {
     "uploaded": lambda row: human_bytes(row["uploaded_bytes"]),
     "stored": lambda row: human_bytes(row["stored_bytes"]),
     "seconds": "seconds",
-}
-USAGE_COLUMNS: Columns = {
-    "source": "source",
-    "model": "model",
-    "input": "input_tokens",
-    "output": "output_tokens",
-    "cached": "cached_input_tokens",
-    "reasoning": "reasoning_tokens",
 }
 TOOL_COLUMNS: Columns = {"tool": "name", "source": "source", "calls": "calls"}
 MESSAGE_COLUMNS: Columns = {"message": "id", "role": "role", "text": "text"}
@@ -202,9 +194,9 @@ def show(context: typer.Context, session: SessionName, revision: RevisionOption 
 def _show(run: Invocation, view: dict[str, Any]) -> None:
     output = run.output
     title = f"{view['session_id']} at revision {view['revision']}"
-    output.table(views.fact_rows(view), {"": "name", " ": "value"}, title=title)
+    output.table(views.fact_rows(view), views.FACT_COLUMNS, title=title)
     for rows, columns in (
-        (views.usage_rows(view), USAGE_COLUMNS),
+        (views.ledger_rows(view["usage"]), views.LEDGER_COLUMNS),
         (view["tools"], TOOL_COLUMNS),
         (views.message_rows(view), MESSAGE_COLUMNS),
     ):
@@ -253,7 +245,7 @@ def stats(context: typer.Context) -> None:
     if run.output.as_json:
         run.output.record(view)
     else:
-        run.output.rows(views.stats_rows(view), {"": "name", " ": "value"}, title=run.store)
+        run.output.rows(views.stats_rows(view), views.FACT_COLUMNS, title=run.store)
 
 
 @commands.command()

@@ -10,13 +10,25 @@ from datetime import datetime
 from typing import Any
 
 from snapshots.base import tracking_of
-from snapshots.cli.output import Row, human_bytes
+from snapshots.cli.output import Columns, Row, human_bytes
 from snapshots.head import Origin
 from snapshots.history import COMMIT
 from snapshots.pins import Pin
 from snapshots.sessions import RevisionInfo, SessionInfo, StoreStats
 from snapshots.state import BlobRef, PersistedSessionState
 
+FACT_COLUMNS: Columns = {"": "name", " ": "value"}
+COUNT_HEADINGS = {
+    "input_tokens": "input",
+    "output_tokens": "output",
+    "cached_input_tokens": "cached",
+    "reasoning_tokens": "reasoning",
+}
+LEDGER_COLUMNS: Columns = {
+    "source": "source",
+    "model": "model",
+    **{heading: name for name, heading in COUNT_HEADINGS.items()},
+}
 LAST_MESSAGES = 6
 MESSAGE_CHARACTERS = 160  # of a message on one screen
 
@@ -177,19 +189,18 @@ def fact_rows(view: dict[str, Any]) -> list[dict[str, str]]:
         "leaf": view["leaf_node_id"] or "–",
         **{name.replace("_", " "): sized(ref) for name, ref in view["parts"].items()},
     }
-    return [*facts_listed(facts), *facts_listed(_session_facts(view))]
+    return [*facts_listed(facts), *facts_said(_session_facts(view))]
 
 
 def _session_facts(view: dict[str, Any]) -> dict[str, str]:
-    """Return what is said of the session at large, without what it does not have."""
-    facts = {
+    """Return what is said of the session at large; empty for what it does not have."""
+    return {
         "relation": relation_text(view["relation"]),
         "origin": origin_text(view["origin"]),
         "holder": view["holder"],
         "fence": f"{view['fence'] or ''}",
         "pins": pins_text(view["pins"]),
     }
-    return {name: value for name, value in facts.items() if value}
 
 
 def facts_listed(facts: Mapping[str, str]) -> list[dict[str, str]]:
@@ -197,14 +208,19 @@ def facts_listed(facts: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"name": name, "value": value} for name, value in facts.items()]
 
 
+def facts_said(facts: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return facts as rows of name and value, without those of which there is nothing to say."""
+    return facts_listed({name: value for name, value in facts.items() if value})
+
+
 def sized(ref: dict[str, Any] | None) -> str:
     """Return a ref and its size for people."""
     return "–" if ref is None else f"{ref['digest']}  {human_bytes(ref['size_bytes'])}"
 
 
-def usage_rows(view: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the ledger as flat rows."""
-    return [{"source": row["source"], "model": row["model"], **row["usage"]} for row in view["usage"]]
+def ledger_rows(entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the entries of a ledger as flat rows."""
+    return [{"source": entry["source"], "model": entry["model"], **entry["usage"]} for entry in entries]
 
 
 def message_rows(view: dict[str, Any]) -> list[dict[str, str]]:
