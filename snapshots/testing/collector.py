@@ -4,7 +4,8 @@ Rules:
 1. All packs are listed before a number is taken; the number is fresh and confirmed.
 2. Every head is raised to the number by compare-and-swap, live ones first, and what the bytes put name is marked:
    of every attempt, the manifests read before the write.
-3. A head with a higher number, or with this number from somebody else, ends the run: nothing is deleted.
+3. A head with a higher number, or with this number from somebody else, ends the run: nothing is deleted. A number above
+   the higher one is taken first, so that the next run gets further.
 4. The heads are listed again after the last raise, until a listing shows none that was not raised.
 5. What was listed first and is not marked is deleted. Whatever cannot be read ends the run before that.
 
