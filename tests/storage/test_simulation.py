@@ -15,7 +15,6 @@ from storage.clock import Clock
 from storage.errors import NotFoundError, PreconditionFailedError
 from storage.executor import InlineExecutor
 from storage.testing.clock import ManualClock
-from storage.testing.plan import Crash
 from storage.testing.simulation import (
     Actor,
     Choice,
@@ -331,24 +330,3 @@ def test_a_stream_goes_with_create_only() -> None:
         store.put("a", io.BytesIO(b"one"), Overwrite())
 
     assert "streams go with Create" in run(World({"a": overwrite})).endings["a"].text
-
-
-def test_an_inline_executor_keeps_errors_in_the_future() -> None:
-    executor = InlineExecutor()
-    assert isinstance(executor.submit(int, "x").exception(), ValueError)
-    assert executor.submit(int, "7").result() == 7
-
-
-def test_an_inline_executor_lets_a_crash_pass() -> None:
-    def crash() -> None:
-        raise Crash("here")
-
-    with pytest.raises(Crash):
-        InlineExecutor().submit(crash)
-
-
-def test_an_inline_executor_ends() -> None:
-    executor = InlineExecutor()
-    executor.shutdown()
-    with pytest.raises(RuntimeError, match="after shutdown"):
-        executor.submit(int, "7")
