@@ -176,12 +176,13 @@ class _Commit:
     def _pend(self, seal: StampMark | None) -> Pending:
         """Return the commit begun for this very content and turn, or a new one (rule 1).
 
-        Without a stamp the same state object is repeated, whatever stamp it was given before.
+        In doubt the same state object is repeated also without the stamp that it was given before.
         """
         tracking = tracking_of(self._state)
         digest = self._content.digest()
         pending = tracking.pending
-        if pending is None or pending.content != digest or (seal is not None and seal != pending.stamp):
+        repeats = pending is not None and (pending.stamp == seal or (seal is None and pending.sent))
+        if pending is None or pending.content != digest or not repeats:
             pending = Pending(self._environment.clock.new_id(), digest, seal)
         track(self._state, Tracking(tracking.base, pending))
         return pending

@@ -129,7 +129,7 @@ class _GoingBack:
     def _build(self, base: Base, name: str) -> Staged:
         present = self._present
         if base.head.state_id != present.base.head.state_id:  # rule 3: it may no longer name the target
-            present = self._read(HeadRead(base.head, base.version))
+            present = retried_while_moving(self._environment, self._session_id, self._read)
         target = present.target
         number = target.checkpoint.revision
         content = content_again(target.checkpoint, ledger_along(base.rows, number), kind=self._kind)

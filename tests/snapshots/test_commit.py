@@ -238,6 +238,16 @@ def test_the_same_content_as_another_turn_is_another_commit(place: Place) -> Non
     assert place.repo.commit(again, TurnStamp("turn-2")).head_revision == 3
 
 
+def test_a_stamp_that_never_was_sent_does_not_come_back(place: Place) -> None:
+    state = place.begun()
+    place.faulty.plan.on("put", "/packs/", fault=FailBefore("no"), times=None)
+    with pytest.raises(UnavailableError):
+        place.repo.commit(state, TurnStamp("turn-1"))
+    place.faulty.plan.clear()
+    place.repo.commit(state)
+    assert raw_head(place.store).stamps == ()
+
+
 def test_a_session_that_was_held_when_it_was_loaded_may_be_free_now(place: Place) -> None:
     place.begun()
     rewrite_head(place.store, lambda head: replace(head, write_id="cc" * 16, holder=Holder("host-2", NONCE)))

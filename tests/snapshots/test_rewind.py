@@ -24,7 +24,7 @@ from snapshots.testing.collector import collect
 from storage.backends.memory import MemoryStore
 from storage.errors import UnavailableError
 from storage.testing.clock import ManualClock
-from storage.testing.faults import Delay, FailBefore, FaultyStore, LoseAnswer, OwnRetry, Repeat
+from storage.testing.faults import Delay, FailBefore, FaultyStore, LoseAnswer, Meanwhile, OwnRetry, Repeat
 from storage.testing.plan import Fault
 from tests.integration.builders import (
     SESSION,
@@ -298,6 +298,30 @@ def test_without_an_answer_nothing_was_done(place: Place) -> None:
     assert caught.value.applied == "no"
     place.faulty.plan = type(place.faulty.plan)()
     assert place.repo.load(SESSION).head_revision == LAST
+
+
+@pytest.mark.parametrize("read", range(1, 9))
+def test_a_target_that_is_collected_while_it_is_read_again_is_not_found(place: Place, read: int) -> None:
+    place.commit(*(f"n{number}" for number in range(6)))
+    place.repo.pin(SESSION, 2, "good")
+    place.repo.pin(SESSION, 4, "other")
+    rewrite_head(place.store, lambda head: replace(head, floor=head.revision, write_id="f" * 32, state_id="e" * 32))
+    other = SnapshotRepository(place.store, clock=ManualClock(seed=2))
+
+    def unpin_and_collect() -> None:
+        other.unpin(SESSION, "good")
+        assert collect(other.environment).deleted
+
+    def unpin_another() -> None:
+        other.unpin(SESSION, "other")  # another state id: the rewind looks again
+        place.faulty.plan.on("get", LAYOUT.packs, nth=read, fault=Meanwhile(unpin_and_collect))
+
+    place.watched.start_over()
+    place.watched.act_before("put", LAYOUT.head(SESSION), unpin_another)
+    with pytest.raises(RevisionNotFoundError):
+        place.repo.rewind(SESSION, "good")
+    assert place.loaded().head_revision == LAST + 6
+    other.close()
 
 
 def test_a_target_that_lost_its_pin_meanwhile_is_not_named_again(place: Place) -> None:
