@@ -261,7 +261,9 @@ class _Commit:
         """Return the stored result of a commit that stands in the history, and bring the state to it."""
         revision, head = found.committed.revision, found.read.head
         if head.status == LIVE and not head.retains(revision):
-            raise RevisionNotFoundError(head.session_id, revision)  # it was applied, and dropped by retention since
+            raise RevisionNotFoundError(
+                head.session_id, revision, reason="this turn was committed as it, and retention has dropped it since"
+            )
         self._publication.ambiguous = True  # it was applied: that its result cannot be read is no "no"
         with self._publication.doubting():
             if found.committed.own and (base := self._base_at(revision)) is not None:

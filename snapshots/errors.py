@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 REPEAT_THE_COMMIT = "commit the same state object or stamp again, it is recognised"
+STOP_OR_ACQUIRE = "stop writing; its Writer commits, or whoever acquires it next"
 LOOK_FIRST = "look for this commit id in the session's history, and only if it is not there do it again"
 
 
@@ -42,12 +43,20 @@ class SessionNotFoundError(_MissingError):
 
 
 class RevisionNotFoundError(_MissingError):
-    """The session has no such revision, or retention dropped it. Remedy: choose one that `history` lists."""
+    """The session has no such revision or pin, or retention dropped it. Remedy: choose one of its history or pins.
 
-    def __init__(self, session_id: str, revision: int | str) -> None:
+    Attributes:
+        revision: The number, or the name of a pin.
+        reason: Why not, where it is not simply unknown.
+    """
+
+    def __init__(self, session_id: str, revision: int | str, *, reason: str = "") -> None:
         self.session_id = session_id
         self.revision = revision
-        super().__init__(f"session {session_id!r} has no revision {revision}; choose one from its history")
+        self.reason = reason
+        what = f"pin {revision!r}" if isinstance(revision, str) else f"revision {revision}"
+        because = f" ({reason})" if reason else ""
+        super().__init__(f"session {session_id!r} has no {what}{because}; choose one of its history or pins")
 
 
 class StoreNotFoundError(_MissingError):
@@ -132,21 +141,24 @@ class EffectConflictError(SnapshotError):
 
 
 class FencedError(SnapshotError):
-    """Another owner has taken the session over; this writer can commit no more. Remedy: stop, or acquire again.
+    """Another owner has taken over; this one can do no more. Remedy: stop, or acquire again; `remedy` says it.
 
     Attributes:
-        fence: The fence now in the head.
-        holder: Owner named by the head, or "" when it names none.
+        fence: The fence now in the head, or that of the lease.
+        holder: Owner who holds it, or "" when nobody is named.
+        remedy: What to do now.
     """
 
-    def __init__(self, session_id: str, *, fence: int, holder: str) -> None:
+    def __init__(
+        self, session_id: str, *, fence: int, holder: str, what: str = "session", remedy: str = STOP_OR_ACQUIRE
+    ) -> None:
         self.session_id = session_id
         self.fence = fence
         self.holder = holder
-        by = f"by {holder!r} " if holder else ""
-        super().__init__(
-            f"session {session_id!r} was taken over {by}(fence {fence}); stop writing, or acquire it again"
-        )
+        self.what = what
+        self.remedy = remedy
+        by = f"is held by {holder!r}" if holder else "was taken over"
+        super().__init__(f"{what} {session_id!r} {by} (fence {fence}); {remedy}")
 
 
 class LeaseHeldError(SnapshotError):
@@ -224,13 +236,14 @@ class InvalidStateError(SnapshotError, ValueError):
 
 
 class IllegalTransitionError(SnapshotError, ValueError):
-    """A life cycle does not allow this step. Remedy: check the status first."""
+    """A life cycle does not allow this step. Remedy: check the status first; `remedy` says what leads on."""
 
-    def __init__(self, what: str, *, from_status: str, to_status: str) -> None:
+    def __init__(self, what: str, *, from_status: str, to_status: str, remedy: str = "") -> None:
         self.what = what
         self.from_status = from_status
         self.to_status = to_status
-        super().__init__(f"{what} is {from_status} and cannot become {to_status}")
+        self.remedy = remedy
+        super().__init__(f"{what} is {from_status} and cannot become {to_status}{'; ' + remedy if remedy else ''}")
 
 
 class InvalidInputError(SnapshotError):

@@ -107,8 +107,10 @@ def _check_lifetime(ttl_seconds: float) -> None:
 
 def _lost(session_id: str, lost: Lost, *, to_status: str) -> FencedError | IllegalTransitionError:
     if lost.reason == "superseded":
-        return FencedError(session_id, fence=lost.fence, holder=lost.holder)
-    return IllegalTransitionError(f"lease of session {session_id!r}", from_status=lost.reason, to_status=to_status)
+        remedy = "this lease is older; stop, or claim another one"
+        return FencedError(session_id, fence=lost.fence, holder=lost.holder, what="lease of session", remedy=remedy)
+    what = f"lease of session {session_id!r}"
+    return IllegalTransitionError(what, from_status=lost.reason, to_status=to_status, remedy="claim it again")
 
 
 @contextmanager

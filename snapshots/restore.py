@@ -124,11 +124,16 @@ def revision_of(head: Head, revision: int | str | None, now: datetime) -> int:
         return head.revision
     if isinstance(revision, str):
         pin = find_pin(head.pins, revision)
-        if pin is None or pin.expired(now):
-            raise RevisionNotFoundError(head.session_id, revision)
+        if pin is None:
+            reason = "a number is given as an integer" if revision.isdecimal() else ""
+            raise RevisionNotFoundError(head.session_id, revision, reason=reason)
+        if pin.expires_at is not None and pin.expired(now):
+            reason = f"it named revision {pin.revision} and expired at {pin.expires_at.isoformat()}"
+            raise RevisionNotFoundError(head.session_id, revision, reason=reason)
         return pin.revision
     if not head.retains(revision):
-        raise RevisionNotFoundError(head.session_id, revision)
+        reason = "retention dropped it" if 1 <= revision <= head.revision else ""
+        raise RevisionNotFoundError(head.session_id, revision, reason=reason)
     return revision
 
 

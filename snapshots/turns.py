@@ -82,6 +82,7 @@ class TurnRecord:
         turn_id: The turn in flight, "" for none.
         checkpoint: Opaque bytes, b"" for none.
         effects: Outcomes by effect key, oldest first.
+        begun_on: Revision of the head when the turn was begun; a later one with its stamp finishes it. 0 for none.
     """
 
     session_id: str
@@ -92,6 +93,7 @@ class TurnRecord:
     turn_id: str = ""
     checkpoint: bytes = b""
     effects: Mapping[str, Effect] = field(default_factory=dict)
+    begun_on: int = 0
 
     def encode(self, *, limit_bytes: int = REGISTER_BYTES_MAX) -> bytes:
         """Return the record's bytes. Raises LimitExceededError above `limit_bytes`, InvalidStateError for no text."""
@@ -106,6 +108,7 @@ class TurnRecord:
                 "turn_id": self.turn_id,
                 "checkpoint": self.checkpoint,
                 "checkpoint_hash": _hash(self.checkpoint),
+                "begun_on": self.begun_on,
                 "effects": [[key, effect.content_hash, effect.result] for key, effect in self.effects.items()],
             }
         )
@@ -130,6 +133,7 @@ class TurnRecord:
             turn_id=fields.parsed("turn_id", id_or_empty, fields.value("turn_id")),
             checkpoint=fields.raw("checkpoint"),
             effects=dict(effects),
+            begun_on=fields.integer("begun_on"),
         )
         if _hash(record.checkpoint) != fields.raw("checkpoint_hash", 32):
             raise fields.wrong("has a checkpoint that is not what its hash says")
@@ -142,7 +146,7 @@ class TurnRecord:
 
     def without_turn(self) -> TurnRecord:
         """Return the record with nothing in flight."""
-        return replace(self, turn_id="", checkpoint=b"", effects={})
+        return replace(self, turn_id="", checkpoint=b"", effects={}, begun_on=0)
 
     def recorded(self, key: str, effect: Effect) -> TurnRecord:
         """Return the record with one effect more; itself if it has it. Raises EffectConflictError."""
@@ -287,29 +291,44 @@ class TurnJournal:
         self._record = register.seen.record
         self._unrecorded: dict[tuple[str, str], Effect] = {}
         self._lock = threading.Lock()
+        self._over = ""  # a turn that was committed, while the register still holds it
+        self._ended = False
         self.fence = self._record.fence
         self.nonce = self._record.nonce
 
     @property
     def turn_id(self) -> str:
         """Return the turn in flight, "" for none."""
-        return self._record.turn_id
+        return self._current.turn_id
+
+    @property
+    def begun_on(self) -> int:
+        """Return the revision that the turn was begun on, 0 for none."""
+        return self._current.begun_on
 
     @property
     def checkpoint(self) -> bytes:
         """Return the checkpoint saved last in this turn, b"" for none."""
-        return self._record.checkpoint
+        return self._current.checkpoint
 
     @property
     def effects(self) -> Mapping[str, Effect]:
         """Return the outcomes recorded in this turn, oldest first."""
-        return MappingProxyType(dict(self._record.effects))
+        return MappingProxyType(dict(self._current.effects))
 
-    def begin(self, turn_id: str) -> None:
+    @property
+    def _current(self) -> TurnRecord:
+        return self._in_flight(self._record)
+
+    def _in_flight(self, record: TurnRecord) -> TurnRecord:
+        return record.without_turn() if record.turn_id == self._over else record
+
+    def begin(self, turn_id: str, *, on_revision: int = 0) -> None:
         """Begin a turn, or go on with it if it is the one in flight.
 
         Args:
             turn_id: 1–512 bytes of text, as of a `TurnStamp`.
+            on_revision: Revision of the head; a later one that carries the turn's stamp finishes it.
 
         Raises:
             IllegalTransitionError: Another turn is unfinished; finish or abandon it first.
@@ -318,16 +337,21 @@ class TurnJournal:
         """
         TurnStamp(turn_id)
 
-        def begun(record: TurnRecord) -> TurnRecord:
-            if record.turn_id not in ("", turn_id):
+        def begun(stored: TurnRecord) -> TurnRecord:
+            record = self._in_flight(stored)
+            if record.turn_id == turn_id:
+                return record
+            if record.turn_id:
                 raise IllegalTransitionError(
                     f"session {self._register.session_id!r}",
                     from_status=f"in turn {record.turn_id!r}",
                     to_status=f"in turn {turn_id!r}",
+                    remedy="commit it with its stamp, or abandon it first",
                 )
-            return replace(record, turn_id=turn_id)
+            return replace(record, turn_id=turn_id, begun_on=on_revision)
 
         self._save(begun)
+        self._over = ""
 
     def save_checkpoint(self, data: bytes) -> None:
         """Keep `data` as the turn's checkpoint, instead of the one before.
@@ -364,7 +388,7 @@ class TurnJournal:
         Raises:
             EffectConflictError: It was recorded for a call with another content hash.
         """
-        found = self._record.effects.get(key)
+        found = self._current.effects.get(key)
         if found is None:
             return NotRecorded(key)
         self._check_same_call(key, content_hash, found)
@@ -412,6 +436,15 @@ class TurnJournal:
         """
         self._clear()
 
+    def close(self) -> None:
+        """Take the turn as over: it was committed. Nothing is sent; the next beginning clears the register."""
+        self._over = self._record.turn_id
+        self._unrecorded.clear()
+
+    def end(self) -> None:
+        """Save no more: the session was released."""
+        self._ended = True
+
     def _clear(self) -> None:
         turn_id = self.turn_id
 
@@ -423,6 +456,8 @@ class TurnJournal:
         self._unrecorded.clear()
 
     def _save(self, change: Callable[[TurnRecord], TurnRecord]) -> None:
+        if self._ended:
+            raise InvalidStateError(f"session {self._register.session_id!r} was released; acquire it again")
         with self._lock:
             self._register.write(lambda seen: change(self._ours(seen)), limit_bytes=TURN_BYTES_MAX)
             self._record = self._register.seen.record

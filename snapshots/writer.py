@@ -5,7 +5,8 @@ Rules:
    no outcome from then on, and what it saved is found by the new one.
 2. While a head names a holder only its Writer commits. An older Writer gets `FencedError`, also in mid-commit.
 3. A release clears the holder and never lowers the fence.
-4. A turn in flight counts as finished once a revision of the present lineage carries its stamp.
+4. A turn in flight counts as finished once a revision after the one that it was begun on carries its stamp. After a
+   rewind a turn may be begun anew; it then knows nothing of its first outcomes.
 
     writer = acquire(environment, "s1", "host-a")
     turn = writer.begin_turn("turn-7")
@@ -23,7 +24,7 @@ from snapshots.commit import Ownership, commit, has_changes
 from snapshots.environment import Environment
 from snapshots.errors import FencedError, IllegalTransitionError, InvalidStateError
 from snapshots.head import Head, Holder
-from snapshots.history import RESTORE, REWIND, lineage
+from snapshots.history import RESTORE, REWIND, HistoryRow, lineage
 from snapshots.restore import load, read_live_head
 from snapshots.rewind import go_back
 from snapshots.rewrite import rewrite_head
@@ -102,7 +103,8 @@ def release(environment: Environment, session_id: str, owner: str) -> None:
     read = read_live_head(environment, session_id)
     found = read.head.holder
     if found is not None and found.owner != owner:
-        raise FencedError(session_id, fence=read.head.fence, holder=found.owner)
+        remedy = f"release it with the owner {found.owner!r}, not {owner!r}"
+        raise FencedError(session_id, fence=read.head.fence, holder=found.owner, remedy=remedy)
     # Only the take-over that was there at first: the owner may come back meanwhile, under the same name.
     rewrite_head(environment, read, lambda head: replace(head, holder=None) if found and head.holder == found else None)
 
@@ -131,7 +133,7 @@ class Writer:
         self._released = False
         self._state: PersistedSessionState | None = None
         self.report = _resumed(self.state, plugins)
-        if journal.turn_id and self._finished(journal.turn_id):
+        if journal.turn_id and self._finished():
             journal.finish()  # Rule 4.
 
     @property
@@ -165,11 +167,11 @@ class Writer:
             FencedError: Another owner has taken the session over.
         """
         self._check_held()
-        if self._finished(turn_id):
-            raise IllegalTransitionError(f"turn {turn_id!r}", from_status="committed", to_status="in flight")
-        if self._journal.turn_id and self._finished(self._journal.turn_id):
-            self._journal.finish()
-        self._journal.begin(turn_id)
+        if any(stamped(row, turn_id) for row in lineage(self._base().rows, self._base().revision)):
+            raise IllegalTransitionError(
+                f"turn {turn_id!r}", from_status="committed", to_status="in flight", remedy="use a new turn id"
+            )
+        self._journal.begin(turn_id, on_revision=self._base().head.revision)
         return self._journal
 
     def commit(
@@ -191,6 +193,8 @@ class Writer:
             raise InvalidStateError(f"this Writer owns session {self.session_id!r}, not {state.session_id!r}")
         result = commit(self._environment, state, stamp, execution_state=execution_state, ownership=self._ownership())
         self._state = state
+        if stamp is not None and stamp.turn_id == self._journal.turn_id:
+            self._journal.close()
         return result
 
     def rewind(self, revision: int | str) -> CommitResult:
@@ -233,6 +237,7 @@ class Writer:
         environment = self._environment
         read = rewrite_head(environment, read_live_head(environment, self.session_id), self._released_head)
         self._released = True
+        self._journal.end()
         return read.head
 
     def _released_head(self, head: Head) -> Head | None:
@@ -255,10 +260,15 @@ class Writer:
         assert base is not None, "what was loaded or committed stands on a revision"
         return base
 
-    def _finished(self, turn_id: str) -> bool:
-        base, turn = self._base(), mark(turn_id, "").turn
-        rows = lineage(base.rows, base.revision)
-        return any(row.stamp is not None and row.stamp.turn == turn for row in rows)
+    def _finished(self) -> bool:
+        journal = self._journal
+        later = (row for row in self._base().rows if row.revision > journal.begun_on)
+        return any(stamped(row, journal.turn_id) for row in later)
+
+
+def stamped(row: HistoryRow, turn_id: str) -> bool:
+    """Say whether a revision carries the stamp of a turn."""
+    return row.stamp is not None and row.stamp.turn == mark(turn_id, "").turn
 
 
 def _resumed(state: PersistedSessionState, plugins: PluginSession | None) -> ResumeReport:

@@ -476,6 +476,63 @@ def test_a_rewound_turn_may_be_begun_again(hosts: Hosts) -> None:
     assert hosts.ids() == ["a1", "b2"]
 
 
+def test_a_committed_turn_is_over_in_the_hands_of_its_writer(hosts: Hosts) -> None:
+    writer = hosts.a.acquire(SESSION, "host-a")
+    turn = writer.begin_turn("t1")
+    turn.record("k", "h", b"r")
+    writer.commit(take_turn(writer.state, "a2"), TurnStamp("t1"))
+    assert (turn.turn_id, turn.checkpoint, dict(turn.effects)) == ("", b"", {})
+    with pytest.raises(IllegalTransitionError):
+        turn.perform("late", "h", lambda: b"lost")
+    with pytest.raises(IllegalTransitionError):
+        turn.save_checkpoint(b"lost")
+    writer.begin_turn("t2")
+    assert turn.turn_id == "t2"
+    assert not turn.effects
+
+
+def test_after_a_release_nothing_is_recorded(hosts: Hosts) -> None:
+    writer = hosts.a.acquire(SESSION, "host-a")
+    turn = writer.begin_turn("t1")
+    turn.record("k", "h", b"r")
+    writer.release()
+    with pytest.raises(InvalidStateError, match="acquire it again"):
+        turn.record("k2", "h", b"r")
+    with pytest.raises(InvalidStateError):
+        turn.begin("t2")
+    assert list(hosts.b.acquire(SESSION, "host-b").turn.effects) == ["k"]
+
+
+def test_a_rewind_behind_a_committed_turn_leaves_none_in_flight(hosts: Hosts) -> None:
+    writer = hosts.a.acquire(SESSION, "host-a")
+    writer.begin_turn("t1").record("k", "h", b"first")
+    writer.commit(take_turn(writer.state, "a2"), TurnStamp("t1"))
+    writer.rewind(1)
+    writer.begin_turn("t2")
+    writer.turn.abandon()
+    again = writer.begin_turn("t1")
+    assert again.perform("k", "h", lambda: b"second") == b"second"  # it knows nothing of the first time
+    writer.commit(take_turn(writer.state, "b2"), TurnStamp("t1"))
+
+
+@pytest.mark.parametrize("parked", [True, False], ids=["released", "died"])
+def test_a_rewind_by_others_behind_a_committed_turn_leaves_none_in_flight(hosts: Hosts, parked: bool) -> None:
+    writer = hosts.a.acquire(SESSION, "host-a")
+    writer.begin_turn("t1").record("k", "h", b"first")
+    writer.commit(take_turn(writer.state, "a2"), TurnStamp("t1"))
+    if parked:
+        writer.release()
+    else:
+        hosts.b.release(SESSION, "host-a")
+    hosts.b.rewind(SESSION, 1)
+    heir = hosts.b.acquire(SESSION, "host-b")
+    assert heir.turn.turn_id == ""
+    heir.begin_turn("t1").record("k", "h", b"second")
+    last = hosts.a.acquire(SESSION, "host-a")  # in flight again: the stamp of the first time does not finish it
+    assert last.turn.turn_id == "t1"
+    assert last.turn.effects["k"].result == b"second"
+
+
 # What resuming tells.
 
 
