@@ -16,7 +16,7 @@ from snapshots.base import base_for
 from snapshots.commit import commit, has_changes
 from snapshots.environment import Environment
 from snapshots.errors import FencedError, InvalidStateError, RevisionConflictError, SessionExistsError
-from snapshots.fork import ForkRequest, ForkResult, InitialNodes, fork
+from snapshots.fork import ForkRequest, ForkResult, InitialNodes, check_child, fork
 from snapshots.overrides import FRESH, INHERIT
 from snapshots.restore import load
 from snapshots.state import (
@@ -85,6 +85,9 @@ def start_child(environment: Environment, parent: str, request: ChildRequest) ->
     if child == parent:
         raise SessionExistsError(child)
     start, relation = request.start, request.relation or ChildRelation(parent_session_id=parent)
+    check_child(child, relation, request.plugins, request.initial_nodes)
+    if not isinstance(start, EmptyStart | CurrentStart | ExistingStart | SnapshotStart):
+        raise InvalidStateError(f"start={start!r:.80} is no starting point; see snapshots.children")
     if isinstance(start, SnapshotStart) and not has_changes(environment, start.state):  # Rule 1.
         start = ExistingStart(start.state.session_id, start.state.head_revision)
     if isinstance(start, EmptyStart):
@@ -150,8 +153,6 @@ def _created(
     state.policy = policy
     if request.plugins == FRESH:
         state.plugin_snapshot = state.plugin_snapshot_revision = None
-    elif request.plugins != INHERIT:
-        raise InvalidStateError(f"plugins={request.plugins!r} is neither {INHERIT!r} nor {FRESH!r}")
     state.append_session_nodes(request.initial_nodes)
     try:
         result = commit(environment, state, None, execution_state=None, relation=relation)

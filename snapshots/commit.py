@@ -12,7 +12,7 @@ Rules:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from snapshots.base import Base, Pending, Tracking, base_for, track, tracking_of
 from snapshots.checkpoint import UNBORN
@@ -27,26 +27,13 @@ from snapshots.errors import (
 )
 from snapshots.head import LIVE, RESERVED, RING_MAX, Head, check_relation
 from snapshots.history import lineage
-from snapshots.publish import Found, Publication
+from snapshots.publish import Found, Ownership, Publication, intent_on
 from snapshots.restore import HeadRead, load, read_base, read_head, retried_while_moving
 from snapshots.staging import Identity, Staged, stage
 from snapshots.stamps import StampMark, TurnStamp, mark
 from snapshots.state import ROOT, CommitResult, PersistedSessionState, SessionRelation
-from snapshots.verdict import Committed, Intent
+from snapshots.verdict import Committed
 from storage.wrappers.metered import MeteredStore
-
-
-@dataclass(frozen=True, slots=True)
-class Ownership:
-    """On whose behalf a Writer commits.
-
-    Attributes:
-        fence: Its fence.
-        nonce: Its holder nonce.
-    """
-
-    fence: int
-    nonce: str
 
 
 def commit(
@@ -144,8 +131,17 @@ class _Commit:
         seal = None if stamp is None else mark(stamp.turn_id, stamp.content_hash or self._content.turn_hash())
         self._pending = self._pend(seal)
         identity = Identity(self._pending.commit_id, environment.clock.now(), self._pending.stamp)
-        intent = self._intend(identity, "" if stamp is None else stamp.turn_id, ownership)
-        self._publication = Publication(environment, intent, identity, in_doubt=self._pending.sent)
+        intent = intent_on(
+            environment,
+            state.session_id,
+            None if base is None else base.head,
+            identity,
+            revision=0 if base is None else base.revision,
+            ownership=ownership,
+            turn_id="" if stamp is None else stamp.turn_id,
+            sent=self._pending.sent,
+        )
+        self._publication = Publication(environment, intent, identity)
 
     # What is to be done.
 
@@ -186,23 +182,6 @@ class _Commit:
             pending = Pending(self._environment.clock.new_id(), digest, seal)
         track(self._state, Tracking(tracking.base, pending))
         return pending
-
-    def _intend(self, identity: Identity, turn_id: str, ownership: Ownership | None) -> Intent:
-        head = None if self._base is None else self._base.head
-        first_read = 0 if head is None else head.fence
-        return Intent(
-            session_id=self._state.session_id,
-            key=self._environment.layout.head(self._state.session_id),
-            commit_id=identity.commit_id,
-            turn_id=turn_id,
-            stamp=identity.stamp,
-            base_revision=0 if self._base is None else self._base.revision,
-            state_id="" if head is None else head.state_id,
-            staged_epoch=-1,
-            fence=first_read if ownership is None else ownership.fence,
-            nonce="" if ownership is None else ownership.nonce,
-            sent=self._pending.sent,
-        )
 
     # The protocol.
 
@@ -264,8 +243,7 @@ class _Commit:
             raise RevisionNotFoundError(
                 head.session_id, revision, reason="this turn was committed as it, and retention has dropped it since"
             )
-        self._publication.ambiguous = True  # it was applied: that its result cannot be read is no "no"
-        with self._publication.doubting():
+        with self._publication.applied():
             if found.committed.own and (base := self._base_at(revision)) is not None:
                 return self._applied(base)
             loaded = load(self._environment, self._state.session_id, revision=revision, execution_state=False)

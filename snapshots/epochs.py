@@ -48,7 +48,7 @@ def take_number(environment: Environment, *, above: int = 0) -> int:
 
 def _encoded(environment: Environment, number: int) -> bytes:
     """Return the register's value; the run id in it makes every write its own."""
-    return codec.encode(
+    record = codec.encode(
         {
             "schema_version": SCHEMA_VERSION,
             "tenant": environment.layout.tenant,
@@ -56,6 +56,7 @@ def _encoded(environment: Environment, number: int) -> bytes:
             "number": number,
         }
     )
+    return codec.guarded(record)
 
 
 def _given(environment: Environment, register: Register) -> tuple[int, Version | None]:
@@ -66,7 +67,9 @@ def _given(environment: Environment, register: Register) -> tuple[int, Version |
         return 0, None
     except CorruptObjectError as error:
         raise CorruptSnapshotError(register.key, error.reason) from error
-    fields = Fields(codec.decode(stored.data, key=register.key), key=register.key, record="epoch")
+    fields = Fields(
+        codec.decode(codec.unguarded(stored.data, key=register.key), key=register.key), key=register.key, record="epoch"
+    )
     fields.schema()
     if fields.text("tenant") != environment.layout.tenant:
         raise fields.wrong("is another tenant's, moved here from its own key")

@@ -33,7 +33,6 @@ from snapshots.errors import (
     SessionExistsError,
 )
 from snapshots.head import (
-    HEAD_COMMIT_BYTES_MAX,
     INLINE_MANIFEST_BYTES_MAX,
     LIVE,
     Head,
@@ -45,7 +44,7 @@ from snapshots.history import FORK
 from snapshots.layout import pack_name
 from snapshots.overrides import FRESH, INHERIT, OVERRIDES_BYTES_MAX, Overrides
 from snapshots.placement import PlaceRow
-from snapshots.publish import ATTEMPTS_MAX, Found, Publication
+from snapshots.publish import ATTEMPTS_MAX, Found, Publication, intent_on
 from snapshots.restore import (
     HeadRead,
     load_from,
@@ -61,16 +60,16 @@ from snapshots.rewrite import rewrite_head
 from snapshots.staging import Identity, Staged, stage
 from snapshots.state import (
     ChildRelation,
+    HandoffRelation,
     Message,
     ModeEvent,
     PluginPayload,
+    RootRelation,
     SessionPolicy,
     SessionRelation,
     relation_parent,
 )
-from snapshots.verdict import Intent
 from storage.digest import BlobRef
-from storage.errors import PreconditionFailedError, UnavailableError
 from storage.keys import check_id
 from storage.packs import write_pack
 from storage.wrappers.metered import MeteredStore
@@ -160,16 +159,34 @@ def fork(environment: Environment, request: ForkRequest) -> ForkResult:
 def _check(request: ForkRequest) -> None:
     """Refuse what can be refused before anything is written."""
     check_id(request.source, what="session id")
-    check_id(request.child, what="session id")
     if request.source == request.child:
         raise SessionExistsError(request.child)
-    if request.plugins not in (INHERIT, FRESH):
-        raise InvalidStateError(f"plugins={request.plugins!r} is neither {INHERIT!r} nor {FRESH!r}")
-    parent = relation_parent(check_relation(request.related()))
+    check_child(request.child, request.related(), request.plugins, request.initial_nodes)
+
+
+def check_child(child: str, relation: SessionRelation, plugins: str, initial_nodes: InitialNodes) -> None:
+    """Check what a new child session is asked to be.
+
+    Raises:
+        InvalidKeyError: Not an id.
+        InvalidStateError: Its own parent; not a relation, not nodes; neither "inherit" nor "fresh".
+        LimitExceededError: The relation is too large for a head.
+    """
+    check_id(child, what="session id")
+    if plugins not in (INHERIT, FRESH):
+        raise InvalidStateError(f"plugins={plugins!r} is neither {INHERIT!r} nor {FRESH!r}")
+    if not isinstance(relation, RootRelation | ChildRelation | HandoffRelation):
+        raise InvalidStateError(
+            f"relation={relation!r:.80} is none; give a RootRelation, ChildRelation, HandoffRelation"
+        )
+    wrong = [node for node in initial_nodes if not isinstance(node, Message | ModeEvent | PluginPayload)]
+    if wrong:
+        raise InvalidStateError(f"initial_nodes has {wrong[0]!r:.80}; give messages, mode events or plugin records")
+    parent = relation_parent(check_relation(relation))
     if parent is not None:
         check_id(parent, what="parent session id")
-    if parent == request.child:
-        raise InvalidStateError(f"session {request.child!r} cannot be its own parent")
+    if parent == child:
+        raise InvalidStateError(f"session {child!r} cannot be its own parent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,22 +211,8 @@ class _Fork:
         self._environment = environment
         self._request = request
         self._identity = Identity(environment.clock.new_id(), environment.clock.now(), None)
-        self._register = environment.register(request.child)
-        intent = Intent(
-            session_id=request.child,
-            key=self._register.key,
-            commit_id=self._identity.commit_id,
-            turn_id="",
-            stamp=None,
-            base_revision=0,
-            state_id="",
-            staged_epoch=-1,
-            fence=0,
-            nonce="",
-            sent=False,
-            remedy=LOOK_FIRST,
-        )
-        self._publication = Publication(environment, intent, self._identity, in_doubt=False)
+        intent = intent_on(environment, request.child, None, self._identity, remedy=LOOK_FIRST)
+        self._publication = Publication(environment, intent, self._identity)
 
     def run(self) -> tuple[BlobRef, Origin, str]:
         """Return the checkpoint of the child's first revision, its origin, and the commit's id."""
@@ -217,11 +220,10 @@ class _Fork:
             head = self._published(self._publication.reserve())
         except Found as found:
             head = found.read.head
-            self._publication.ambiguous = True  # it was applied: that it cannot be read is no "no"
         except (RevisionConflictError, FencedError) as error:
             raise SessionExistsError(self._request.child) from error
         assert head.origin is not None, "a fork's head names its origin"
-        with self._publication.doubting():
+        with self._publication.applied():
             return self._first_checkpoint(head), head.origin, self._identity.commit_id
 
     def _first_checkpoint(self, head: Head) -> BlobRef:
@@ -234,29 +236,12 @@ class _Fork:
         )
 
     def _published(self, child: HeadRead) -> Head:
-        publication = self._publication
-        reason = "the head kept changing"
         for attempt in range(1, ATTEMPTS_MAX + 1):
-            head = self._next_head(child.head)
-            data = head.encode(limit_bytes=HEAD_COMMIT_BYTES_MAX)
-            publication.intent = replace(publication.intent, sent=True)
-            doubtful = publication.ambiguous
-            try:
-                with publication.doubting(unanswered=False):
-                    self._register.swap_once(child.version, data)
-                return head
-            except PreconditionFailedError:
-                publication.ambiguous = True  # until the head is read: our own PUT, delivered twice, looks the same
-            except UnavailableError as error:
-                publication.ambiguous = doubtful = doubtful or error.applied == "unknown"
-                reason = error.reason
-            publication.pause(attempt)
-            read = publication.read()
-            publication.settle(read)
-            assert read is not None, "without a head the verdict is a refusal"
-            publication.ambiguous = doubtful
-            child = read
-        raise publication.gave_up(UnavailableError(self._register.key, reason, applied="no"))
+            sent = self._publication.send(child.version, self._next_head(child.head), attempt)
+            if isinstance(sent, HeadRead):
+                return sent.head
+            child = sent.read
+        raise AssertionError("the last attempt returns or raises")
 
     def _next_head(self, child: Head) -> Head:
         """Return the child's head, from the source read now (rule 2)."""
@@ -327,12 +312,11 @@ class _Fork:
         staged = self._staged(source, child)
         key = environment.layout.pack(source.read.head.family, staged.name)
         write_pack(environment.store, key, staged.data, environment.clock)
-        small = len(staged.manifest_run) <= INLINE_MANIFEST_BYTES_MAX
         return replace(
             self._born(source, child),
             checkpoint_ref=staged.checkpoint_ref,
             manifest=staged.manifest,
-            inline_manifest=staged.manifest_run if small else b"",
+            inline_manifest=staged.inline_manifest,
         )
 
     def _staged(self, source: _Source, child: Head) -> Staged:

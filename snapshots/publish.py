@@ -7,7 +7,7 @@ Rules:
 4. The head sent is built from the head just read, so that no pin, fence or epoch of somebody else is lost.
 5. Whoever cannot tell says so: `CommitUnknownError`.
 
-    publication = Publication(environment, intent, identity, in_doubt=False)
+    publication = Publication(environment, intent_on(environment, "s1", head, identity, revision=7), identity)
     base = publication.publish(base, build, sending)
 """
 
@@ -15,11 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from snapshots.base import Base
 from snapshots.environment import Environment
 from snapshots.errors import (
+    REPEAT_THE_COMMIT,
     CommitUnknownError,
     RevisionConflictError,
     SessionDeletedError,
@@ -28,7 +29,6 @@ from snapshots.errors import (
 )
 from snapshots.head import (
     HEAD_COMMIT_BYTES_MAX,
-    INLINE_MANIFEST_BYTES_MAX,
     LIVE,
     RESERVED,
     Head,
@@ -41,6 +41,7 @@ from snapshots.verdict import Committed, Intent, NeedsHistory, Refused, Retry, V
 from storage.clock import backoff_seconds
 from storage.errors import PreconditionFailedError, StorageError, UnavailableError
 from storage.packs import write_pack
+from storage.store import Version
 
 ATTEMPTS_MAX = 8  # of a publish, with jitter between them
 
@@ -57,6 +58,69 @@ class Found(Exception):  # noqa: N818  an answer on its way up, caught by whoeve
         super().__init__()
 
 
+@dataclass(frozen=True, slots=True)
+class NotStored:
+    """A head that was sent and is not stored: the one that stands there, and how to go on from it."""
+
+    read: HeadRead
+    verdict: Retry
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """On whose behalf a Writer commits.
+
+    Attributes:
+        fence: Its fence.
+        nonce: Its holder nonce.
+    """
+
+    fence: int
+    nonce: str
+
+
+def intent_on(
+    environment: Environment,
+    session_id: str,
+    head: Head | None,
+    identity: Identity,
+    *,
+    revision: int = 0,
+    ownership: Ownership | None = None,
+    turn_id: str = "",
+    sent: bool = False,
+    remedy: str = REPEAT_THE_COMMIT,
+) -> Intent:
+    """Return what a commit rests on.
+
+    Args:
+        environment: Where.
+        session_id: Which session.
+        head: The head first read, None to create the session.
+        identity: Which commit.
+        revision: The revision it builds on, 0 to create the session.
+        ownership: The Writer on whose behalf, None for anyone.
+        turn_id: Of its stamp, "" without one.
+        sent: Whether a head with this commit id may have been sent already.
+        remedy: What to do when nobody can tell.
+    """
+    first_read = 0 if head is None else head.fence
+    return Intent(
+        session_id=session_id,
+        key=environment.layout.head(session_id),
+        commit_id=identity.commit_id,
+        turn_id=turn_id,
+        stamp=identity.stamp,
+        base_revision=revision,
+        state_id="" if head is None else head.state_id,
+        staged_epoch=-1,
+        fence=first_read if ownership is None else ownership.fence,
+        nonce="" if ownership is None else ownership.nonce,
+        sent=sent,
+        remedy=remedy,
+    )
+
+
 class Publication:
     """One commit id on its way into one head.
 
@@ -66,10 +130,10 @@ class Publication:
         ambiguous: Whether any PUT of the head may have landed, or may yet: of an earlier call too.
     """
 
-    def __init__(self, environment: Environment, intent: Intent, identity: Identity, *, in_doubt: bool) -> None:
+    def __init__(self, environment: Environment, intent: Intent, identity: Identity) -> None:
         self.intent = intent
         self.identity = identity
-        self.ambiguous = in_doubt
+        self.ambiguous = intent.sent
         self._environment = environment
         self._register = environment.register(intent.session_id)
 
@@ -164,31 +228,47 @@ class Publication:
             Found: It stands in the history already; and as `settle`.
         """
         staged = self._staged(base, build)
-        self.intent = replace(self.intent, sent=True)
         sending()
-        reason = "the head kept changing"
         for attempt in range(1, ATTEMPTS_MAX + 1):
             head = self._next_head(base.head, staged)
-            head = born(head) if base.head.status == RESERVED else head
-            data = head.encode(limit_bytes=HEAD_COMMIT_BYTES_MAX)
-            doubtful = self.ambiguous
-            try:
-                with self.doubting(unanswered=False):
-                    version = self._register.swap_once(base.version, data)
-                return _new_base(base, HeadRead(head, version), staged)
-            except PreconditionFailedError:
-                self.ambiguous = True  # until the head is read: a repeated delivery of our own PUT looks the same
-            except UnavailableError as error:
-                self.ambiguous = doubtful = doubtful or error.applied == "unknown"
-                reason = error.reason
-            self.pause(attempt)
-            read = self.read()
-            verdict = self.settle(read)
-            assert read is not None, "without a head the verdict is a refusal"
-            self.ambiguous = doubtful
-            if attempt < ATTEMPTS_MAX:
-                base, staged = self._prepared_again(base, read, staged, verdict, build)
-        raise self.gave_up(UnavailableError(self._register.key, reason, applied="no"))
+            sent = self.send(base.version, born(head) if base.head.status == RESERVED else head, attempt)
+            if isinstance(sent, HeadRead):
+                return _new_base(base, sent, staged)
+            base, staged = self._prepared_again(base, sent.read, staged, sent.verdict, build)
+        raise AssertionError("the last attempt returns or raises")
+
+    def send(self, version: Version, head: Head, attempt: int) -> HeadRead | NotStored:
+        """Send a head once; return it as it is stored, or the head that stands there instead (rule 3).
+
+        Args:
+            version: Of the head that it replaces.
+            head: What to send.
+            attempt: Number of this attempt, from 1; the one numbered ATTEMPTS_MAX is the last.
+
+        Raises:
+            Found: It, or an earlier attempt, was applied; and as `settle`.
+            CommitUnknownError, UnavailableError: It was the last attempt.
+            LimitExceededError: The head is too large; nothing was sent.
+        """
+        data = head.encode(limit_bytes=HEAD_COMMIT_BYTES_MAX)
+        self.intent = replace(self.intent, sent=True)
+        doubtful, reason = self.ambiguous, "the head kept changing"
+        try:
+            with self.doubting(unanswered=False):
+                return HeadRead(head, self._register.swap_once(version, data))
+        except PreconditionFailedError:
+            self.ambiguous = True  # until the head is read: a repeated delivery of our own PUT looks the same
+        except UnavailableError as error:
+            self.ambiguous = doubtful = doubtful or error.applied == "unknown"
+            reason = error.reason
+        self.pause(attempt)
+        read = self.read()
+        verdict = self.settle(read)
+        assert read is not None, "without a head the verdict is a refusal"
+        self.ambiguous = doubtful
+        if attempt == ATTEMPTS_MAX:
+            raise self.gave_up(UnavailableError(self._register.key, reason, applied="no"))
+        return NotStored(read, verdict)
 
     def _prepared_again(
         self, base: Base, read: HeadRead, staged: Staged, verdict: Retry, build: Build
@@ -227,7 +307,6 @@ class Publication:
 
     def _next_head(self, head: Head, staged: Staged) -> Head:
         write_id = self._environment.clock.new_id()
-        inline = staged.manifest_run if len(staged.manifest_run) <= INLINE_MANIFEST_BYTES_MAX else b""
         return replace(
             head,
             family=head.family or head.session_id,
@@ -238,7 +317,7 @@ class Publication:
             state_id=write_id,
             checkpoint_ref=staged.checkpoint_ref,
             manifest=staged.manifest,
-            inline_manifest=inline,
+            inline_manifest=staged.inline_manifest,
             overrides=None,
             commits=head.commits.appended(self.identity.commit_id),
             stamps=staged.stamps,
@@ -258,6 +337,13 @@ class Publication:
                     raise self.gave_up(error) from error
                 self.pause(attempt)
         raise AssertionError("the last attempt returns or raises")
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Read what was applied: that it cannot be read is no "no"."""
+        self.ambiguous = True
+        with self.doubting():
+            yield
 
     def settle(self, read: HeadRead | None) -> Retry:
         """Return how to go on; raise what was decided (rule 3).

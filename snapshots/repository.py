@@ -274,9 +274,10 @@ class SnapshotRepository:
         policy: SessionPolicy | None = None,
         initial_nodes: InitialNodes = (),
     ) -> ForkResult:
-        """Start a new session from a revision of another one. No byte of it is copied: three requests, whatever its size; up to five for an older revision.
+        """Start a new session from a revision of another one, without copying a byte of it.
 
-        The child has revision 1, an empty ledger, and a history of its own; neither can affect the other afterwards.
+        Three requests, whatever its size; up to five for an older revision. The child has revision 1, an empty ledger,
+        and a history of its own; neither can affect the other afterwards.
 
         Args:
             source: Session to fork from; it may be committing meanwhile.

@@ -15,12 +15,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from snapshots.base import Base
-from snapshots.commit import Ownership, result_of
+from snapshots.commit import result_of
 from snapshots.content import content_again
 from snapshots.environment import Environment
 from snapshots.errors import LOOK_FIRST, InvalidStateError
 from snapshots.history import REWIND, ledger_along, lineage
-from snapshots.publish import Found, Publication
+from snapshots.publish import Found, Ownership, Publication, intent_on
 from snapshots.restore import (
     HeadRead,
     Manifest,
@@ -33,7 +33,6 @@ from snapshots.restore import (
 )
 from snapshots.staging import Identity, Staged, stage
 from snapshots.state import CommitResult
-from snapshots.verdict import Intent
 from storage.wrappers.metered import MeteredStore
 
 
@@ -83,21 +82,16 @@ class _GoingBack:
         self._present = retried_while_moving(environment, session_id, self._read)
         self._wanted = self._present.target.checkpoint.revision  # a pin may be moved, what was meant stays
         head = self._present.base.head
-        intent = Intent(
-            session_id=session_id,
-            key=environment.layout.head(session_id),
-            commit_id=self._identity.commit_id,
-            turn_id="",
-            stamp=None,
-            base_revision=head.revision,
-            state_id=head.state_id,
-            staged_epoch=-1,
-            fence=head.fence if ownership is None else ownership.fence,
-            nonce="" if ownership is None else ownership.nonce,
-            sent=False,
+        intent = intent_on(
+            environment,
+            session_id,
+            head,
+            self._identity,
+            revision=head.revision,
+            ownership=ownership,
             remedy=LOOK_FIRST,
         )
-        self._publication = Publication(environment, intent, self._identity, in_doubt=False)
+        self._publication = Publication(environment, intent, self._identity)
 
     def run(self) -> Base:
         base = self._present.base
@@ -106,8 +100,7 @@ class _GoingBack:
             return self._publication.publish(base, self._build)
         except Found as found:
             revision = found.committed.revision
-            self._publication.ambiguous = True  # it was applied: that it cannot be read is no "no"
-            with self._publication.doubting():
+            with self._publication.applied():
                 return load(self._environment, self._session_id, revision=revision, execution_state=False).base
 
     def _read(self, read: HeadRead) -> _Present:

@@ -19,7 +19,7 @@ from snapshots.base import Base
 from snapshots.checkpoint import RECORD_BLOB_BYTES_MAX, SessionCheckpoint
 from snapshots.content import Content, Part
 from snapshots.errors import LimitExceededError
-from snapshots.head import RING_MAX, Head, StampRow, stamps_appended
+from snapshots.head import INLINE_MANIFEST_BYTES_MAX, RING_MAX, Head, StampRow, stamps_appended
 from snapshots.history import COMMIT, REPLACE, HistoryRow, lineage
 from snapshots.logs import NODES_FAN_OUT, ROWS_FAN_OUT, Log, Segment, append, level_of_first, plan_append, segments_of
 from snapshots.placement import ManifestPlace, PackUse, Placement, PlaceRow, seal_manifest
@@ -75,6 +75,11 @@ class Staged:
     places: Log[PlaceRow]
     ledger: tuple[TokenLedgerEntry, ...]
     stamps: tuple[StampRow, ...]
+
+    @property
+    def inline_manifest(self) -> bytes:
+        """Return the manifest's stored form if it is small enough to stand in the head, b"" otherwise."""
+        return self.manifest_run if len(self.manifest_run) <= INLINE_MANIFEST_BYTES_MAX else b""
 
 
 def stage(content: Content, base: Base, identity: Identity, name: str) -> Staged:

@@ -97,7 +97,7 @@ class TurnRecord:
 
     def encode(self, *, limit_bytes: int = REGISTER_BYTES_MAX) -> bytes:
         """Return the record's bytes. Raises LimitExceededError above `limit_bytes`, InvalidStateError for no text."""
-        data = codec.encode(
+        record = codec.encode(
             {
                 "schema_version": SCHEMA_VERSION,
                 "session_id": self.session_id,
@@ -112,6 +112,7 @@ class TurnRecord:
                 "effects": [[key, effect.content_hash, effect.result] for key, effect in self.effects.items()],
             }
         )
+        data = codec.guarded(record)
         if len(data) > limit_bytes:
             raise LimitExceededError(f"turn in flight of {limit_bytes} bytes", len(data))
         return data
@@ -119,7 +120,7 @@ class TurnRecord:
     @classmethod
     def decode(cls, data: bytes, *, key: str) -> TurnRecord:
         """Return the record that `encode` wrote. Raises CorruptSnapshotError, UnsupportedSchemaError."""
-        fields = Fields(codec.decode(data, key=key), key=key, record="turn in flight")
+        fields = Fields(codec.decode(codec.unguarded(data, key=key), key=key), key=key, record="turn in flight")
         fields.schema()
         if len(data) > REGISTER_BYTES_MAX:
             raise fields.wrong(f"has {len(data)} bytes, over {REGISTER_BYTES_MAX}")

@@ -20,11 +20,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from snapshots.base import Base, Tracking, track, tracking_of
-from snapshots.commit import Ownership, commit, has_changes
+from snapshots.commit import commit, has_changes
 from snapshots.environment import Environment
 from snapshots.errors import FencedError, IllegalTransitionError, InvalidStateError
 from snapshots.head import Head, Holder
 from snapshots.history import RESTORE, REWIND, HistoryRow, lineage
+from snapshots.publish import Ownership
 from snapshots.restore import load, read_live_head
 from snapshots.rewind import go_back
 from snapshots.rewrite import rewrite_head
@@ -138,7 +139,9 @@ class Writer:
 
     @property
     def state(self) -> PersistedSessionState:
-        """Return the state as loaded; after a commit the one that was committed, after a rewind loaded when asked for.
+        """Return the state as loaded; after a commit the one that was committed.
+
+        After a rewind, or a commit whose turn was stored earlier, it is loaded anew when it is asked for.
 
         Raises:
             UnavailableError, CorruptSnapshotError: It could not be loaded; ask again, nothing else is affected.
@@ -192,7 +195,9 @@ class Writer:
         if state.session_id != self.session_id:
             raise InvalidStateError(f"this Writer owns session {self.session_id!r}, not {state.session_id!r}")
         result = commit(self._environment, state, stamp, execution_state=execution_state, ownership=self._ownership())
-        self._state = state
+        base = tracking_of(state).base
+        behind = base is not None and base.revision < base.head.revision  # the turn was stored before, and others since
+        self._state = None if behind else state
         if stamp is not None and stamp.turn_id == self._journal.turn_id:
             self._journal.close()
         return result
@@ -214,13 +219,27 @@ class Writer:
     def park(self) -> ParkedSession:
         """Commit what is not stored yet, and release the session; the turn in flight stays for the next owner.
 
+        If another owner took over after all was stored, there is nothing left to release, and that is no failure.
+
         Raises:
-            FencedError, RevisionConflictError, UnavailableError …: It could not be committed; it is still held.
+            FencedError, RevisionConflictError, CommitUnknownError …: As for `commit`; the session is still held.
+            UnavailableError: It was not committed (`applied` is "no"), or all is stored and only the release is in
+                doubt. Park again.
         """
         self._check_held()
         if has_changes(self._environment, self.state):
             self.commit(self.state)
-        head = self._release()
+        base = self._base()
+        assert base.checkpoint_ref is not None, "what was loaded or committed has a checkpoint"
+        stored = ParkedSession(self.session_id, base.revision, base.checkpoint_ref)
+        try:
+            head = self._release()
+        except FencedError:
+            self._end()
+            return stored
+        except UnavailableError as error:
+            reason = f"all is stored as revision {base.revision}, but the release is in doubt ({error.reason})"
+            raise UnavailableError(error.key, reason, applied="unknown") from error
         assert head.checkpoint_ref is not None, "a live head names a checkpoint"
         return ParkedSession(self.session_id, head.revision, head.checkpoint_ref)
 
@@ -236,9 +255,12 @@ class Writer:
     def _release(self) -> Head:
         environment = self._environment
         read = rewrite_head(environment, read_live_head(environment, self.session_id), self._released_head)
+        self._end()
+        return read.head
+
+    def _end(self) -> None:
         self._released = True
         self._journal.end()
-        return read.head
 
     def _released_head(self, head: Head) -> Head | None:
         if head.holder is not None and head.holder.nonce == self._journal.nonce:

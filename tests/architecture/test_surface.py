@@ -222,7 +222,7 @@ ALLOWED = {
     "snapshots.sessions.PAGE": "heads read side by side in a listing",
     "snapshots.head.Holder.nonce": "of a take-over: the glossary's own word for it",
     "snapshots.verdict.Intent.nonce": "of a take-over",
-    "snapshots.commit.Ownership.nonce": "that of the head's holder",
+    "snapshots.publish.Ownership.nonce": "that of the head's holder",
     "snapshots.turns.TurnRecord.nonce": "of the take-over that owns the register",
     "snapshots.diff.ToolsDiff.generation_after": "the caller's counter, named so by the reference",
     "snapshots.diff.ToolsDiff.generation_before": "the caller's counter, named so by the reference",

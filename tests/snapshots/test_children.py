@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from snapshots.state import (
     diff_token_ledger,
 )
 from storage.backends.memory import MemoryStore
+from storage.errors import InvalidKeyError
 from storage.testing.clock import ManualClock
 from tests.integration.builders import SESSION, message, message_ids, new_session, raw_head, take_turn, usage_of
 
@@ -181,6 +183,32 @@ def test_plugins_are_inherit_or_fresh(place: Place, start: Start) -> None:
     with pytest.raises(InvalidStateError, match="fresh"):
         place.repo.start_child(SESSION, start, "c1", plugins="some")
     assert [one.session_id for one in place.repo.sessions()] == [SESSION]
+
+
+@pytest.mark.parametrize("start", STARTS, ids=lambda start: type(start).__name__)
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ({"relation": ChildRelation(parent_session_id="c1")}, InvalidStateError),
+        ({"relation": ChildRelation(parent_session_id="")}, InvalidKeyError),
+        ({"relation": "handoff"}, InvalidStateError),
+        ({"initial_nodes": ["text"]}, InvalidStateError),
+        ({"initial_nodes": message("not a list")}, InvalidStateError),
+        ({"plugins": "some"}, InvalidStateError),
+    ],
+)
+def test_what_no_child_can_be_is_refused_before_anything_is_written(
+    place: Place, start: Start, wrong: dict[str, Any], expected: type[Exception]
+) -> None:
+    before = [row.key for row in place.store.list("")]
+    with pytest.raises(expected):
+        place.repo.start_child(SESSION, start, "c1", **wrong)
+    assert [row.key for row in place.store.list("")] == before
+
+
+def test_what_is_no_starting_point_is_refused(place: Place) -> None:
+    with pytest.raises(InvalidStateError, match="starting point"):
+        place.repo.start_child(SESSION, "other", "c1")  # type: ignore[arg-type]  # what is refused
 
 
 def test_a_handoff_may_start_empty(place: Place) -> None:

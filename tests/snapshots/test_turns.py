@@ -84,7 +84,8 @@ class Bench:
         self.behind.put(self.key(), data, Overwrite())
 
     def altered(self, **fields: Any) -> None:
-        self.store(codec.encode({**codec.decode(self.stored(), key=self.key()), **fields}))
+        plain = codec.decode(codec.unguarded(self.stored(), key=self.key()), key=self.key())
+        self.store(codec.guarded(codec.encode({**plain, **fields})))
 
     def puts(self) -> int:
         return sum(request.verb == "put" for request in self.faulty.log)
@@ -792,3 +793,12 @@ def test_a_read_that_misses_the_register_creates_none_beside_it(bench: Bench) ->
     bench.faulty.plan.on("get", fault=Missing())
     journal = bench.mine()
     assert (journal.fence, journal.turn_id) == (2, TURN)
+
+
+def test_every_flipped_bit_is_found(bench: Bench) -> None:
+    bench.in_turn().record("mail", "h1", b"sent")
+    whole = bench.stored()
+    for position in range(len(whole)):
+        bench.store(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        with pytest.raises(CorruptSnapshotError):
+            bench.mine()

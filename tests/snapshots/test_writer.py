@@ -273,6 +273,41 @@ def test_park_commits_what_is_not_stored_and_releases(hosts: Hosts) -> None:
     assert raw_head(hosts.store).holder is None
 
 
+def test_a_session_taken_over_while_it_was_parked_is_parked(hosts: Hosts) -> None:
+    writer = hosts.a.acquire(SESSION, "host-a")
+    take_turn(writer.state, "a2")
+    hosts.watched.start_over()
+    hosts.watched.act(3, lambda: hosts.b.acquire(SESSION, "host-b"))  # pack, head; then the reading for the release
+    parked = writer.park()
+    assert parked.head_revision == 2
+    assert hosts.ids() == ["a1", "a2"]
+    holder = raw_head(hosts.store).holder
+    assert holder is not None
+    assert holder.owner == "host-b"
+    with pytest.raises(InvalidStateError):
+        writer.commit(writer.state)
+
+
+def test_what_is_stored_and_not_released_says_so(hosts: Hosts) -> None:
+    writer = hosts.a.acquire(SESSION, "host-a")
+    take_turn(writer.state, "a2")
+    hosts.faulty.plan.on("get", HEAD, times=1, fault=FailBefore())
+    with pytest.raises(UnavailableError, match="stored as revision 2") as caught:
+        writer.park()
+    assert caught.value.applied == "unknown"
+    assert hosts.ids() == ["a1", "a2"]
+    assert writer.park().head_revision == 2
+
+
+def test_after_a_turn_that_was_stored_before_the_state_is_the_present_one(hosts: Hosts) -> None:
+    writer = hosts.a.acquire(SESSION, "host-a")
+    for number in (2, 3):
+        writer.commit(take_turn(writer.state, f"a{number}"), TurnStamp(f"t{number}", "h"))
+    assert writer.commit(take_turn(writer.state, "again"), TurnStamp("t2", "h")).head_revision == 2
+    assert message_ids(writer.state) == ["a1", "a2", "a3"]
+    writer.commit(take_turn(writer.state, "a4"))
+
+
 def test_park_returns_error_when_final_commit_fails(hosts: Hosts) -> None:
     writer = hosts.a.acquire(SESSION, "host-a")
     take_turn(writer.state, "a2")
