@@ -49,6 +49,17 @@ WORLDS: Mapping[str, tuple[int, Mapping[str, Role]]] = {
         1,
         {"w": writer("w", "s"), "f": forker("s", "c"), "d": deleter("s"), "g": collector(), "k": collector()},
     ),
+    "forks and collectors": (
+        1,
+        {
+            "f": forker("s", "c"),
+            "j": forker("c", "n"),
+            "d": deleter("s"),
+            "e": deleter("c"),
+            "g": collector(),
+            "k": collector(),
+        },
+    ),
     "everybody": (
         1,
         {
