@@ -104,9 +104,13 @@ def _fork_rows(view: dict[str, Any]) -> list[dict[str, str]]:
 @commands.command()
 def tree(
     context: typer.Context,
-    session: Annotated[str | None, typer.Argument(metavar="[S]", help="Only this one and what came from it.")] = None,
+    session: Annotated[str | None, typer.Argument(metavar="S", help="Only this one and what came from it.")] = None,
 ) -> None:
-    """Show all sessions by origin, with what each has stored. Reads every head."""
+    """Show all sessions by origin, with what each has stored. Reads every head.
+
+    Sizes are those of packs: all that a session needs, those that no other one needs (own), and those of the family.
+    With --json, parent and depth are within the printed tree: its root has parent null and depth 0.
+    """
     run = invocation(context)
     with run.repository() as repo:
         found = repo.forest() if session is None else (_tree_under(repo, session),)

@@ -65,12 +65,17 @@ class Output:
             for row in rows:
                 self.record(row)
         else:
-            self._console.print(_table(rows, columns, title, optional))
+            self._print_table(rows, columns, title, optional)
 
     def table(self, rows: Iterable[Row], columns: Columns, *, title: str = "") -> None:
         """Print a table of these columns, which is not a result of its own (nothing with `--json`)."""
         if not self.as_json:
-            self._console.print(_table(rows, columns, title))
+            self._print_table(rows, columns, title)
+
+    def _print_table(self, rows: Iterable[Row], columns: Columns, title: str, optional: Sequence[str] = ()) -> None:
+        if title:  # on a line of its own: a table would wrap it at its own width
+            self._console.print(Text(visible(title), style="table.title"), soft_wrap=True)
+        self._console.print(_table(rows, columns, optional))
 
     def tree(self, levels: Iterable[tuple[int, str]]) -> None:
         """Print lines as trees (nothing with `--json`).
@@ -125,9 +130,9 @@ class Output:
             yield lambda label: bar.update(task, advance=1, description=visible(label))
 
 
-def _table(rows: Iterable[Row], columns: Columns, title: str, optional: Sequence[str] = ()) -> Table:
+def _table(rows: Iterable[Row], columns: Columns, optional: Sequence[str]) -> Table:
     has_headings = any(heading.strip() for heading in columns)
-    table = Table(title=visible(title) or None, title_justify="left", show_header=has_headings)
+    table = Table(show_header=has_headings)
     rows = list(rows)
     shown: list[list[str]] = []
     for heading, field in columns.items():

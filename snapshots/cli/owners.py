@@ -15,9 +15,10 @@ from snapshots.cli import views
 from snapshots.cli.invocation import invocation
 from snapshots.cli.names import SessionId
 from snapshots.cli.output import human_time
-from snapshots.leases import read_lease
 from snapshots.repository import SnapshotRepository
+from snapshots.restore import read_live_head
 from snapshots.writer import Writer
+from storage.keys import check_id
 from storage.leases import Lease
 
 commands = typer.Typer()
@@ -100,11 +101,29 @@ def _finding_text(finding: dict[str, Any]) -> str:
 def release(context: typer.Context, session: SessionId, owner: OwnerOption) -> None:
     """Let a session go, and the lease that its owner has: anyone may commit again."""
     run = invocation(context)
+    check_id(owner, what="owner")
     with run.repository() as repo:
-        repo.release(session, owner)
-        lease = read_lease(repo.environment, session)
-        if isinstance(lease, Lease) and lease.owner == owner:
-            repo.release_lease(session, lease)
+        released = [_release_session(repo, session, owner), _release_lease(repo, session, owner)]
     if run.output.as_json:
-        run.output.record({"session_id": session, "owner": owner, "released": True})
-    run.output.note(f"session {session} released by {owner}")
+        run.output.record({"session_id": session, "owner": owner, "released": any(released)})
+    if any(released):
+        run.output.note(f"session {session} released by {owner}")
+    else:
+        run.output.note(f"session {session} is held by nobody; nothing to release")
+
+
+def _release_session(repo: SnapshotRepository, session_id: str, owner: str) -> bool:
+    """Say whether there was a holder; that is the owner then, and it is none any more. Raises FencedError."""
+    if read_live_head(repo.environment, session_id).head.holder is None:
+        return False
+    repo.release(session_id, owner)
+    return True
+
+
+def _release_lease(repo: SnapshotRepository, session_id: str, owner: str) -> bool:
+    """Say whether the owner had the lease, which is free then; the lease of another one stays."""
+    lease = repo.read_lease(session_id)
+    if not isinstance(lease, Lease) or lease.owner != owner:
+        return False
+    repo.release_lease(session_id, lease)
+    return True

@@ -1,7 +1,8 @@
 """What `tree` shows: each session as an object of `--json`, or as a line of a tree for people.
 
 Rules:
-1. A line names the revision that a session left from; its parent too where that is not the line it stands under.
+1. A line names the revision that a session left from; its parent too where that is not the line it stands under. The
+   relation of a fork is named unless it is a child of the session that it left; a tombstone has none any more.
 2. Trees are LEVELS_MAX levels deep on a screen; deeper sessions stand on the last level and name their parent.
 
     run.output.tree(levels(tree, now))
@@ -17,7 +18,7 @@ from snapshots.cli import views
 from snapshots.cli.output import human_bytes
 from snapshots.forest import SessionTree, TreeSession
 from snapshots.head import LIVE, TOMBSTONE
-from snapshots.state import relation_parent
+from snapshots.state import ChildRelation, relation_parent
 
 LEVELS_MAX = 8  # of 4 columns each: half a screen of 80 is left for the line itself
 
@@ -26,7 +27,7 @@ def member_view(member: TreeSession, now: datetime) -> dict[str, Any]:
     """Return a session of a tree as `--json` shows it."""
     return {
         "session_id": member.session_id,
-        "parent": member.parent,
+        "parent": member.parent or None,
         "depth": member.depth,
         "status": member.status,
         "revision": member.revision,
@@ -35,7 +36,7 @@ def member_view(member: TreeSession, now: datetime) -> dict[str, Any]:
         "family": member.family,
         "relation": member.relation.model_dump(mode="json"),
         "origin": views.origin_view(member.origin),
-        "holder": member.holder,
+        "holder": member.holder or None,
         "pins": [views.pin_row(pin, now) for pin in member.pins],
         "stored_bytes": member.stored_bytes,
         "own_bytes": member.own_bytes,
@@ -59,14 +60,18 @@ def levels(tree: SessionTree, now: datetime) -> Iterator[tuple[int, str]]:
 
 
 def _where_from(member: TreeSession) -> Iterator[str]:
-    beside = member.depth > LEVELS_MAX
-    if member.origin is not None:
-        shown = member.parent == member.origin.session_id and not beside
-        yield f"from {'' if shown else member.origin.session_id}@{member.origin.revision}"
+    above = "" if member.depth > LEVELS_MAX else member.parent
+    kind, parent = member.relation.kind, relation_parent(member.relation)
+    if member.origin is None:
+        if parent is not None:
+            yield kind if parent == above else f"{kind} of {parent}"
         return
-    parent = relation_parent(member.relation)
-    if parent is not None:
-        yield member.relation.kind if member.parent == parent and not beside else f"{member.relation.kind} of {parent}"
+    source = member.origin.session_id
+    yield f"from {'' if source == above else source}@{member.origin.revision}"
+    if parent not in (None, source):
+        yield f"{kind} of {parent}"
+    elif member.status != TOMBSTONE and not isinstance(member.relation, ChildRelation):
+        yield kind
 
 
 def _what(member: TreeSession) -> Iterator[str]:
@@ -77,4 +82,4 @@ def _what(member: TreeSession) -> Iterator[str]:
     else:
         dropped = member.revision - member.retained
         yield f"revision {member.revision:,}{f' ({member.retained:,} retained)' if dropped else ''}"
-        yield f"{human_bytes(member.stored_bytes)}, {human_bytes(member.own_bytes)} own"
+        yield f"packs {human_bytes(member.stored_bytes)}, {human_bytes(member.own_bytes)} own"

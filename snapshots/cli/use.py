@@ -88,7 +88,7 @@ def demo(context: typer.Context) -> None:
     with _replaying(run) as (repo, written):
         (report,) = _replayed(run, repo, written, [session])
         log = [views.revision_row(info) for info in reversed(repo.history(session.session_id))]
-        view = views.state_view(repo.load(session.session_id), repo.environment.clock.now())
+        view = _state_view(repo, repo.load(session.session_id))
     then = _next_commands(run, session.session_id)
     if run.output.as_json:
         run.output.record({"replay": asdict(report), "log": log, "show": view, "next": then})
@@ -112,7 +112,9 @@ def _next_commands(run: Invocation, session_id: str) -> list[str]:
     if run.tenant not in (DEFAULT_TENANT, os.environ.get("SNAPSHOTS_TENANT")):
         words += ["--tenant", shlex.quote(run.tenant)]
     command = " ".join(words)
-    return [f"{command} {rest}" for rest in (f"show {session_id}@3", f"cat {session_id} messages", "ls", "stats")]
+    looks = (f"show {session_id}@3", f"cat {session_id} messages", f"diff {session_id}@3 {session_id}")
+    changes = (f"fork {session_id}@3 {session_id}-fork", f"rewind {session_id} 3")
+    return [f"{command} {rest}" for rest in (*looks, *changes, "tree", "ls", "stats")]
 
 
 @commands.command()
@@ -183,12 +185,15 @@ def show(context: typer.Context, session: SessionName, revision: RevisionOption 
     """Show one revision on one screen."""
     run = invocation(context)
     with run.repository() as repo:
-        state = repo.load(*session_at(repo, session, revision))
-        view = views.state_view(state, repo.environment.clock.now())
+        view = _state_view(repo, repo.load(*session_at(repo, session, revision)))
     if run.output.as_json:
         run.output.record(view)
     else:
         _show(run, view)
+
+
+def _state_view(repo: SnapshotRepository, state: PersistedSessionState) -> dict[str, Any]:
+    return views.state_view(state, repo.read_lease(state.session_id), repo.environment.clock.now())
 
 
 def _show(run: Invocation, view: dict[str, Any]) -> None:

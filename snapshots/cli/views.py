@@ -1,6 +1,6 @@
 """What commands show of sessions: the rows of tables and the objects of `--json`, made from values. Pure.
 
-session_row(info), revision_row(info), state_view(state, now)
+session_row(info), revision_row(info), state_view(state, lease, now)
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from datetime import datetime
 from typing import Any
 
 from snapshots.base import tracking_of
-from snapshots.cli.output import Columns, Row, human_bytes
+from snapshots.cli.output import Columns, Row, human_bytes, human_time
 from snapshots.head import Origin
-from snapshots.history import COMMIT
+from snapshots.history import COMMIT, RESTORE, REWIND
 from snapshots.pins import Pin
 from snapshots.sessions import RevisionInfo, SessionInfo, StoreStats
 from snapshots.state import BlobRef, PersistedSessionState
+from storage.leases import Free, Lease
 
 FACT_COLUMNS: Columns = {"": "name", " ": "value"}
 COUNT_HEADINGS = {
@@ -45,7 +46,7 @@ def session_row(info: SessionInfo) -> dict[str, Any]:
         "family": info.family,
         "relation": info.relation.model_dump(mode="json"),
         "origin": origin_view(info.origin),
-        "holder": info.holder,
+        "holder": info.holder or None,
         "fence": info.fence,
         "pins": [pin.name for pin in info.pins],
     }
@@ -69,9 +70,12 @@ def revision_row(info: RevisionInfo) -> dict[str, Any]:
 
 
 def kind_text(row: Row) -> str:
-    """Return what a revision is in a word: a stamped commit is a turn; with the parent if it is not the one before."""
+    """Return what a revision is in a word: a stamped commit is a turn.
+
+    With the parent if it is not the revision before, or if one went back to it on purpose.
+    """
     words = ["turn" if row["kind"] == COMMIT and row["turn"] else row["kind"]]
-    if row["parent"] != row["revision"] - 1:
+    if row["kind"] in (REWIND, RESTORE) or row["parent"] != row["revision"] - 1:
         words.append(f"← {row['parent']}")
     return " ".join(words)
 
@@ -135,7 +139,7 @@ def stats_rows(view: dict[str, Any]) -> list[dict[str, str]]:
     return facts_listed(facts)
 
 
-def state_view(state: PersistedSessionState, now: datetime) -> dict[str, Any]:
+def state_view(state: PersistedSessionState, lease: Lease | Free, now: datetime) -> dict[str, Any]:
     """Return the object of `show`, of a state that was just loaded; `now` says which pins have expired."""
     base = tracking_of(state).base
     assert base is not None, "what was loaded stands on a revision"
@@ -159,10 +163,23 @@ def state_view(state: PersistedSessionState, now: datetime) -> dict[str, Any]:
         "last_messages": [message.model_dump(mode="json") for message in messages[-LAST_MESSAGES:]],
         "relation": head.relation.model_dump(mode="json"),
         "origin": origin_view(head.origin),
-        "holder": head.held_by,
+        "holder": head.held_by or None,
         "fence": head.fence,
+        "lease": lease_view(lease),
         "pins": [pin_row(pin, now) for pin in head.pins],
     }
+
+
+def lease_view(lease: Lease | Free) -> dict[str, Any] | None:
+    """Return the lease of a session, null while nobody holds it."""
+    if isinstance(lease, Free):
+        return None
+    return {"owner": lease.owner, "fence": lease.fence, "expires_at": lease.expires_at}
+
+
+def lease_text(lease: dict[str, Any] | None) -> str:
+    """Return a lease in a line: `host-a until 2026-11-21 06:17:46Z`, "" for none."""
+    return "" if lease is None else f"{lease['owner']} until {human_time(lease['expires_at'])}"
 
 
 def ref_view(ref: BlobRef | None) -> dict[str, Any] | None:
@@ -197,8 +214,9 @@ def _session_facts(view: dict[str, Any]) -> dict[str, str]:
     return {
         "relation": relation_text(view["relation"]),
         "origin": origin_text(view["origin"]),
-        "holder": view["holder"],
+        "holder": view["holder"] or "",
         "fence": f"{view['fence'] or ''}",
+        "lease": lease_text(view["lease"]),
         "pins": pins_text(view["pins"]),
     }
 

@@ -12,7 +12,7 @@ from snapshots.cli import output
 from snapshots.cli.trees import LEVELS_MAX
 from snapshots.head import Origin
 from snapshots.layout import Layout
-from snapshots.state import HandoffRelation, PluginSnapshot, PluginSnapshotMeta
+from snapshots.state import ChildRelation, HandoffRelation, PluginSnapshot, PluginSnapshotMeta
 from storage.backends import open_store
 from storage.store import Create
 from tests.cli.conftest import Command
@@ -92,6 +92,8 @@ def test_plugins_are_inherited_or_fresh(cli: Command, url: str) -> None:
         (("fork", f"{DEMO}@12", "c"), 3, "RevisionNotFoundError"),
         (("fork", f"{DEMO}@0", "c"), 3, "RevisionNotFoundError"),
         (("fork", DEMO, "c", "--revision", "unknown"), 3, "RevisionNotFoundError"),
+        (("fork", f"{DEMO}@nope", "c"), 3, "RevisionNotFoundError"),
+        (("fork", f"{DEMO}@-1", "c"), 3, "RevisionNotFoundError"),
         (("fork", DEMO, DEMO), 5, "SessionExistsError"),
         (("fork", DEMO, "taken"), 5, "SessionExistsError"),
         (("fork", "dead", "c"), 3, "SessionDeletedError"),
@@ -141,11 +143,16 @@ def family(cli: Command, url: str) -> Command:
 def test_tree_shows_revisions_sizes_and_pins(family: Command) -> None:
     lines = family("tree").out.splitlines()
     starts = ["s1 · revision 3 · ", "├── s2 · from @2 · revision 1 · ", "│   └── s3 · from @1 · revision 2 · "]
-    starts += ["├── x1 · from @3 · revision 1 · ", "└── empty · child · revision 1 · ", "alone · revision 1 · "]
+    starts += [
+        "├── x1 · from @3 · handoff · revision 1 · ",
+        "└── empty · child · revision 1 · ",
+        "alone · revision 1 · ",
+    ]
     assert len(lines) == len(starts)
     for line, start in zip(lines, starts, strict=True):
         assert line.startswith(start)
         assert " own" in line
+        assert " · packs " in line
     assert lines[0].endswith("pins good@2")
     assert [line.count("family") for line in lines] == [1, 0, 0, 0, 1, 1]  # `empty` shares nothing with its parent
     assert ", 0 B own" in lines[1]
@@ -155,7 +162,8 @@ def test_tree_as_json_is_an_object_per_session(family: Command) -> None:
     rows = {row["session_id"]: row for row in family("--json", "tree").rows}
     assert list(rows) == ["s1", "s2", "s3", "x1", "empty", "alone"]
     assert [row["depth"] for row in rows.values()] == [0, 1, 2, 1, 1, 0]
-    assert [row["parent"] for row in rows.values()] == ["", "s1", "s2", "s1", "s1", ""]
+    assert [row["parent"] for row in rows.values()] == [None, "s1", "s2", "s1", "s1", None]
+    assert {row["holder"] for row in rows.values()} == {None}
     one = rows["s1"]
     assert list(one) == [
         *("session_id", "parent", "depth", "status", "revision", "retained", "created_at", "family", "relation"),
@@ -170,10 +178,36 @@ def test_tree_as_json_is_an_object_per_session(family: Command) -> None:
 
 
 def test_tree_of_one_session_is_what_came_from_it(family: Command) -> None:
-    assert [row["session_id"] for row in family("--json", "tree", "s2").rows] == ["s2", "s3"]
+    rows = family("--json", "tree", "s2").rows
+    assert [(row["session_id"], row["parent"], row["depth"]) for row in rows] == [("s2", None, 0), ("s3", "s2", 1)]
     lines = family("tree", "s2").out.splitlines()
     assert lines[0].startswith("s2 · from s1@2 · ")
     assert lines[1].startswith("└── s3 · from @1 · ")
+
+
+def test_tree_names_the_relation_of_a_fork_that_is_no_child(family: Command) -> None:
+    family("fork", "s1", "own", "--relation", "root")
+    with_relation = [line for line in family("tree").out.splitlines() if " · from " in line and "@3 · " in line]
+    assert [line.lstrip("│├└─ ").split(" · ")[:3] for line in with_relation] == [
+        ["x1", "from @3", "handoff"],
+        ["own", "from @3", "root"],
+    ]
+    assert family("tree", "own").out.startswith("own · from s1@3 · root · revision 1")
+
+
+def test_tree_names_a_parent_that_is_not_the_session_left_from(family: Command, url: str) -> None:
+    with SnapshotRepository.open(url) as repo:
+        repo.fork("s1", "y1", relation=HandoffRelation(parent_session_id="alone", reason="full"))
+        repo.fork("s1", "y2", relation=ChildRelation(parent_session_id="alone"))
+    text = family("tree").out
+    assert "y1 · from @3 · handoff of alone · revision 1" in text
+    assert "y2 · from @3 · child of alone · revision 1" in text
+
+
+def test_help_of_tree_says_what_is_counted_and_from_where(cli: Command) -> None:
+    text = " ".join(cli("tree", "--help").out.split())
+    assert "Sizes are those of packs" in text
+    assert "parent and depth are within the printed tree" in text
 
 
 def test_tree_says_what_is_deleted_held_or_dropped(family: Command, url: str) -> None:

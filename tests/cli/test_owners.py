@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from snapshots import PluginSessionSnapshot, ResumeReport, SnapshotRepository, TurnStamp
+from snapshots.cli import output
 from snapshots.cli.owners import acquired_rows, acquired_view
 from snapshots.errors import FencedError
 from snapshots.leases import read_lease
@@ -38,10 +39,44 @@ def test_a_session_is_taken_over_and_let_go(filled: Command, url: str) -> None:
     assert "healed" not in again
     gone = filled("--json", "release", DEMO, "--owner", "host-b").record
     assert gone == {"session_id": DEMO, "owner": "host-b", "released": True}
-    assert filled("--json", "show", DEMO).record["holder"] == ""
+    assert filled("--json", "show", DEMO).record["holder"] is None
     assert filled("--json", "show", DEMO).record["fence"] == 2
-    assert filled("release", DEMO, "--owner", "host-b").out == f"session {DEMO} released by host-b\n"
     filled("rewind", DEMO, "3")
+    filled("acquire", DEMO, "--owner", "host-a")
+    assert filled("release", DEMO, "--owner", "host-a").out == f"session {DEMO} released by host-a\n"
+
+
+def test_a_session_that_nobody_holds_is_not_released(filled: Command) -> None:
+    nothing = {"session_id": DEMO, "owner": "zzz", "released": False}
+    assert filled("--json", "release", DEMO, "--owner", "zzz").record == nothing
+    filled("acquire", DEMO, "--owner", "zzz")
+    filled("release", DEMO, "--owner", "zzz")
+    said = f"session {DEMO} is held by nobody; nothing to release\n"
+    assert filled("release", DEMO, "--owner", "zzz").out == said
+    assert filled("--quiet", "release", DEMO, "--owner", "zzz").out == ""
+
+
+def test_a_lease_alone_is_released_too(filled: Command, url: str) -> None:
+    with SnapshotRepository.open(url) as repo:
+        repo.claim_lease(DEMO, "host-a", 60)
+    assert filled("--json", "release", DEMO, "--owner", "host-b").record["released"] is False
+    assert isinstance(lease_of(url, DEMO), Lease)
+    assert filled("--json", "release", DEMO, "--owner", "host-a").record["released"] is True
+    assert lease_of(url, DEMO) == Free(1)
+
+
+def test_show_says_who_has_the_lease(filled: Command) -> None:
+    assert filled("--json", "show", DEMO).record["lease"] is None
+    assert "lease" not in filled("show", DEMO).out
+    lease = filled("--json", "acquire", DEMO, "--owner", "host-a", "--lease-seconds", "60").record["lease"]
+    assert filled("--json", "show", DEMO).record["lease"] == {"owner": "host-a", **lease}
+    until = output.human_time(datetime.fromisoformat(lease["expires_at"]))
+    assert f"host-a until {until} " in filled("show", DEMO).out
+
+
+def test_a_long_title_stays_on_one_line(filled: Command) -> None:
+    owner = "host-" + "a" * 80
+    assert filled("acquire", DEMO, "--owner", owner).out.splitlines()[0] == f"session {DEMO} held by {owner}"
 
 
 def test_the_turn_in_flight_is_shown(filled: Command, url: str) -> None:
@@ -174,4 +209,4 @@ def test_what_cannot_be_taken_or_let_go_is_one_line(
     error = filled("--json", *arguments, code=code).error
     assert (error["error"], error["exit_code"]) == (name, code)
     assert filled("--json", "show", "held").record["holder"] == "host-a"
-    assert filled("--json", "show", DEMO).record["holder"] == ""
+    assert filled("--json", "show", DEMO).record["holder"] is None
