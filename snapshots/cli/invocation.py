@@ -2,9 +2,10 @@
 
 Rules:
 1. Only commands that say so create a store; everything else fails where there is none.
-2. `S@REV` is split at the last `@` if a number follows, or a pin that session S has. With `--revision` the name is
-   taken as it stands.
-3. A revision is a number or the name of a pin, wherever one is asked for.
+2. `S@REV` is split at the last `@` if a number or "head" follows, or a pin that session S has. What follows and is
+   none of these belongs to the id; if there is no such session, but S, it is the revision that is missing. With
+   `--revision` the name is taken as it stands.
+3. A revision is a number or the name of a pin, wherever one is asked for. "head" is the present one, never a pin.
 
     with invocation(context).repository() as repo: ...
 """
@@ -12,6 +13,7 @@ Rules:
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from dataclasses import dataclass, field
 
@@ -19,9 +21,10 @@ import typer
 
 from snapshots.cli.exits import UsageError
 from snapshots.cli.output import Output
-from snapshots.errors import SessionDeletedError, SessionMovedError, SessionNotFoundError
+from snapshots.errors import RevisionNotFoundError, SessionDeletedError, SessionMovedError, SessionNotFoundError
 from snapshots.pins import find_pin, is_pin_name
 from snapshots.repository import SnapshotRepository
+from snapshots.restore import read_live_head, revision_of
 from storage.backends import open_store
 from storage.store import ObjectStore
 
@@ -90,36 +93,66 @@ def session_at(repo: SnapshotRepository, name: str, revision: str | None) -> tup
     """Return session id and revision of `S@REV`, None for the present one.
 
     Args:
-        repo: Where S may have a pin of the name that follows the `@`; asked only if it could be a pin's.
+        repo: Where S may have a pin of the name that follows the `@`; not asked if that is a number or "head".
         name: As given on the command line.
         revision: The option `--revision`: a number, a pin, or "head" for the present one; `name` is then the id,
             whatever it looks like.
 
     Raises:
         UsageError: The option is none of these.
+        RevisionNotFoundError: There is a session S, but neither a pin REV of it nor a session `S@REV`.
+        SessionDeletedError, SessionMovedError: There was a session `S@REV`.
         UnavailableError: The store did not say whether there is such a pin.
     """
     if revision is not None:
-        return name, None if revision == HEAD else revision_named(revision)
+        return name, None if revision == HEAD else revision_named(revision, name)
     session_id, _, suffix = name.rpartition("@")
-    if session_id and (_NUMBER.fullmatch(suffix) or _has_pin(repo, session_id, suffix)):
-        return session_id, revision_named(suffix)
-    return name, None
+    if not session_id:
+        return name, None
+    if suffix == HEAD:
+        return session_id, None
+    if _NUMBER.fullmatch(suffix):
+        return session_id, int(suffix)
+    return _at_pin(repo, session_id, suffix)
 
 
-def _has_pin(repo: SnapshotRepository, session_id: str, name: str) -> bool:
-    if not is_pin_name(name):
-        return False
+def _at_pin(repo: SnapshotRepository, session_id: str, name: str) -> tuple[str, str | None]:
+    """Return the session and its pin if it has one of that name, else the session whose id all of it is (rule 2)."""
+    whole = f"{session_id}@{name}"
     try:
-        return find_pin(repo.pins(session_id), name) is not None
+        found = find_pin(repo.pins(session_id), name)
     except (SessionNotFoundError, SessionDeletedError, SessionMovedError):
-        return False  # no session, no pin: the `@` belongs to the id
+        return whole, None  # no session, no pin: the `@` belongs to the id
+    if found is not None:
+        return session_id, name
+    try:
+        repo.pins(whole)
+    except SessionNotFoundError as error:
+        raise RevisionNotFoundError(session_id, name) from error
+    return whole, None
 
 
-def revision_named(text: str) -> int | str:
+def revision_named(text: str, session_id: str) -> int | str:
     """Return the number or the pin's name that an argument is. Raises UsageError for what can be neither."""
     if _NUMBER.fullmatch(text):
         return int(text)
     if is_pin_name(text):
         return text
-    raise UsageError(f"a revision is a number or the name of a pin, not {text!r:.80}; see --revision in --help")
+    session = shlex.quote(session_id)
+    raise UsageError(
+        f"a revision is a number or the name of a pin, not {text!r:.80}",
+        see=f"snapshots log {session} and snapshots pins {session}",
+    )
+
+
+def revision_number(repo: SnapshotRepository, session_id: str, wanted: int | str) -> int:
+    """Return the number of what `revision_named` gave: of a pin, or of "head", the revision that is present now.
+
+    Raises:
+        RevisionNotFoundError: No such pin, or it has expired. A number is not looked at.
+        And as `SnapshotRepository.load`, for the session.
+    """
+    if isinstance(wanted, int):
+        return wanted
+    head = read_live_head(repo.environment, session_id).head
+    return revision_of(head, None if wanted == HEAD else wanted, repo.environment.clock.now())

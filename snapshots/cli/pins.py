@@ -13,7 +13,7 @@ import typer
 
 from snapshots.cli import views
 from snapshots.cli.exits import UsageError
-from snapshots.cli.invocation import HEAD, invocation, revision_named
+from snapshots.cli.invocation import HEAD, invocation, revision_named, revision_number
 from snapshots.cli.names import PinName, RevisionName, SessionId
 from snapshots.cli.output import Columns, human_time
 from snapshots.errors import InvalidStateError
@@ -40,16 +40,17 @@ def pin(
     ] = None,
 ) -> None:
     """Name a revision: retention keeps it, and the name stands for it wherever a revision is asked for."""
-    run, wanted = invocation(context), revision_named(revision)
+    run, wanted = invocation(context), revision_named(revision, session)
     if name == HEAD:
         raise InvalidStateError(f"{HEAD!r} stands for the present revision on the command line; choose another name")
     with run.repository() as repo:
         now = repo.environment.clock.now()
-        made = repo.pin(session, wanted, name, _expiry(expires, span, now))
+        until = _expiry(expires, span, now)
+        made = repo.pin(session, revision_number(repo, session, wanted), name, until)
     if run.output.as_json:
         run.output.record({"session_id": session, **views.pin_row(made, now)})
-    until = "" if made.expires_at is None else f" until {human_time(made.expires_at)}"
-    run.output.note(f"pin {made.name} stands for revision {made.revision} of session {session}{until}")
+    lasts = "" if made.expires_at is None else f" until {human_time(made.expires_at)}"
+    run.output.note(f"pin {made.name} stands for revision {made.revision} of session {session}{lasts}")
 
 
 def _expiry(expires: str | None, span: str | None, now: datetime) -> datetime | None:
@@ -58,13 +59,17 @@ def _expiry(expires: str | None, span: str | None, now: datetime) -> datetime | 
         raise UsageError("--expires and --for exclude each other")
     if span is not None:
         return _after(now, span)
-    if expires is None:
-        return None
+    return None if expires is None else _instant(expires)
+
+
+def _instant(text: str) -> datetime:
     try:
-        instant = datetime.fromisoformat(expires)
-        return instant if instant.tzinfo is None else instant.astimezone(UTC)
+        instant = datetime.fromisoformat(text)
+        if instant.tzinfo is not None:
+            return instant.astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise UsageError(f"--expires wants an instant such as 2026-12-01T00:00:00Z, not {expires!r:.80}") from error
+        raise UsageError(f"--expires wants an instant such as 2026-12-01T00:00:00Z, not {text!r:.80}") from error
+    raise UsageError(f"--expires wants a time zone: {instant.isoformat()}Z")
 
 
 def _after(now: datetime, span: str) -> datetime:

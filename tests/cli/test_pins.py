@@ -66,6 +66,21 @@ def test_a_pin_can_last_until_an_instant(filled: Command, text: str) -> None:
     assert until == f"pin good stands for revision 3 of session {DEMO} until 2999-12-01 00:00:00Z\n"
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"), [("2999-12-01", "2999-12-01T00:00:00Z"), ("2999-12-01T08:30", "2999-12-01T08:30:00Z")]
+)
+def test_an_instant_without_a_time_zone_is_told_with_one(filled: Command, text: str, meant: str) -> None:
+    error = filled("--json", "pin", DEMO, "3", "good", "--expires", text, code=2).error
+    assert error["message"].startswith(f"--expires wants a time zone: {meant}; ")
+    filled("pin", DEMO, "3", "good", "--expires", meant)
+
+
+def test_the_present_revision_can_be_pinned_by_the_word_for_it(filled: Command) -> None:
+    assert filled("--json", "pin", DEMO, "head", "good").record["revision"] == 11
+    filled("rewind", DEMO, "3")
+    assert filled("--json", "pin", DEMO, "head", "better").record["revision"] == 12
+
+
 def test_an_expired_pin_is_listed_and_stands_for_nothing(filled: Command, url: str) -> None:
     with SnapshotRepository.open(url) as repo:
         repo.pin(DEMO, 3, "brief", datetime.now(UTC) + timedelta(seconds=0.2))
@@ -94,7 +109,8 @@ def test_an_expired_pin_is_listed_and_stands_for_nothing(filled: Command, url: s
         (("pin", DEMO, "3?", "n"), 2, "UsageError"),
         (("pin", DEMO, "3", "n", "--for", "0d"), 10, "InvalidStateError"),
         (("pin", DEMO, "3", "n", "--expires", "2020-01-01T00:00:00Z"), 10, "InvalidStateError"),
-        (("pin", DEMO, "3", "n", "--expires", "2999-12-01"), 10, "InvalidStateError"),
+        (("pin", DEMO, "3", "n", "--expires", "2999-12-01"), 2, "UsageError"),
+        (("pin", "none", "head", "n"), 3, "SessionNotFoundError"),
         (("pin", DEMO, "3", "Good"), 10, "InvalidStateError"),
         (("pin", DEMO, "3", "7"), 10, "InvalidStateError"),
         (("pin", DEMO, "3", "n" * 65), 10, "InvalidStateError"),

@@ -11,6 +11,7 @@ from snapshots import SnapshotRepository
 from snapshots.cli import output
 from snapshots.cli.exits import UsageError
 from snapshots.cli.invocation import revision_named, session_at
+from snapshots.errors import RevisionNotFoundError, SessionDeletedError
 from storage.testing.clock import ManualClock
 from tests.cli.conftest import Command
 from tests.cli.test_use import DEMO
@@ -27,7 +28,7 @@ def repo() -> Iterator[SnapshotRepository]:
     """Give a repository with sessions whose ids could be those of others with a revision."""
     clock = ManualClock()
     with SnapshotRepository.open("memory:") as raw, SnapshotRepository(raw.environment.store, clock=clock) as opened:
-        for session_id in ("s", "s@good", "s@2", "@", "a@b@c", "dead"):
+        for session_id in ("s", "s@good", "s@2", "s@id", "s@dead", "@", "a@b@c", "dead"):
             state = new_session(session_id)
             for number in range(3):
                 opened.commit(take_turn(state, f"a{number}"))
@@ -36,6 +37,7 @@ def repo() -> Iterator[SnapshotRepository]:
         opened.pin("s@good", 1, "good")
         opened.pin("a@b@c", 1, "x")
         opened.delete("dead")
+        opened.delete("s@dead")
         clock.sleep(5)
         yield opened
 
@@ -50,9 +52,10 @@ def repo() -> Iterator[SnapshotRepository]:
         ("s@good@good", None, ("s@good", "good")),
         ("s@good@1", None, ("s@good", 1)),
         ("s@old", None, ("s", "old")),  # expired pins are pins
-        ("s@none", None, ("s@none", None)),
-        ("s@Good", None, ("s@Good", None)),
-        ("s@", None, ("s@", None)),
+        ("s@head", None, ("s", None)),
+        ("s@good@head", None, ("s@good", None)),
+        ("@head", None, ("@head", None)),
+        ("s@id", None, ("s@id", None)),
         ("@", None, ("@", None)),
         ("@2", None, ("@2", None)),
         ("@@2", None, ("@", 2)),
@@ -61,7 +64,6 @@ def repo() -> Iterator[SnapshotRepository]:
         ("none@good", None, ("none@good", None)),
         ("dead@good", None, ("dead@good", None)),
         ("s@" + "1" * 18, None, ("s", int("1" * 18))),
-        ("s@" + "1" * 19, None, ("s@" + "1" * 19, None)),
         ("s@good", "head", ("s@good", None)),
         ("s@good", "good", ("s@good", "good")),
         ("s@good", "none", ("s@good", "none")),
@@ -74,10 +76,31 @@ def test_an_argument_is_split_at_a_number_or_a_pin_that_is_there(
     assert session_at(repo, name, revision) == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "session_id", "revision"),
+    [
+        *(("s@none", "s", "none"), ("s@Good", "s", "Good"), ("s@-1", "s", "-1"), ("s@", "s", "")),
+        *(("s@good@none", "s@good", "none"), ("@@x", "@", "x"), ("s@" + "1" * 19, "s", "1" * 19)),
+    ],
+)
+def test_what_is_no_pin_of_a_session_and_no_session_is_a_missing_revision(
+    repo: SnapshotRepository, name: str, session_id: str, revision: str
+) -> None:
+    with pytest.raises(RevisionNotFoundError) as caught:
+        session_at(repo, name, None)
+    assert (caught.value.session_id, caught.value.revision) == (session_id, revision)
+
+
+def test_a_deleted_session_is_no_missing_revision_of_another(repo: SnapshotRepository) -> None:
+    with pytest.raises(SessionDeletedError) as caught:
+        session_at(repo, "s@dead", None)
+    assert caught.value.session_id == "s@dead"
+
+
 @pytest.mark.parametrize("text", ["", "?", "Good", "1" * 19, "a" * 65, "-1", "s@1", "²"])
 def test_what_is_neither_number_nor_pin_is_no_revision(repo: SnapshotRepository, text: str) -> None:
     with pytest.raises(UsageError, match="number or the name of a pin"):
-        revision_named(text)
+        revision_named(text, "s")
     with pytest.raises(UsageError):
         session_at(repo, "s", text)
 
@@ -91,7 +114,10 @@ def test_show_and_cat_take_pins(filled: Command) -> None:
     assert filled("cat", DEMO, "messages", "--revision", "good").out == at_three
     filled("unpin", DEMO, "good")
     assert filled("--json", "show", DEMO, "--revision", "good", code=3).error["error"] == "RevisionNotFoundError"
-    assert filled("--json", "show", f"{DEMO}@good", code=3).error["session_id"] == f"{DEMO}@good"
+    error = filled("--json", "show", f"{DEMO}@good", code=3).error
+    assert (error["error"], error["session_id"], error["revision"]) == ("RevisionNotFoundError", DEMO, "good")
+    filled("fork", f"{DEMO}@3", "b")
+    assert filled("--json", "show", "b@head").record["revision"] == 1
 
 
 def test_a_pin_like_the_suffix_of_a_session_wins_and_the_session_stays_reachable(filled: Command) -> None:
@@ -125,10 +151,23 @@ def test_going_back_is_a_new_revision_of_old_content(filled: Command, command: s
 def test_a_pin_says_where_to_go_back_to(filled: Command) -> None:
     filled("pin", DEMO, "3", "good")
     said = filled("rewind", DEMO, "good").out
-    assert said == f"session {DEMO} is at revision 12, with the content of good\n"
+    assert said == f"session {DEMO} is at revision 12, with the content of 3 (good)\n"
+    view = filled("--json", "restore", DEMO, "good").record
+    assert (view["revision"], view["content_of"]) == (13, 3)
     assert filled("--quiet", "restore", DEMO, "11").out == ""
     rows = filled("--json", "log", DEMO).rows
-    assert [(row["kind"], row["parent"]) for row in rows[:3]] == [("restore", 11), ("rewind", 3), ("commit", 10)]
+    went = [("restore", 11), ("restore", 3), ("rewind", 3), ("commit", 10)]
+    assert [(row["kind"], row["parent"]) for row in rows[:4]] == went
+
+
+@pytest.mark.parametrize("command", ["rewind", "restore"])
+def test_head_stands_for_the_present_revision(filled: Command, command: str) -> None:
+    assert filled("--json", command, DEMO, "head").record["content_of"] == 11
+    said = filled(command, DEMO, "head").out
+    assert said == f"session {DEMO} is at revision 13, with the content of 12 (head)\n"
+    text = filled("log", DEMO).out
+    assert f"{command} ← 11" in text  # though it is the revision before
+    assert f"{command} ← 12" in text
 
 
 def test_only_restore_reaches_what_a_rewind_left_behind(filled: Command) -> None:
@@ -192,6 +231,7 @@ def test_a_difference_of_two_sessions_by_pin_and_by_head(filled: Command) -> Non
         ((DEMO, "none"), 3, "SessionNotFoundError"),
         (("none", DEMO), 3, "SessionNotFoundError"),
         ((f"{DEMO}@99", DEMO), 3, "RevisionNotFoundError"),
+        ((f"{DEMO}@nope", f"{DEMO}@3"), 3, "RevisionNotFoundError"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(filled: Command, arguments: tuple[str, ...], code: int, name: str) -> None:
@@ -235,13 +275,13 @@ def test_ls_shows_origin_and_holder_where_there_are_any(filled: Command) -> None
     rows = {row["session_id"]: row for row in filled("--json", "ls").rows}
     assert (rows["child"]["holder"], rows["child"]["fence"], rows["child"]["family"]) == ("host-a", 1, DEMO)
     assert rows["child"]["origin"]["revision"] == 3
-    assert (rows[DEMO]["holder"], rows[DEMO]["origin"]) == ("", None)
+    assert (rows[DEMO]["holder"], rows[DEMO]["origin"]) == (None, None)
 
 
 def test_show_says_who_a_session_is(filled: Command) -> None:
     view = filled("--json", "show", DEMO).record
     about = ("relation", "origin", "holder", "fence", "pins")
-    assert [view[name] for name in about] == [{"kind": "root"}, None, "", 0, []]
+    assert [view[name] for name in about] == [{"kind": "root"}, None, None, 0, []]
     filled("fork", f"{DEMO}@3", "child")
     filled("pin", "child", "1", "good")
     filled("acquire", "child", "--owner", "host-a")
