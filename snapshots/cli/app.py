@@ -11,14 +11,16 @@ import typer
 
 import snapshots
 from snapshots.cli import forks, owners, pins, revisions, use
+from snapshots.cli.exits import MEANINGS
 from snapshots.cli.invocation import DEFAULT_STORE, DEFAULT_TENANT, Invocation
 from snapshots.cli.output import Output
 
 app = typer.Typer(
     name="snapshots",
     help="A session store for AI agents: revisions of sessions in a directory or an S3 bucket.",
-    epilog="Exit codes: 0 done, 2 usage, 3 not found, 4 corrupt, 5 conflict, 6 retry, 7 held, 10 invalid input. "
+    epilog=f"Exit codes: {'; '.join(f'{code} {meaning}' for code, meaning in MEANINGS.items())}. "
     "First try: snapshots demo",
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

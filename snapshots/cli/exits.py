@@ -1,13 +1,6 @@
 """Exit codes: one table from error classes to what a script should do next. Pure.
 
- 0 done                          6 unavailable or unknown: retry
- 1 our bug                       7 fenced or held
- 2 usage                         8 denied
- 3 not found, deleted or moved   9 unsupported format or server
- 4 corrupt, or findings         10 invalid input, state or limit
- 5 conflict or exists           11 partly done (the rest is named)
-                               130 interrupted
-
+MEANINGS[3] == "not found, deleted or moved"
 exit_code(SessionNotFoundError("s1")) == 3
 """
 
@@ -22,9 +15,33 @@ from storage import errors as storage
 DONE, BUG, USAGE, INTERRUPTED = 0, 1, 2, 130
 NOT_FOUND, CORRUPT, CONFLICT, RETRY, FENCED, DENIED, UNSUPPORTED, INVALID, PARTLY = range(3, 12)
 
+MEANINGS: Mapping[int, str] = {
+    DONE: "done",
+    BUG: "our bug",
+    USAGE: "usage",
+    NOT_FOUND: "not found, deleted or moved",
+    CORRUPT: "corrupt, or findings",
+    CONFLICT: "conflict or exists",
+    RETRY: "unavailable or unknown: retry",
+    FENCED: "fenced or held",
+    DENIED: "denied",
+    UNSUPPORTED: "unsupported format or server",
+    INVALID: "invalid input, state or limit",
+    PARTLY: "partly done (the rest is named)",
+    INTERRUPTED: "interrupted",
+}
+
 
 class UsageError(Exception):
-    """The command cannot be carried out as it was given. Remedy: see `--help`."""
+    """The command cannot be carried out as it was given. Remedy: look at what `see` names, and give it otherwise.
+
+    Attributes:
+        see: Commands that show what there is to give, "" for the command's own `--help`.
+    """
+
+    def __init__(self, message: str, *, see: str = "") -> None:
+        self.see = see
+        super().__init__(message)
 
 
 EXIT_CODES: Mapping[type[Exception], int] = {

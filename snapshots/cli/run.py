@@ -2,8 +2,8 @@
 
 Rules:
 1. Global options may stand anywhere before `--`.
-2. An error we know is one line without a traceback. An unexpected one is one line too, exit code 1, and the traceback
-   with SNAPSHOTS_DEBUG=1.
+2. An error we know is one line without a traceback; one of usage ends with what to look at. An unexpected one is one
+   line too, exit code 1, and the traceback with SNAPSHOTS_DEBUG=1.
 3. Ctrl-C, and a reader that closes our output, are interruptions.
 
     run(["--json", "ls"])
@@ -25,6 +25,7 @@ from snapshots.cli.app import app
 from snapshots.cli.exits import BUG, DONE, INTERRUPTED, RETRY, USAGE, UsageError, error_fields, exit_code
 from snapshots.cli.output import one_line
 
+PROGRAM = "snapshots"
 DEBUG = "SNAPSHOTS_DEBUG"
 _OUTPUT_FAILED = frozenset({errno.ENOSPC, errno.EIO, errno.EBADF})  # stores report these as errors of their own
 _FLAGS = frozenset({"--json", "--quiet", "--yes"})
@@ -51,25 +52,27 @@ def run(arguments: Sequence[str]) -> int:
         raise
     except OSError as error:
         if error.errno not in _OUTPUT_FAILED:
-            return _report(error, as_json=as_json)
+            return _report(error, ordered, as_json=as_json)
         return _failed(error, f"cannot write output: {error.strerror}", RETRY, as_json=as_json)
     except Exception as error:  # noqa: BLE001  rule 2: nothing but one line gets out
-        return _report(error, as_json=as_json)
+        return _report(error, ordered, as_json=as_json)
     return code
 
 
 def _invoke(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
-    result = command.main(args=arguments, prog_name="snapshots", standalone_mode=False)
+    result = command.main(args=arguments, prog_name=PROGRAM, standalone_mode=False)
     if result == INTERRUPTED:  # what some versions of typer make of Ctrl-C, without a word
         raise KeyboardInterrupt
     return result if isinstance(result, int) else DONE
 
 
-def _report(error: Exception, *, as_json: bool) -> int:
+def _report(error: Exception, arguments: Sequence[str], *, as_json: bool) -> int:
     if isinstance(error, _COMMAND_ERROR):
-        message = getattr(error, "format_message", error.__str__)().strip() or "no command"
-        return _failed(UsageError(), f"{message} (see snapshots --help)", USAGE, as_json=as_json)
+        error = UsageError(_reason(error))
+    if isinstance(error, UsageError):
+        see = error.see or f"{_command_line(arguments)} --help"
+        return _failed(UsageError(str(error), see=see), f"{error}; see {see}", USAGE, as_json=as_json)
     code = exit_code(error)
     if code != BUG:
         return _failed(error, str(error), code, as_json=as_json)
@@ -77,6 +80,25 @@ def _report(error: Exception, *, as_json: bool) -> int:
         traceback.print_exception(error)
     message = f"unexpected {type(error).__name__}: {error}; please report it, with what {DEBUG}=1 shows"
     return _failed(error, message, BUG, as_json=as_json)
+
+
+def _reason(error: Exception) -> str:
+    """Return what typer says of arguments, without the words of the library that checked them."""
+    text: str = getattr(error, "format_message", error.__str__)().strip() or "no command"
+    return text.replace(": Value error, ", ": ", 1).rstrip(".")
+
+
+def _command_line(arguments: Sequence[str]) -> str:
+    """Return the program and the command that was meant, the program alone if none was."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument in _VALUED:
+            next(remaining, None)
+        elif not argument.startswith("-"):
+            return f"{PROGRAM} {argument}" if argument in group.commands else PROGRAM
+    return PROGRAM
 
 
 def _failed(error: BaseException, message: str, code: int, *, as_json: bool) -> int:
@@ -113,7 +135,10 @@ def _global_options_first(arguments: Sequence[str]) -> list[str]:
         elif argument in _FLAGS or argument.partition("=")[0] in _VALUED:
             first.append(argument)
             if argument in _VALUED:
-                first += [value for value in [next(remaining, None)] if value is not None]
+                value = next(remaining, None)
+                if value is None:
+                    return first  # or the name of the command would be taken for the value
+                first.append(value)
         else:
             rest.append(argument)
     return first + rest

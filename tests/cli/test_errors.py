@@ -6,11 +6,12 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -112,6 +113,61 @@ def test_no_command_shows_the_help(cli: Command) -> None:
     outcome = cli(code=2)
     assert "Usage: snapshots" in outcome.out
     assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "see"),
+    [
+        (("fork",), "snapshots fork --help"),
+        (("fork", DEMO, "c", "--reason", "none"), "snapshots fork --help"),
+        (("--store", "ls", "fork", DEMO), "snapshots fork --help"),
+        (("fork", "ls", "--store"), "snapshots --help"),
+        (("ls", "--loud"), "snapshots ls --help"),
+        (("dance", "ls"), "snapshots --help"),
+        (("diff", DEMO, "--", "-h", "x"), "snapshots diff --help"),
+        (("rewind", DEMO, "New"), f"snapshots log {DEMO} and snapshots pins {DEMO}"),
+        (("pin", "a b", "New", "n"), "snapshots log 'a b' and snapshots pins 'a b'"),
+    ],
+)
+def test_an_error_of_usage_ends_with_what_to_look_at(filled: Command, arguments: tuple[str, ...], see: str) -> None:
+    error = filled("--json", *arguments, code=2).error
+    assert error["see"] == see
+    assert error["message"].endswith(f"; see {see}")
+    assert ".; see" not in error["message"]
+
+
+def test_values_to_choose_from_are_named_without_words_of_a_library(filled: Command) -> None:
+    choices = "'root', 'child', 'handoff'"
+    said = filled("fork", DEMO, "c", "--relation", "twin", code=2).err
+    assert said == f"error: Invalid value for '--relation': 'twin' is not one of {choices}; see snapshots fork --help\n"
+
+
+def test_an_argument_of_diff_that_is_missing_is_named(cli: Command) -> None:
+    assert "Missing argument 'A'" in cli("diff", code=2).err
+    assert "Missing argument 'B'" in cli("diff", DEMO, code=2).err
+    text = cli("diff", "--help").out
+    assert re.search(r"diff \[OPTIONS\] \W?A\W+B\W", text)
+    assert "S@REV" in text
+
+
+def test_help_lists_every_exit_code(cli: Command) -> None:
+    text = " ".join(cli("--help").out.split())
+    listed = text.partition("Exit codes: ")[2].partition(". First")[0].split("; ")
+    assert [int(one.split()[0]) for one in listed] == [*range(12), 130]
+    assert listed[3] == "3 not found, deleted or moved"
+    assert set(EXIT_CODES.values()) <= set(exits.MEANINGS)
+
+
+def test_the_command_is_not_taken_for_the_value_of_an_option_that_has_none(filled: Command) -> None:
+    for arguments in (("ls", "--store"), ("fork", "ls", "--store"), ("ls", "log", "--quiet", "--tenant")):
+        said = filled(*arguments, code=2).err
+        assert said == f"error: Option '{arguments[-1]}' requires an argument; see snapshots --help\n"
+    assert filled("--json", "fork", "ls", "--store", code=2).error["exit_code"] == 2
+
+
+@pytest.mark.parametrize("command", [(), ("fork",)])
+def test_h_is_help(cli: Command, command: tuple[str, ...]) -> None:
+    assert cli(*command, "-h").out == cli(*command, "--help").out
 
 
 EXISTING = (
@@ -236,10 +292,25 @@ def test_ctrl_c_is_130(cli: Command, monkeypatch: pytest.MonkeyPatch) -> None:
 SNAPSHOTS = str(Path(sys.executable).with_name("snapshots"))
 
 
-def test_a_signal_ends_the_process_cleanly(url: str, tmp_path: Path) -> None:
+@contextlib.contextmanager
+def interrupts(handler: Callable[..., object] | signal.Handlers) -> Iterator[None]:
+    """Handle SIGINT like this meanwhile; a process that starts ignores it if this one does."""
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("inherited", [signal.SIG_IGN, signal.default_int_handler])
+def test_a_signal_ends_the_process_cleanly(
+    url: str, tmp_path: Path, inherited: Callable[..., object] | signal.Handlers
+) -> None:
     os.mkfifo(tmp_path / "never.json")  # opening it waits for ever
     command = [SNAPSHOTS, "--store", url, "replay", str(tmp_path / "never.json")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+    with interrupts(inherited), interrupts(signal.default_int_handler):
+        started = subprocess.Popen(command, stderr=subprocess.PIPE)
+    with started as process:
         writer = _open_when_read(tmp_path / "never.json")
         for _ in range(3):  # Python swallows an interrupt that arrives inside a destructor; a person presses again
             process.send_signal(signal.SIGINT)
