@@ -219,15 +219,17 @@ class Writer:
     def park(self) -> ParkedSession:
         """Commit what is not stored yet, and release the session; the turn in flight stays for the next owner.
 
-        If another owner took over after all was stored, there is nothing left to release, and that is no failure.
+        If another owner took over after this call committed, there is nothing left to release, and that is no failure.
 
         Raises:
-            FencedError, RevisionConflictError, CommitUnknownError …: As for `commit`; the session is still held.
+            FencedError: Another owner has taken the session over; this call stored nothing.
+            RevisionConflictError, CommitUnknownError …: As for `commit`; the session is still held.
             UnavailableError: It was not committed (`applied` is "no"), or all is stored and only the release is in
                 doubt. Park again.
         """
         self._check_held()
-        if has_changes(self._environment, self.state):
+        committed = has_changes(self._environment, self.state)
+        if committed:
             self.commit(self.state)
         base = self._base()
         assert base.checkpoint_ref is not None, "what was loaded or committed has a checkpoint"
@@ -235,6 +237,8 @@ class Writer:
         try:
             head = self._release()
         except FencedError:
+            if not committed:
+                raise
             self._end()
             return stored
         except UnavailableError as error:
