@@ -69,6 +69,15 @@ class Layout:
         segment = encode_id(session_id, what="session id")
         return check_key(f"{self._root}/{kind}/{fan_out(session_id)}/{segment}")
 
+    @property
+    def satellites(self) -> tuple[str, ...]:
+        """Return the prefixes of registers that go with a deleted session."""
+        return (f"{self._root}/turns/", f"{self._root}/leases/")
+
+    def family(self, family: str) -> str:
+        """Return the prefix under which the packs of a family lie."""
+        return f"{self._root}/packs/{encode_id(family, what='family')}/"
+
     def pack(self, family: str, name: str) -> str:
         """Return the key of a pack of a family."""
         return check_key(f"{self._root}/packs/{encode_id(family, what='family')}/{check_pack_name(name)}")

@@ -242,7 +242,7 @@ def unguarded_writes(module: Module) -> list[str]:
     return found
 
 
-COLLECTORS = frozenset({"snapshots.testing.collector"})
+COLLECTORS = frozenset({"snapshots.maintenance.collect", "snapshots.testing.collector"})
 
 
 def deletes(module: Module) -> list[str]:

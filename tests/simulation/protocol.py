@@ -20,6 +20,7 @@ from snapshots.errors import CommitUnknownError, CorruptSnapshotError, RevisionC
 from snapshots.fork import ForkRequest, fork
 from snapshots.head import LIVE, TOMBSTONE, Head
 from snapshots.layout import Layout
+from snapshots.maintenance.collect import execute, plan_on
 from snapshots.restore import load, read_history, read_live_head
 from snapshots.rewrite import rewrite_head
 from snapshots.roots import named_packs
@@ -300,6 +301,19 @@ def collector(runs: int = 1) -> Callable[[Protocol], Actor]:
         def act(store: ObjectStore, clock: Clock) -> None:
             for _ in range(runs):
                 collect_once(environment_of(store, clock))
+
+        return act
+
+    return role
+
+
+def real_collector(runs: int = 1) -> Callable[[Protocol], Actor]:
+    """Return a role that collects as the command does: plan, then execute."""
+
+    def role(world: Protocol) -> Actor:  # noqa: ARG001  a role
+        def act(store: ObjectStore, clock: Clock) -> None:
+            for _ in range(runs):
+                execute(plan_on(environment_of(store, clock)))
 
         return act
 

@@ -26,6 +26,7 @@ def _running(monkeypatch: pytest.MonkeyPatch) -> None:
         ("owners", 2, 1),
         ("two writers", 2, 0),
         ("two collectors", 1, 0),
+        ("a real collection", 1, 1),
         ("fork in flight", 2, 0),
     ],
 )

@@ -24,6 +24,7 @@ from tests.simulation.protocol import (
     dropper,
     forker,
     owner,
+    real_collector,
     writer,
 )
 
@@ -45,6 +46,7 @@ WORLDS: Mapping[str, tuple[int, Mapping[str, Role]]] = {
             "g": collector(),
         },
     ),
+    "a real collection": (1, {"w": writer("w", "s"), "f": forker("s", "c"), "d": deleter("s"), "g": real_collector()}),
     "two collectors": (
         1,
         {"w": writer("w", "s"), "f": forker("s", "c"), "d": deleter("s"), "g": collector(), "k": collector()},
