@@ -239,7 +239,7 @@ def execute(plan: CollectPlan, *, progress: Progress = _quiet) -> CollectReport:
 def _collected(environment: Environment, plan: CollectPlan, progress: Progress) -> CollectReport:
     prefixes = [one.prefix for one in plan.families]
     sizes = {row.key: row.size_bytes for prefix in prefixes for row in environment.store.list(prefix)}  # Rule 2.
-    run = _Run(environment, take_number(environment), frozenset(prefixes), progress)
+    run = Raising(environment, take_number(environment), frozenset(prefixes), progress)
     try:
         run.raise_all()
     except _StoppedError as stopped:
@@ -271,7 +271,7 @@ class _StoppedError(Exception):
     """Rule 4; caught in `_collected`, never seen outside."""
 
 
-class _Run:
+class Raising:
     """The raising of one collection.
 
     Attributes:
@@ -293,22 +293,24 @@ class _Run:
 
     def raise_all(self) -> None:
         """Raise every head concerned (rules 3 and 5)."""
-        while reads := self._not_raised():
+        while reads := self.not_raised():
             for key, read in sorted(reads.items(), key=lambda one: one[1].head.status != LIVE):
                 self._raise(key, read)
                 self._progress("heads raised", len(self.raised), 0)
 
-    def _not_raised(self) -> Mapping[str, HeadRead]:
+    def not_raised(self) -> Mapping[str, HeadRead]:
+        """List the heads, and read those that still have to be raised."""
         environment = self._environment
         known = self.raised | self._others
         listing = environment.store.list(environment.layout.heads)
         keys = [row.key for row in listing if row.key not in known]
         reads = dict(zip(keys, environment.executor.map(lambda key: head_at(environment, key), keys), strict=True))
-        others = {key for key, read in reads.items() if not self._concerns(read.head)}
+        others = {key for key, read in reads.items() if not self.concerns(read.head)}
         self._others |= others
         return {key: read for key, read in reads.items() if key not in others}
 
-    def _concerns(self, head: Head) -> bool:
+    def concerns(self, head: Head) -> bool:
+        """Say whether a head may name packs of these families, now or as soon as it is published."""
         if head.status == RESERVED:
             return True
         return self._environment.layout.family(head.family) in self._prefixes
@@ -317,12 +319,12 @@ class _Run:
         environment = self._environment
         register = environment.register(read.head.session_id)
         for attempt in range(1, ATTEMPTS_MAX + 1):
-            if not self._concerns(read.head):  # a reservation that was published meanwhile, in another family
+            if not self.concerns(read.head):  # a reservation that was published meanwhile, in another family
                 self._others.add(key)
                 return
             if not self._to_be_raised(key, read.head):
                 break
-            again = self._marked(key, read)
+            again = self.marked_by(key, read)
             if again is not None:
                 read = again
                 continue
@@ -350,7 +352,7 @@ class _Run:
             raise _StoppedError(f"{key} has the number {self.number} from somebody else")
         return head.epoch < self.number
 
-    def _marked(self, key: str, read: HeadRead) -> HeadRead | None:
+    def marked_by(self, key: str, read: HeadRead) -> HeadRead | None:
         """Mark what a head names; return the head read again if it moved meanwhile, None when it is marked."""
         try:
             self.marked |= _keys(self._environment, read.head)

@@ -18,6 +18,7 @@ from snapshots.base import Base
 from snapshots.environment import Environment
 from snapshots.epochs import take_number
 from snapshots.head import LIVE, RESERVED, Head
+from snapshots.maintenance import collect as real
 from snapshots.restore import HeadRead, head_at, read_live_head
 from snapshots.testing import collector as collecting
 from snapshots.verdict import Intent, Retry
@@ -141,6 +142,53 @@ def higher_numbers_ignored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(collecting._Run, "_check", lambda self, key, head: head.epoch < self.number)  # noqa: ARG005
 
 
+# The collection that the command runs.
+
+
+def real_reservations_not_raised(patch: pytest.MonkeyPatch) -> None:
+    concerns = real.Raising.concerns
+    patch.setattr(real.Raising, "concerns", lambda self, head: head.status != RESERVED and concerns(self, head))
+
+
+def real_heads_not_listed_again(patch: pytest.MonkeyPatch) -> None:
+    listed = real.Raising.not_raised
+
+    def once(self: Any) -> Any:
+        if self.__dict__.setdefault("listed", False):
+            return {}
+        self.listed = True
+        return listed(self)
+
+    patch.setattr(real.Raising, "not_raised", once)
+
+
+def real_marks_of_the_first_reading_only(patch: pytest.MonkeyPatch) -> None:
+    marked = real.Raising.marked_by
+
+    def first(self: Any, key: str, read: HeadRead) -> Any:
+        seen = self.__dict__.setdefault("seen", set())
+        if key in seen:
+            return None
+        seen.add(key)
+        return marked(self, key, read)
+
+    patch.setattr(real.Raising, "marked_by", first)
+
+
+def real_packs_of_the_plan_deleted(patch: pytest.MonkeyPatch) -> None:
+    """Delete what the plan found, without fencing anything."""
+
+    def execute(plan: Any) -> Any:
+        for one in plan.families:
+            keys = [row.key for row in plan.environment.store.list(one.prefix)]
+            named = real.plan_on(plan.environment)
+            if one.prefix in {again.prefix for again in named.families}:
+                plan.environment.store.delete_many(keys)
+        return None
+
+    patch.setattr("tests.simulation.protocol.execute", execute)
+
+
 # Owners.
 
 
@@ -180,5 +228,9 @@ MUTANTS = (
     Mutant("list the heads again", heads_not_listed_again, "writers", 1),
     Mutant("mark the bytes that were put", bytes_marked_are_not_those_put, "writers", 2),
     Mutant("list the packs first", packs_listed_after_the_heads, "writers", 1),
+    Mutant("raise reservations too (real)", real_reservations_not_raised, "a real collection", 1),
+    Mutant("list the heads again (real)", real_heads_not_listed_again, "a real collection", 2, "w g"),
+    Mutant("mark the bytes that were put (real)", real_marks_of_the_first_reading_only, "a real collection", 2),
+    Mutant("a plan is a hint (real)", real_packs_of_the_plan_deleted, "a real collection", 1),
     Mutant("fence older owners", older_owners_not_fenced, "owners", 1),
 )
