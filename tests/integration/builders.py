@@ -23,8 +23,18 @@ from storage.store import (
     StoredObject,
     Version,
 )
+from storage.testing.faults import Delay, FailBefore, Fault, LoseAnswer, OwnRetry, Repeat
 
 SESSION = "s1"
+# What can happen to one PUT, and leave the operation that sent it whole.
+PUT_FAULTS: dict[str, Fault] = {
+    "not applied": FailBefore("no"),
+    "unknown, not applied": FailBefore("unknown"),
+    "answer lost": LoseAnswer(),
+    "delayed": Delay(),
+    "own retry": OwnRetry(),
+    "delivered twice": Repeat(),
+}
 
 
 def message(message_id: str, text: str = "") -> Message:

@@ -9,48 +9,19 @@ import pytest
 
 from snapshots import SnapshotRepository
 from snapshots.errors import CorruptSnapshotError
-from snapshots.layout import Layout
 from snapshots.maintenance.collect import CollectReport, execute, plan_collect
 from storage.backends.memory import MemoryStore
 from storage.errors import StorageError
 from storage.store import Overwrite
 from storage.testing.clock import ManualClock
-from storage.testing.faults import CrashAfter, CrashBefore, FailBefore, FaultyStore, LoseAnswer
+from storage.testing.faults import CrashAfter, CrashBefore, FailBefore, LoseAnswer
 from storage.testing.plan import Crash, Fault
-from tests.integration.builders import check_every_revision, new_session, raw_head, rewrite_head, take_turn
-
-LAYOUT = Layout("default")
+from tests.integration.builders import check_every_revision, raw_head, rewrite_head, take_turn
+from tests.snapshots.leftovers import LAYOUT, Place
 
 
 def collect(repo: SnapshotRepository) -> CollectReport:
     return execute(plan_collect(repo))
-
-
-class Place:
-    """Two sessions, a fork, a tombstone whose packs nobody needs, and an upload that was never published."""
-
-    def __init__(self) -> None:
-        self.store = MemoryStore(ManualClock())
-        self.faulty = FaultyStore(self.store)
-        self.repo = SnapshotRepository(self.faulty, clock=ManualClock(seed=1))
-        for name in ("s1", "s2", "gone"):
-            state = new_session(name)
-            for number in range(3):
-                self.repo.commit(take_turn(state, f"{name}{number}"))
-        self.repo.fork("s1", "c1", 2)
-        self.repo.delete("gone")
-        self.faulty.plan.on("put", LAYOUT.head("s2"), fault=CrashBefore())
-        with pytest.raises(Crash):
-            self.repo.commit(take_turn(self.repo.load("s2"), "never"))
-        self.faulty.restart()
-        self.faulty.plan.clear()
-
-    def packs(self) -> list[str]:
-        return [row.key for row in self.store.list(LAYOUT.packs)]
-
-    def check_sessions(self) -> None:
-        for name in ("s1", "s2", "c1"):
-            check_every_revision(self.repo, name)
 
 
 @pytest.fixture

@@ -38,9 +38,10 @@ from snapshots.testing.collector import collect
 from storage.backends.memory import MemoryStore
 from storage.errors import InvalidKeyError, UnavailableError
 from storage.testing.clock import ManualClock
-from storage.testing.faults import CrashAfter, CrashBefore, Delay, FailBefore, FaultyStore, LoseAnswer, OwnRetry, Repeat
+from storage.testing.faults import CrashAfter, CrashBefore, Delay, FailBefore, FaultyStore, LoseAnswer
 from storage.testing.plan import Crash, Fault
 from tests.integration.builders import (
+    PUT_FAULTS,
     SESSION,
     WatchedStore,
     check_every_revision,
@@ -328,20 +329,11 @@ def test_helping_does_not_disturb_a_commit_of_the_source(place: Place) -> None:
 
 # Faults.
 
-FAULTS: dict[str, Fault] = {
-    "not applied": FailBefore("no"),
-    "unknown, not applied": FailBefore("unknown"),
-    "answer lost": LoseAnswer(),
-    "delayed": Delay(),
-    "own retry": OwnRetry(),
-    "delivered twice": Repeat(),
-}
 
-
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", PUT_FAULTS)
 @pytest.mark.parametrize("nth", [1, 2], ids=["reservation", "publish"])
 def test_a_fork_is_made_once_whatever_happens_to_its_puts(place: Place, name: str, nth: int) -> None:
-    place.faulty.plan.on("put", LAYOUT.head("c1"), nth=nth, fault=FAULTS[name])
+    place.faulty.plan.on("put", LAYOUT.head("c1"), nth=nth, fault=PUT_FAULTS[name])
     result = place.repo.fork(SESSION, "c1")
     place.faulty.release()
     child = place.repo.load("c1")

@@ -22,9 +22,9 @@ from snapshots.roots import named_packs
 from storage.backends.memory import MemoryStore
 from storage.errors import UnavailableError
 from storage.testing.clock import ManualClock
-from storage.testing.faults import Delay, FailBefore, FaultyStore, LoseAnswer, Meanwhile, OwnRetry, Repeat
+from storage.testing.faults import FailBefore, FaultyStore, LoseAnswer, Meanwhile
 from storage.testing.plan import Fault
-from tests.integration.builders import SESSION, message_ids, new_session, raw_head, rewrite_head, take_turn
+from tests.integration.builders import PUT_FAULTS, SESSION, message_ids, new_session, raw_head, rewrite_head, take_turn
 
 LAST = 12
 KEY = Layout("default").head(SESSION)
@@ -203,23 +203,13 @@ def test_a_name_given_anew_meanwhile_is_not_taken_away(place: Place) -> None:
     other.close()
 
 
-FAULTS: dict[str, Fault] = {
-    "not applied": FailBefore("no"),
-    "unknown, not applied": FailBefore("unknown"),
-    "answer lost": LoseAnswer(),
-    "delayed": Delay(),
-    "own retry": OwnRetry(),
-    "delivered twice": Repeat(),
-}
-
-
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", PUT_FAULTS)
 def test_a_pin_is_written_once_whatever_happens_to_its_put(place: Place, name: str) -> None:
-    place.faulty.plan.on("put", KEY, fault=FAULTS[name])
+    place.faulty.plan.on("put", KEY, fault=PUT_FAULTS[name])
     place.repo.pin(SESSION, 3, "good")
     place.faulty.release()
     assert place.repo.pins(SESSION) == (Pin("good", 3),)
-    place.faulty.plan.on("put", KEY, fault=FAULTS[name])
+    place.faulty.plan.on("put", KEY, fault=PUT_FAULTS[name])
     place.repo.unpin(SESSION, "good")
     place.faulty.release()
     assert place.repo.pins(SESSION) == ()

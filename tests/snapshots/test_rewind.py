@@ -24,9 +24,9 @@ from snapshots.testing.collector import collect
 from storage.backends.memory import MemoryStore
 from storage.errors import UnavailableError
 from storage.testing.clock import ManualClock
-from storage.testing.faults import Delay, FailBefore, FaultyStore, LoseAnswer, Meanwhile, OwnRetry, Repeat
-from storage.testing.plan import Fault
+from storage.testing.faults import FailBefore, FaultyStore, LoseAnswer, Meanwhile
 from tests.integration.builders import (
+    PUT_FAULTS,
     SESSION,
     WatchedStore,
     check_puts,
@@ -238,20 +238,10 @@ def test_a_commit_on_the_state_from_before_conflicts(place: Place) -> None:
         place.repo.commit(take_turn(place.state, "b1"))
 
 
-FAULTS: dict[str, Fault] = {
-    "not applied": FailBefore("no"),
-    "unknown, not applied": FailBefore("unknown"),
-    "answer lost": LoseAnswer(),
-    "delayed": Delay(),
-    "own retry": OwnRetry(),
-    "delivered twice": Repeat(),
-}
-
-
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", PUT_FAULTS)
 @pytest.mark.parametrize("key", [LAYOUT.head(SESSION), LAYOUT.packs], ids=["head", "pack"])
 def test_it_is_done_once_whatever_happens_to_its_puts(place: Place, key: str, name: str) -> None:
-    place.faulty.plan.on("put", key, fault=FAULTS[name])
+    place.faulty.plan.on("put", key, fault=PUT_FAULTS[name])
     result = place.repo.rewind(SESSION, 2)
     place.faulty.release()
     assert result.head_revision == LAST + 1

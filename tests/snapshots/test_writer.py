@@ -37,9 +37,10 @@ from storage.backends.memory import MemoryStore
 from storage.errors import InvalidKeyError, UnavailableError
 from storage.leases import Lease
 from storage.testing.clock import ManualClock
-from storage.testing.faults import CrashBefore, Delay, FailBefore, FaultyStore, LoseAnswer, OwnRetry, Repeat
-from storage.testing.plan import Crash, Fault
+from storage.testing.faults import CrashBefore, FailBefore, FaultyStore, LoseAnswer
+from storage.testing.plan import Crash
 from tests.integration.builders import (
+    PUT_FAULTS,
     SESSION,
     WatchedStore,
     message,
@@ -337,20 +338,10 @@ def test_two_take_overs_at_once_leave_one_owner() -> None:
         probe.close()
 
 
-FAULTS: dict[str, Fault] = {
-    "not applied": FailBefore("no"),
-    "unknown, not applied": FailBefore("unknown"),
-    "answer lost": LoseAnswer(),
-    "delayed": Delay(),
-    "own retry": OwnRetry(),
-    "delivered twice": Repeat(),
-}
-
-
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", PUT_FAULTS)
 @pytest.mark.parametrize("key", [HEAD, TURNS], ids=["head", "turns"])
 def test_a_take_over_is_whole_whatever_happens_to_its_puts(hosts: Hosts, key: str, name: str) -> None:
-    hosts.faulty.plan.on("put", key, fault=FAULTS[name])
+    hosts.faulty.plan.on("put", key, fault=PUT_FAULTS[name])
     writer = hosts.a.acquire(SESSION, "host-a")
     hosts.faulty.release()
     head = raw_head(hosts.store)
@@ -358,7 +349,7 @@ def test_a_take_over_is_whole_whatever_happens_to_its_puts(hosts: Hosts, key: st
     assert (head.fence, head.holder.owner) == (writer.fence, "host-a")
     writer.begin_turn("t1")
     writer.commit(take_turn(writer.state, "a2"))
-    hosts.faulty.plan.on("put", HEAD, fault=FAULTS[name])
+    hosts.faulty.plan.on("put", HEAD, fault=PUT_FAULTS[name])
     writer.release()
     hosts.faulty.release()
     assert raw_head(hosts.store).holder is None
