@@ -207,7 +207,7 @@ class _Sizes:
 def _retained(head: Head) -> int:
     if head.status != LIVE:
         return 0
-    return head.revision - head.floor + 1 + len({pin.revision for pin in head.pins if pin.revision < head.floor})
+    return head.revision - head.floor + 1 + len(head.kept_below_floor)
 
 
 def _placed(head: Head, parent: str, depth: int, sizes: _Sizes) -> TreeSession:

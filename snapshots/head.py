@@ -3,7 +3,8 @@
 Rules:
 1. Every PUT of a head has a new write id, so that no two have equal bytes.
 2. The state id is new with every write that changes what the head names: a reservation, also one that is taken over,
-   a revision, a tombstone, a pin that goes with its revision; not with another pin, a holder, a fence or an epoch.
+   a revision, a tombstone, a prune, a pin that goes with its revision; not with another pin, a holder, a fence or an
+   epoch.
 3. Epoch, fence and revision never fall. A tombstone is final. A reserved head names nothing.
 4. A commit leaves at most HEAD_COMMIT_BYTES_MAX bytes, so that the writes which cannot move anything away always fit.
 5. The manifest stands in the head while it is small: then a load needs one round of requests after the head.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 from snapshots import codec
@@ -46,6 +48,7 @@ HEAD_COMMIT_BYTES_MAX = 48 << 10  # commits; what is above is for fence, epoch, 
 INLINE_MANIFEST_BYTES_MAX = 16 << 10  # larger ones are read from their pack
 RELATION_BYTES_MAX = 4 << 10  # a hand-over's reason and metadata stand in every head of the session
 RING_MAX = 64  # commit ids and stamps kept in the head
+KEPT_MAX = 256  # revisions kept below the floor; they stand in every head of the session
 
 RESERVED, LIVE, TOMBSTONE, MOVED = "reserved", "live", "tombstone", "moved"
 STATUSES = frozenset({RESERVED, LIVE, TOMBSTONE, MOVED})
@@ -146,7 +149,8 @@ class Head:
         inline_manifest: Its stored form, b"" when it is read from its place (rule 5).
         commits: The newest commit ids.
         stamps: The newest turns of the present lineage, oldest first.
-        floor: Oldest revision that retention keeps, but for those with a pin.
+        floor: Retention keeps every revision from here on; below, those in `kept` and those with a pin.
+        kept: Revisions below the floor that a prune kept, rising, at most KEPT_MAX.
         pins: Names for revisions, in order of name.
         overrides: What stands beside the manifest while the present revision is a fork's first, None otherwise.
         origin: Where a fork came from, None for others.
@@ -176,6 +180,7 @@ class Head:
     destination: str
     created_at: datetime
     updated_at: datetime
+    kept: tuple[int, ...] = ()
     pins: tuple[Pin, ...] = ()
     overrides: Overrides | None = None
     origin: Origin | None = None
@@ -190,10 +195,18 @@ class Head:
         """Say whether retention keeps a revision; a pin does so until it is removed, expired or not."""
         if not 1 <= revision <= self.revision:
             return False
-        return revision >= self.floor or any(pin.revision == revision for pin in self.pins)
+        return revision >= self.floor or revision in self.kept or any(pin.revision == revision for pin in self.pins)
+
+    @property
+    def kept_below_floor(self) -> frozenset[int]:
+        """Return the revisions below the floor that retention keeps: those that a prune kept, and those with a pin."""
+        return frozenset({*self.kept, *(pin.revision for pin in self.pins if pin.revision < self.floor)})
 
     def encode(self, *, limit_bytes: int = HEAD_BYTES_MAX) -> bytes:
-        """Return the head's bytes. Raises LimitExceededError above `limit_bytes`."""
+        """Return the head's bytes. Raises LimitExceededError above `limit_bytes`, and above KEPT_MAX."""
+        if len(self.kept) > KEPT_MAX:
+            raise LimitExceededError(f"{KEPT_MAX} revisions kept below the floor", len(self.kept))
+        assert self._kept_in_order(), "only `kept` revisions below the floor, rising"
         data = codec.guarded(
             codec.encode(
                 {
@@ -215,6 +228,7 @@ class Head:
                     "commits": [self.commits.first_revision, b"".join(map(id_bytes, self.commits.commit_ids))],
                     "stamps": [row.to_plain() for row in self.stamps],
                     "floor": self.floor,
+                    "kept": self.kept,
                     "destination": self.destination,
                     "created_at": micros(self.created_at),
                     "updated_at": micros(self.updated_at),
@@ -259,6 +273,7 @@ class Head:
             commits=fields.parsed("commits", _ring_from_plain, fields.value("commits")),
             stamps=fields.rows("stamps", _stamp_from_plain, RING_MAX),
             floor=fields.integer("floor", 1),
+            kept=fields.rows("kept", _revision, KEPT_MAX),
             destination=fields.text("destination"),
             created_at=fields.parsed("created_at", instant, fields.value("created_at")),
             updated_at=fields.parsed("updated_at", instant, fields.value("updated_at")),
@@ -270,13 +285,19 @@ class Head:
         fields.nothing_else()
         if len(head.inline_manifest) > INLINE_MANIFEST_BYTES_MAX:
             raise fields.wrong(f"has an inline manifest of {len(head.inline_manifest)} bytes")
+        if not head._kept_in_order():
+            raise fields.wrong("does not keep rising revisions below its floor in 'kept'")
         if not head._names_what_its_status_says():
             raise fields.wrong(f"is {status} at revision {head.revision}, which does not fit what it names")
         return head
 
+    def _kept_in_order(self) -> bool:
+        return all(low < high for low, high in pairwise((0, *self.kept, self.floor)))
+
     def _names_what_its_status_says(self) -> bool:
         named = [self.checkpoint_ref is not None, self.manifest is not None]
-        nothing = not any(named) and not self.inline_manifest and self.overrides is None and not self.pins
+        kept = bool(self.pins or self.kept)
+        nothing = not any(named) and not self.inline_manifest and self.overrides is None and not kept
         if self.status == LIVE:
             first = self.overrides is None or self.revision == 1
             return all(named) and self.revision > 0 and self.family != "" and first
@@ -313,6 +334,12 @@ def _ring_from_plain(plain: Any) -> Ring:
     if not is_whole(first, 1) or not isinstance(raw, bytes) or len(raw) % 16 or len(raw) > 16 * RING_MAX:
         raise ValueError("not a ring")
     return Ring(first, tuple(raw[start : start + 16].hex() for start in range(0, len(raw), 16)))
+
+
+def _revision(plain: Any) -> int:
+    if not is_whole(plain, 1):
+        raise ValueError("not a revision")
+    return int(plain)
 
 
 def _stamp_from_plain(plain: Any) -> StampRow:

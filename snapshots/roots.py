@@ -1,7 +1,8 @@
 """Roots: which packs a head names. The one definition of "live".
 
 Rules:
-1. A head names the packs of every revision that retention keeps, pinned ones included, expired pins too.
+1. A head names the packs of every revision that retention keeps: from the floor on, those that a prune kept below it,
+   pinned ones, expired pins too.
 2. A reservation, a tombstone and a session that moved away name nothing.
 3. Head, manifest and the log of places tell; nothing else is read.
 
@@ -34,8 +35,8 @@ def named_packs(environment: Environment, head: Head) -> frozenset[str]:
 
 def kept_packs(head: Head, uses: Iterable[PackUse]) -> Iterator[str]:
     """Yield the packs that a retained revision needs."""
-    pinned = [pin.revision for pin in head.pins]
+    below = head.kept_below_floor
     for use in uses:
         last = use.last_revision or head.revision
-        if last >= head.floor or any(use.first_revision <= revision <= last for revision in pinned):
+        if last >= head.floor or any(use.first_revision <= revision <= last for revision in below):
             yield use.pack

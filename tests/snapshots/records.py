@@ -322,6 +322,12 @@ relations = st.one_of(
         metadata=st.dictionaries(texts, json_values, max_size=2),
     ),
 )
+floors = st.one_of(
+    st.tuples(st.integers(1, U64_MAX), st.just(())),
+    st.lists(st.integers(1, U64_MAX), min_size=2, max_size=6, unique=True).map(
+        lambda drawn: (max(drawn), tuple(sorted(drawn)[:-1]))
+    ),
+)
 _any_head = {
     "session_id": session_ids,
     "tenant": session_ids,
@@ -339,7 +345,7 @@ _any_head = {
     "relation": relations,
 }
 _nothing = {"checkpoint_ref": st.none(), "manifest": st.none(), "inline_manifest": st.just(b"")}
-live_heads = st.builds(
+unpruned_heads = st.builds(
     Head,
     **_any_head,
     family=session_ids,
@@ -352,6 +358,7 @@ live_heads = st.builds(
     destination=st.just(""),
     pins=st.lists(pins, max_size=3).map(tuple),
 )
+live_heads = st.tuples(unpruned_heads, floors).map(lambda drawn: replace(drawn[0], floor=drawn[1][0], kept=drawn[1][1]))
 fork_heads = st.tuples(live_heads, overrides).map(lambda drawn: replace(drawn[0], revision=1, overrides=drawn[1]))
 reserved_heads = st.builds(
     Head,

@@ -33,6 +33,7 @@ from snapshots.head import (
     HEAD_BYTES_MAX,
     HEAD_COMMIT_BYTES_MAX,
     INLINE_MANIFEST_BYTES_MAX,
+    KEPT_MAX,
     LIVE,
     RELATION_BYTES_MAX,
     RESERVED,
@@ -59,6 +60,7 @@ from snapshots.placement import (
     row_from_plain,
     seal_manifest,
 )
+from snapshots.roots import kept_packs
 from snapshots.stamps import StampMark
 from snapshots.state import (
     ChildRelation,
@@ -119,6 +121,8 @@ HEAD = head(
     stamps=(StampRow(1, StampMark(b"t" * 16, b"c" * 16)),),
     commits=Ring(1, (ID, ID[::-1])),
     pins=(Pin("first", 1), Pin("later", 1, AT)),
+    floor=7,
+    kept=(2, 5),
 )
 OVERRIDES = Overrides(ref("base"), 4, ID, AT, "fresh", SessionPolicy(model="m"), "s2")
 FORK_HEAD = head(
@@ -443,6 +447,15 @@ def test_a_manifest_that_lies_nowhere_is_refused(plain: Any) -> None:
         {"write_id": b""},
         {"state_id": b"x" * 15},
         {"floor": 0},
+        {"floor": 5},
+        {"kept": [0]},
+        {"kept": [5, 2]},
+        {"kept": [2, 2]},
+        {"kept": [2, 7]},
+        {"kept": [2, 8]},
+        {"kept": [True]},
+        {"kept": [2.0]},
+        {"kept": list(range(1, KEPT_MAX + 2)), "floor": U64_MAX},
         {"commits": [0, b""]},
         {"commits": [-1, b"x" * 16]},
         {"commits": [1, b"x" * 17]},
@@ -597,6 +610,7 @@ def extreme_head(**fields: Any) -> Head:
             "commits": commits,
             "stamps": stamps,
             "floor": U64_MAX,
+            "kept": tuple(range(U64_MAX - KEPT_MAX, U64_MAX)),
             "pins": tuple(Pin(f"pin{number:061}", U64_MAX, AT.replace(year=9999)) for number in range(PINS_MAX)),
             "origin": Origin(LONGEST, U64_MAX, BlobRef(blob_ref(b"").digest, RECORD_BLOB_BYTES_MAX)),
             "relation": check_relation(LARGEST_RELATION),
@@ -613,6 +627,42 @@ def test_the_largest_head_of_a_commit_is_within_its_bound() -> None:
     data = largest.encode(limit_bytes=HEAD_COMMIT_BYTES_MAX)
     assert decode_head(data) == largest
     assert len(data) + OVERRIDES_BYTES_MAX < HEAD_COMMIT_BYTES_MAX
+
+
+def test_more_kept_revisions_than_the_limit_are_refused_by_the_writer() -> None:
+    kept = tuple(range(1, KEPT_MAX + 2))
+    assert decode_head(head(floor=U64_MAX, kept=kept[1:]).encode()).kept == kept[1:]
+    with pytest.raises(LimitExceededError) as caught:
+        head(floor=U64_MAX, kept=kept).encode()
+    assert caught.value.value == KEPT_MAX + 1
+
+
+@pytest.mark.parametrize("kept", [(0,), (5, 2), (2, 2), (2, 7), (8,)])
+def test_kept_revisions_out_of_order_are_not_written(kept: tuple[int, ...]) -> None:
+    with pytest.raises(AssertionError):
+        head(floor=7, kept=kept).encode()
+
+
+def test_what_retention_keeps() -> None:
+    one = head(revision=9, floor=7, kept=(2, 5), pins=(Pin("x", 2), Pin("y", 4), Pin("z", 8)))
+    assert [revision for revision in range(12) if one.retains(revision)] == [2, 4, 5, 7, 8, 9]
+    assert one.kept_below_floor == {2, 4, 5}
+
+
+def test_the_packs_of_what_retention_keeps_are_named() -> None:
+    one = head(revision=9, floor=7, kept=(2, 5), pins=(Pin("y", 4),))
+    uses = [PackUse(f"{first}-{last}", first, last) for first in range(1, 10) for last in (*range(first, 9), 0)]
+    named = set(kept_packs(one, uses))
+    for use in uses:
+        needed = range(use.first_revision, (use.last_revision or 9) + 1)
+        assert (use.pack in named) == any(one.retains(revision) for revision in needed), use
+
+
+def test_only_a_live_head_keeps_revisions() -> None:
+    for plain in (reserved_head(floor=7), tombstone(head(floor=7, kept=(2,)), state_id=ID, at=AT)):
+        assert decode_head(plain.encode()) == plain
+        with pytest.raises(CorruptSnapshotError, match="names"):
+            decode_head(replace(plain, kept=(2,)).encode())
 
 
 def test_a_relation_over_its_limit_is_refused() -> None:
