@@ -1,1 +1,1 @@
-"""Care of a store: plans, which are printed, and their execution. Functions that take a repository."""
+"""Maintenance: care of a store, in two calls. `plan_*` returns a plan that can be printed; `execute` does it."""

@@ -91,6 +91,7 @@ PURE = frozenset(
         "snapshots.history",
         "snapshots.layout",
         "snapshots.logs",
+        "snapshots.maintenance.retention",
         "snapshots.overrides",
         "snapshots.pins",
         "snapshots.placement",
