@@ -1,14 +1,20 @@
-"""How sessions and revisions are given on the command line: the arguments that several commands share.
+"""How sessions, revisions and spans of time are given on the command line: what several commands share.
 
 def show(context: typer.Context, session: SessionName, revision: RevisionOption = None) -> None: ...
 """
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
 from typing import Annotated
 
 import typer
 
+from snapshots.cli.exits import UsageError
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_SPAN = re.compile(r"(?P<count>[0-9]{1,9})(?P<unit>[smhdw])")
 SessionName = Annotated[
     str, typer.Argument(metavar="S[@REV]", help="A session, at its present revision, a number, a pin, or head.")
 ]
@@ -19,3 +25,11 @@ RevisionOption = Annotated[
     str | None,
     typer.Option("--revision", metavar="N|PIN", help="Number, pin, or head; S is then taken as it stands."),
 ]
+
+
+def span_of(text: str, *, option: str) -> timedelta:
+    """Return a span of time such as `12h` or `7d`. Raises UsageError, OverflowError."""
+    found = _SPAN.fullmatch(text)
+    if found is None:
+        raise UsageError(f"{option} wants a span such as 12h or 7d, not {text!r:.80}")
+    return timedelta(**{_UNITS[found["unit"]]: int(found["count"])})

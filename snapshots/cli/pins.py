@@ -5,8 +5,7 @@ snapshots pin s1 3 good --for 7d; snapshots show s1@good; snapshots pins s1; sna
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -14,7 +13,7 @@ import typer
 from snapshots.cli import views
 from snapshots.cli.exits import UsageError
 from snapshots.cli.invocation import HEAD, invocation, revision_named, revision_number
-from snapshots.cli.names import PinName, RevisionName, SessionId
+from snapshots.cli.names import PinName, RevisionName, SessionId, span_of
 from snapshots.cli.output import Columns, human_time
 from snapshots.errors import InvalidStateError
 
@@ -22,8 +21,6 @@ commands = typer.Typer()
 
 PIN_COLUMNS: Columns = {"pin": "name", "revision": "revision", "expires": "expires_at", "expired": "expired"}
 PIN_COLUMNS_OPTIONAL = ("expires", "expired")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_SPAN = re.compile(r"(?P<count>[0-9]{1,9})(?P<unit>[smhdw])")
 
 
 @commands.command()
@@ -73,11 +70,8 @@ def _instant(text: str) -> datetime:
 
 
 def _after(now: datetime, span: str) -> datetime:
-    found = _SPAN.fullmatch(span)
-    if found is None:
-        raise UsageError(f"--for wants a span such as 12h or 7d, not {span!r:.80}")
     try:
-        return now + timedelta(**{_UNITS[found["unit"]]: int(found["count"])})
+        return now + span_of(span, option="--for")
     except OverflowError as error:
         raise UsageError(f"--for {span} ends after the last instant there is; leave it out for ever") from error
 
