@@ -92,14 +92,15 @@ def test_what_each_rule_keeps(retention: Retention, kept: list[int]) -> None:
 
 def test_a_day_is_one_of_utc_and_ends_at_midnight() -> None:
     last = datetime(2026, 1, 1, 23, 59, 59, 999999, tzinfo=UTC)
-    elsewhere = datetime(2026, 1, 2, 1, 30, tzinfo=timezone(2 * HOUR))  # 23:30 of the day before
-    assert kept_of(rows_at(elsewhere, last, day(2, 0)), Retention(daily=2)) == [2, 3]
+    elsewhere = datetime(2026, 1, 3, 1, 30, tzinfo=timezone(2 * HOUR))  # 23:30 of the day before
+    assert kept_of(rows_at(last, day(2, 0), elsewhere), Retention(daily=2)) == [1, 3]
     assert kept_of(rows_at(last, day(2, 0), day(2, 23)), Retention(daily=2)) == [1, 3]
 
 
 def test_a_week_is_one_of_iso_8601_across_the_turn_of_the_year() -> None:
     rows = rows_at(day(28, month=12, year=2025), day(29, month=12, year=2025), day(4), day(5))  # Sunday to Monday
     assert kept_of(rows, Retention(weekly=3)) == [1, 3, 4]
+    assert kept_of(rows_at(day(2, year=2025), day(2)), Retention(weekly=2)) == [1, 2]  # week 1 of both years
 
 
 def test_a_month_is_one_of_its_year() -> None:
@@ -240,6 +241,7 @@ def test_what_is_kept_loads_byte_identical_and_what_is_dropped_is_not_found(plac
     result = execute(plan)
     head = raw_head(place.store)
     assert result.state_id == head.state_id != state_id
+    assert head.updated_at == place.clock.now()
     assert (result.session_id, result.dropped, result.pins_removed) == (SESSION, plan.dropped, ())
     assert (head.revision, head.floor, head.kept, head.pins) == (LAST, 10, (), (Pin("good", 2),))
     assert place.loaded() == {revision: before[revision] for revision in (2, 10, 11, 12)}
@@ -314,6 +316,25 @@ def test_revisions_apart_are_written_down_in_the_head_and_looked_at_again(place:
     assert sorted(place.loaded()) == [13, 14, 17]
     place.repo.unpin(SESSION, "x")
     assert sorted(place.loaded()) == [14, 17]
+
+
+def test_what_was_dropped_is_not_kept_again_and_stands_for_nothing(place: Place) -> None:
+    place.clock.advance(86_400)
+    place.turn("a13")
+    place.prune(Retention(last=1))
+    plan = plan_prune(place.repo, SESSION, Retention(last=9, daily=9))
+    assert [one.revision for one in plan.kept] == [13]
+    assert not plan.writes
+
+
+def test_the_floor_never_falls(place: Place) -> None:
+    place.repo.pin(SESSION, 11, "good")
+    place.repo.pin(SESSION, 3, "brief", expires_at=place.clock.now() + HOUR)
+    place.prune()
+    place.clock.advance(3600)
+    plan = place.prune(Retention(last=2))
+    assert plan.dropped == (3,)
+    assert (raw_head(place.store).floor, raw_head(place.store).kept) == (LAST, (11,))
 
 
 def test_a_pin_alone_is_not_written_down(place: Place) -> None:
