@@ -1,0 +1,1 @@
+"""Every decoder against inputs that no writer of ours leaves."""

@@ -1,0 +1,338 @@
+"""The decoders: how each is called, what it may raise, and valid examples of what it reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from random import Random
+from typing import Any
+
+from pydantic import ValidationError
+
+from snapshots import PersistedSessionState, SnapshotRepository, codec, history, placement, store_object
+from snapshots.adapters.transcripts.reading import parse_transcripts
+from snapshots.checkpoint import SessionCheckpoint
+from snapshots.environment import Environment
+from snapshots.epochs import take_number
+from snapshots.errors import CorruptSnapshotError, InvalidInputError, InvalidStateError, UnsupportedSchemaError
+from snapshots.fields import Fields
+from snapshots.head import Head
+from snapshots.layout import STORE_KEY, Layout
+from snapshots.overrides import overrides_from_plain
+from snapshots.placement import Placement, open_manifest, seal_manifest
+from snapshots.state import PluginSessionSnapshot, SessionGraph, ToolState, nodes_from_plain, nodes_to_plain
+from snapshots.turns import Effect, TurnRecord
+from storage.backends.memory import MemoryStore
+from storage.digest import BlobRef, blob_ref, short_hash
+from storage.errors import CorruptObjectError
+from storage.executor import InlineExecutor
+from storage.frame import FRAME_BYTES_MAX, open_frame, open_run, seal_frame, seal_run
+from storage.leases import LeaseRegister
+from storage.packs import PackBuilder, read_blobs, read_index
+from storage.store import Overwrite
+from storage.testing.clock import ManualClock
+from tests.fuzz.inputs import Form
+from tests.integration.builders import message, raw_head
+from tests.integration.turns import stamp, take
+from tests.snapshots import test_records as valid
+from tests.snapshots.records import ID, PACK, StagedSession, reserved_head
+from tests.snapshots.state.builders import call, node, plugin_node
+
+KEY = "heads/x"
+RUN_BYTES_MAX = 1 << 20  # what the run of frames here is opened with
+RECORD = (CorruptSnapshotError, UnsupportedSchemaError)
+Read = Callable[[bytes], object]
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """One decoder.
+
+    Attributes:
+        name: What it reads.
+        read: Stored bytes to a value.
+        errors: All that it may raise.
+        form: Of its innermost bytes.
+        examples: Innermost bytes that it accepts.
+        wrap: Innermost to stored bytes, checksums right.
+        fixed_bytes: Memory that any input may take, whatever its size; the rest is in proportion to the input.
+    """
+
+    name: str
+    read: Read
+    errors: tuple[type[Exception], ...]
+    form: Form
+    examples: tuple[bytes, ...]
+    wrap: Callable[[bytes], bytes] = bytes
+    fixed_bytes: int = 1 << 20
+
+    def stored(self, random: Random, inner: bytes, damage: Callable[[Random, bytes], bytes]) -> bytes:
+        """Return `inner` as it is stored; now and then damaged on the outside as well."""
+        data = self.wrap(inner)
+        return damage(random, data) if random.random() < 0.1 else data
+
+
+# Examples.
+
+
+def session(turns: int = 4) -> tuple[MemoryStore, PersistedSessionState]:
+    """Return a store with a session of some turns, and its state with everything inline."""
+    store = MemoryStore(ManualClock())
+    with SnapshotRepository(store, clock=ManualClock()) as repo:
+        state = PersistedSessionState(session_id="s1")
+        for turn in range(1, turns + 1):
+            repo.commit(state, stamp(turn), take(state, turn))
+        repo.fork("s1", "s2")
+        return store, repo.load("s1", execution_state=True)
+
+
+STORE, STATE = session()
+HEAD = raw_head(STORE, "s1")
+CHECKPOINT_BYTES, PLACEMENT_BYTES = open_manifest(HEAD.inline_manifest, key=KEY)
+NODES = [
+    node("n0"),
+    plugin_node("n1", "n0"),
+    node("n2", "n1", payload=call("c1", {"a": [1, None]})),
+    node("n3", "n2", payload=call(None, "x")),
+    node("n4", "n3", payload=message("m4")),
+]
+TURN = TurnRecord("s1", "default", ID, 3, ID, "turn-7", b"checkpoint", {"mail": Effect("hash", b"sent")}, 2)
+TAU = {
+    "task_id": 1,
+    "trial": 0,
+    "reward": 1.0,
+    "traj": [
+        {"role": "system", "content": "be good"},
+        {"role": "user", "content": "hi"},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"a": 1}'}}],
+        },
+        {"role": "tool", "tool_call_id": "c1", "name": "look", "content": "[]"},
+        {"role": "user", "content": [{"type": "text", "text": "and now?"}]},
+    ],
+}
+SWE = {
+    "trajectory": [{"action": "ls", "observation": "a", "response": "r", "state": "{}", "thought": "t"}],
+    "history": [
+        {"role": "system", "content": "s", "agent": "primary"},
+        {"role": "user", "content": "u", "agent": "primary"},
+        {"role": "assistant", "content": "r", "thought": "t", "action": "ls", "agent": "primary"},
+        {"role": "user", "content": "a", "agent": "primary"},
+    ],
+    "info": {"model_stats": {"tokens_sent": 10, "tokens_received": 2, "api_calls": 1, "instance_cost": 0.5}},
+}
+
+
+def logs() -> StagedSession:
+    """Return a session of some commits, for the rows of its logs."""
+    staged = StagedSession.new()
+    for turn in range(1, 7):
+        staged.commit(take(staged.state, turn))
+    return staged
+
+
+LOGS = logs()
+PLACES = [row.to_plain() for one in LOGS.base.places for row in one.entries]
+FORKED = replace(placement.row_from_plain(PLACES[0]), overrides=valid.OVERRIDES).to_plain()
+
+
+def written_by(write: Callable[[Environment], object], key: str) -> bytes:
+    """Return what a writer of ours leaves under `key`."""
+    environment = environment_with({})
+    write(environment)
+    return environment.store.get(key).data
+
+
+def environment_with(objects: dict[str, bytes], store: MemoryStore | None = None) -> Environment:
+    """Return an environment on a store that holds these objects."""
+    store = store or MemoryStore(ManualClock())
+    for key, data in objects.items():
+        store.put(key, data, Overwrite())
+    return Environment(store, Layout("default"), ManualClock(), InlineExecutor())
+
+
+# Decoders that are not one function of bytes.
+
+
+def rows_of(parse: Callable[[Any], object]) -> Read:
+    """Return what reads a segment of a log."""
+    return lambda data: Fields({"rows": codec.decode(data, key=KEY)}, key=KEY, record="segment").rows("rows", parse)
+
+
+def read_overrides(data: bytes) -> object:
+    return Fields({"overrides": codec.decode(data, key=KEY)}, key=KEY, record="head").optional(
+        "overrides", overrides_from_plain
+    )
+
+
+def read_graph(data: bytes) -> object:
+    return SessionGraph.from_nodes(nodes_from_plain(codec.decode(data, key=KEY)), "n4", committed=True)
+
+
+def read_snapshot(kind: type[ToolState | PluginSessionSnapshot], data: bytes) -> object:
+    return kind.model_validate(codec.decode(data, key=KEY))
+
+
+def read_lease(data: bytes) -> object:
+    environment = environment_with({KEY: data})
+    return LeaseRegister(environment.store, KEY, environment.clock, label="s1").read()
+
+
+def read_epoch(data: bytes) -> object:
+    environment = environment_with({})
+    environment.store.put(environment.layout.epoch, data, Overwrite())
+    return take_number(environment)
+
+
+def read_store_object(data: bytes) -> object:
+    return store_object.open_or_create(environment_with({STORE_KEY: data}), create=False, url="here")
+
+
+def read_pack_index(data: bytes) -> object:
+    return read_index(environment_with({KEY: data}).store, KEY, PACK)
+
+
+def index_at_the_end(index: bytes) -> bytes:
+    run = seal_run(index)
+    return b"frames" + run + (6).to_bytes(8, "big") + short_hash(run, 8) + b"SNAPPACK"
+
+
+def loaded(head: Head | bytes) -> object:
+    """Load the session whose head is changed, from a store that holds all else."""
+    data = head if isinstance(head, bytes) else head.encode()
+    STORE.put(Layout("default").head("s1"), data, Overwrite())
+    with SnapshotRepository(STORE, clock=ManualClock()) as repo:
+        return repo.load("s1", execution_state=True), repo.history("s1")
+
+
+def loaded_by_placement(data: bytes) -> object:
+    return loaded(replace(HEAD, inline_manifest=seal_manifest(CHECKPOINT_BYTES, data)))
+
+
+def loaded_by_checkpoint(data: bytes) -> object:
+    return loaded(replace(HEAD, checkpoint_ref=blob_ref(data), inline_manifest=seal_manifest(data, PLACEMENT_BYTES)))
+
+
+BUILDER = PackBuilder(PACK)
+BLOBS = {BUILDER.add("part", bytes(range(256)) * count): count for count in (1, 3, 600)}
+PACKED = BUILDER.finish({"session": "s1", "tenant": "default"})
+
+
+def read_pack(data: bytes) -> object:
+    store = environment_with({PACK: data}).store
+    wanted: dict[BlobRef, Any] = {blob: BUILDER.extents[blob.digest] for blob in BLOBS}
+    return read_blobs(store, wanted, str, InlineExecutor())
+
+
+def index_json() -> bytes:
+    rows = [
+        [
+            "part",
+            blob.digest,
+            blob.size_bytes,
+            [[one.offset, one.stored_bytes, one.skip, one.length] for one in BUILDER.extents[blob.digest]],
+        ]
+        for blob in BLOBS
+    ]
+    return json.dumps({"facts": {"session": "s1"}, "blobs": rows}).encode()
+
+
+def example_lease() -> bytes:
+    environment = environment_with({})
+    LeaseRegister(environment.store, KEY, environment.clock, label="s1").claim("host", 30)
+    return environment.store.get(KEY).data
+
+
+def unguarded(data: bytes) -> bytes:
+    return codec.unguarded(data, key=KEY)
+
+
+def encoded(plain: Any) -> bytes:
+    return codec.encode(plain)
+
+
+HEADS = tuple(unguarded(one.encode()) for one in (valid.HEAD, valid.FORK_HEAD, reserved_head()))
+EPOCH = unguarded(written_by(take_number, Layout("default").epoch))
+IDENTITY = written_by(lambda environment: store_object.open_or_create(environment, create=True, url="here"), STORE_KEY)
+FRAMES = tuple(map(seal_frame, (b"x" * 100, bytes(range(256)) * 40, b"\x00" * FRAME_BYTES_MAX)))
+ROWS = encoded([row.to_plain() for row in LOGS.base.rows])
+
+TURN_BYTES = unguarded(TURN.encode())
+GRAPH = encoded(nodes_to_plain(NODES))
+
+cbor = partial(Decoder, form=Form.CBOR)
+as_json = partial(Decoder, form=Form.JSON)
+in_frames = partial(Decoder, form=Form.FRAMES, errors=(CorruptObjectError,))
+
+DECODERS: tuple[Decoder, ...] = (
+    cbor("codec", partial(codec.decode, key=KEY), (CorruptSnapshotError,), examples=(ROWS, CHECKPOINT_BYTES)),
+    cbor("head", partial(Head.decode, key=KEY), RECORD, examples=HEADS, wrap=codec.guarded),
+    cbor(
+        "checkpoint",
+        partial(SessionCheckpoint.decode, key=KEY),
+        RECORD,
+        examples=(CHECKPOINT_BYTES, valid.CHECKPOINT.encode()),
+    ),
+    cbor("placement", partial(Placement.decode, key=KEY), RECORD, examples=(PLACEMENT_BYTES, valid.PLACEMENT.encode())),
+    cbor(
+        "manifest",
+        partial(open_manifest, key=KEY),
+        (*RECORD, CorruptObjectError),
+        examples=(encoded([CHECKPOINT_BYTES, PLACEMENT_BYTES]),),
+        wrap=seal_run,
+    ),
+    cbor("rows of a history", rows_of(history.row_from_plain), RECORD, examples=(ROWS,)),
+    cbor("rows of places", rows_of(placement.row_from_plain), RECORD, examples=(encoded([*PLACES, FORKED]),)),
+    cbor("overrides", read_overrides, RECORD, examples=(encoded(valid.OVERRIDES.to_plain()),)),
+    cbor(
+        "turn in flight",
+        partial(TurnRecord.decode, key=KEY),
+        RECORD,
+        examples=(unguarded(TURN.encode()),),
+        wrap=codec.guarded,
+    ),
+    # The last number there is can be stored, and none can be given after it.
+    cbor("epoch", read_epoch, (*RECORD, InvalidStateError), examples=(EPOCH,), wrap=codec.guarded),
+    cbor("store object", read_store_object, RECORD, examples=(IDENTITY,)),
+    cbor("graph", read_graph, (*RECORD, InvalidStateError, ValidationError), examples=(GRAPH,)),
+    cbor(
+        "tool state",
+        partial(read_snapshot, ToolState),
+        (CorruptSnapshotError, ValidationError),
+        examples=(encoded(STATE.tool_state_snapshot.model_dump()),) if STATE.tool_state_snapshot else (),
+    ),
+    cbor(
+        "plugin snapshot",
+        partial(read_snapshot, PluginSessionSnapshot),
+        (CorruptSnapshotError, ValidationError),
+        examples=(encoded(STATE.plugin_snapshot.model_dump()),) if STATE.plugin_snapshot else (),
+    ),
+    cbor("load by its placement", loaded_by_placement, RECORD, examples=(PLACEMENT_BYTES,), fixed_bytes=8 << 20),
+    cbor("load by its checkpoint", loaded_by_checkpoint, RECORD, examples=(CHECKPOINT_BYTES,), fixed_bytes=8 << 20),
+    in_frames("frame", partial(open_frame, key=KEY), examples=FRAMES),
+    in_frames(
+        "run of frames",
+        partial(open_run, key=KEY, bytes_max=RUN_BYTES_MAX),
+        examples=FRAMES,
+        fixed_bytes=4 * RUN_BYTES_MAX,
+    ),
+    Decoder("blobs of a pack", read_pack, (CorruptObjectError,), Form.BYTES, (PACKED,)),
+    as_json("index of a pack", read_pack_index, (CorruptObjectError,), examples=(index_json(),), wrap=index_at_the_end),
+    as_json("lease", read_lease, (CorruptObjectError,), examples=(example_lease(),)),
+    as_json(
+        "state document",
+        PersistedSessionState.model_validate_json,
+        (ValidationError,),
+        examples=(STATE.model_dump_json().encode(),),
+    ),
+    as_json(
+        "transcript",
+        lambda data: parse_transcripts(data, source="x.json", stem="x"),
+        (InvalidInputError,),
+        examples=(json.dumps([TAU, {**TAU, "trial": 1}]).encode(), json.dumps(SWE).encode()),
+    ),
+)
