@@ -1,0 +1,268 @@
+"""Verifying a store: a read-only look for damage, reported as findings, session by session.
+
+Rules:
+1. Damage is a finding, never an exception; a store that does not answer is an exception, never a finding.
+2. Something that is missing counts only if the head, read again, is still the same, or still needs it; what others do
+   meanwhile is no finding.
+3. Sessions are verified side by side, those of one family one after another, and reported in the order of their keys:
+   with `start_after` a verification goes on where another one ended.
+4. A blob is read once, as long as it is remembered (`snapshots.maintenance.blobs`).
+
+Levels: "heads": every head can be read and belongs to its key. "presence": also the present manifest and the logs of
+each session, and every pack that a retained revision needs exists. "full": also every retained revision loads whole,
+every blob of it re-hashed, every pack's index and the session's registers can be read, and all of it fits together.
+
+    for found in verify(repo):
+        print(found)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from typing import Literal
+
+from snapshots.environment import Environment
+from snapshots.errors import CorruptSnapshotError, SessionNotFoundError, UnsupportedSchemaError
+from snapshots.head import LIVE, Head
+from snapshots.leases import read_lease
+from snapshots.maintenance.blobs import Blobs, Memory, named
+from snapshots.maintenance.findings import DAMAGE, Damage, Finding, Subject, Verified, What
+from snapshots.maintenance.revisions import DamagedError, Present, RevisionCheck, head_findings, read_present
+from snapshots.placement import PackUse, PlaceRow
+from snapshots.repository import SnapshotRepository
+from snapshots.restore import LOAD_ATTEMPTS_MAX, HeadRead, head_at, read_head, read_stored_manifest
+from snapshots.turns import TurnRecord
+from storage.errors import CorruptObjectError, NotFoundError
+from storage.executor import InlineExecutor
+from storage.packs import read_index
+
+Level = Literal["heads", "presence", "full"]
+SESSIONS_SIDE_BY_SIDE = 32  # bounds what waits to be reported, not the result
+MANIFESTS_TOGETHER = 32  # read at once before their revisions are verified
+
+
+def verify(
+    repo: SnapshotRepository, *, level: Level = "full", session_id: str | None = None, start_after: str = ""
+) -> Iterator[Finding | Verified]:
+    """Yield what is wrong with the sessions of a tenant, and each session when it was looked through.
+
+    Args:
+        repo: The repository; nothing in it is changed.
+        level: How closely to look.
+        session_id: One session, None for all.
+        start_after: Key of the last session that was reported, to go on behind it.
+
+    Yields:
+        The findings of a session, then its `Verified`; sessions in the order of their keys.
+
+    Raises:
+        SessionNotFoundError: There is no such session at all.
+        UnavailableError: The store did not answer; go on from the last `Verified`.
+    """
+    environment, memory = repo.environment, Memory()
+    if session_id is not None:
+        key = environment.layout.head(session_id)
+        if _is_absent(environment, session_id):
+            raise SessionNotFoundError(session_id)
+        yield from _verify_session(environment, memory, level, key)
+        return
+    inline = replace(environment, executor=InlineExecutor())  # threads that wait for threads would wait for ever
+    one = partial(_verify_session, inline, memory, level)
+    listing = environment.store.list(environment.layout.heads, start_after=start_after)
+    while page := [row.key for row in islice(listing, SESSIONS_SIDE_BY_SIDE)]:
+        for reported in environment.executor.map(one, page):
+            yield from reported
+
+
+def _is_absent(environment: Environment, session_id: str) -> bool:
+    try:
+        return read_head(environment, session_id) is None
+    except (CorruptSnapshotError, UnsupportedSchemaError):
+        return False  # there, and damaged: that is for the verification to say
+
+
+def _verify_session(environment: Environment, memory: Memory, level: Level, key: str) -> list[Finding | Verified]:
+    try:
+        read = head_at(environment, key)
+    except DAMAGE as error:
+        return [Subject("", key).found(error, What.HEAD), Verified(key, "", 0, 1)]
+    check = _SessionCheck(environment, memory, read, key)
+    if level == "heads":
+        found: list[Finding] = []
+    elif level == "presence":
+        found = check.presence()
+    else:
+        with memory.alone_in(read.head.family or read.head.session_id):
+            found = check.full()
+    return [*found, Verified(key, read.head.session_id, check.revisions, len(found))]
+
+
+class _SessionCheck:
+    """The verification of one session.
+
+    Attributes:
+        revisions: Number of revisions that were looked through.
+    """
+
+    def __init__(self, environment: Environment, memory: Memory, read: HeadRead, key: str) -> None:
+        self.revisions = 0
+        self._environment = environment
+        self._memory = memory
+        self._read = read
+        self._key = key
+        self._subject = Subject(read.head.session_id, key)
+        self._blobs = Blobs(environment, read.head.family, memory)
+        self._revision_check = RevisionCheck(self._blobs, self._subject)
+        self._known: tuple[HeadRead, Present] | None = None
+
+    def presence(self) -> list[Finding]:
+        """Return what a look at manifest, logs and the listing of packs finds."""
+        return self._settled(self._presence)
+
+    def full(self) -> list[Finding]:
+        """Return what a look at everything finds."""
+        found = [*self._registers(), *self._settled(self._whole)]
+        rows = [] if self._known is None else self._known[1].retained()
+        for start in range(0, len(rows), MANIFESTS_TOGETHER):
+            found += self._revisions(rows[start : start + MANIFESTS_TOGETHER])
+        return list(dict.fromkeys(found))  # a damaged log is found with the session, and with its revision
+
+    def _settled(self, look: Callable[[HeadRead], list[Finding]], revision: int | None = None) -> list[Finding]:
+        """Return what `look` finds; by rule 2 again while something is missing and the session moves on."""
+        found: list[Finding] = []
+        for _ in range(LOAD_ATTEMPTS_MAX):
+            head = self._read.head
+            if head.status != LIVE or (revision is not None and not head.retains(revision)):
+                return []
+            found = look(self._read)
+            if not any(one.what is What.MISSING for one in found):
+                break
+            try:
+                again = head_at(self._environment, self._key)
+            except DAMAGE:
+                break
+            if again.version == self._read.version:
+                break
+            self._read = again
+        return found
+
+    def _present(self, read: HeadRead) -> Present:
+        if self._known is None or self._known[0].version != read.version:
+            self._known = (read, read_present(self._environment, read.head, self._blobs, self._of(read.head.revision)))
+        return self._known[1]
+
+    def _of(self, revision: int) -> Subject:
+        return replace(self._subject, revision=revision)
+
+    def _presence(self, read: HeadRead) -> list[Finding]:
+        try:
+            present = self._present(read)
+        except DamagedError as error:
+            return [error.finding]
+        listed = self._listing(read.head)
+        return list(present.damage) + [
+            self._of(present.first_need(use)).found(NotFoundError(self._blobs.key_of(use.pack)), What.MISSING)
+            for use in present.uses
+            if use.pack not in listed and not self._exists(use)
+        ]
+
+    def _listing(self, head: Head) -> frozenset[str]:
+        """Return the packs of the family as they were listed at some time during this verification."""
+        name = named("listing", head.family)
+        found = self._memory.listings.find(name)
+        if found is None:
+            assert head.manifest is not None, "a live head names a manifest"
+            prefix = self._blobs.key_of(head.manifest.pack).removesuffix(head.manifest.pack)
+            rows = self._environment.store.list(prefix)
+            found = frozenset(row.key.removeprefix(prefix) for row in rows)
+            self._memory.listings.keep(name, found, max(1, len(found)))
+        return found
+
+    def _exists(self, use: PackUse) -> bool:
+        """Say whether a pack that was not listed came after the listing."""
+        try:
+            self._environment.store.stat(self._blobs.key_of(use.pack))
+        except NotFoundError:
+            return False
+        return True
+
+    def _whole(self, read: HeadRead) -> list[Finding]:
+        """Return what is wrong with the session as a whole: head and logs, and the indexes of its packs."""
+        try:
+            present = self._present(read)
+        except DamagedError as error:
+            return [error.finding]
+        packs = sorted({use.pack for use in present.uses})
+        indexes = self._environment.executor.map(partial(self._index, read.head), packs)
+        return [*present.damage, *head_findings(present, self._subject), *(one for many in indexes for one in many)]
+
+    def _index(self, head: Head, pack: str) -> list[Finding]:
+        key, name = self._blobs.key_of(pack), named("index", head.family, pack)
+        verdict = self._memory.verdicts.find(name)
+        if verdict is None:
+            try:
+                facts = read_index(self._environment.store, key, pack).facts
+            except NotFoundError as error:
+                return [self._subject.found(error, What.PACK)]
+            except CorruptObjectError as error:
+                verdict = (error.key, error.reason)
+            else:
+                ours = (self._environment.layout.tenant, head.family)
+                theirs = (facts.get("tenant"), facts.get("family"))
+                reason = f"this pack is of tenant {theirs[0]!r} and family {theirs[1]!r}, moved here from its own key"
+                verdict = ("", "") if theirs == ours else (key, reason)
+            self._memory.verdicts.keep(name, verdict)
+        return [self._subject.finding(What.PACK, verdict[1], key=key)] if verdict[1] else []
+
+    def _revisions(self, rows: Sequence[PlaceRow]) -> list[Finding]:
+        stored = self._environment.executor.map(partial(self._stored, self._read.head), rows)
+        found: list[Finding] = []
+        for row, manifest in zip(rows, stored, strict=True):
+            first = [manifest]  # read ahead; after that the revision is looked up again
+            found += self._settled(partial(self._revision, row.revision, first), row.revision)
+            self.revisions += 1
+        return found
+
+    def _revision(self, revision: int, read_ahead: list[bytes | Damage], read: HeadRead) -> list[Finding]:
+        try:
+            present = self._present(read)
+        except DamagedError as error:
+            return [error.finding]
+        if revision not in present.places:
+            return list(present.damage)
+        row = present.places[revision]
+        stored = read_ahead.pop() if read_ahead else self._stored(read.head, row)
+        if not isinstance(stored, bytes):
+            return [self._of(revision).found(stored, What.MANIFEST)]
+        return self._revision_check.findings(present, row, stored)
+
+    def _stored(self, head: Head, row: PlaceRow) -> bytes | Damage:
+        try:
+            return read_stored_manifest(self._environment, head, row)
+        except (NotFoundError, CorruptObjectError) as error:
+            return error
+
+    def _registers(self) -> list[Finding]:
+        """Return what is wrong with turn in flight and lease; a session may have neither."""
+        found = []
+        session_id, environment = self._read.head.session_id, self._environment
+        try:
+            self._turn(environment.layout.turns(session_id))
+        except NotFoundError:
+            pass
+        except DAMAGE as error:
+            found.append(self._subject.found(error, What.REGISTER))
+        try:
+            read_lease(environment, session_id)
+        except DAMAGE as error:
+            found.append(self._subject.found(error, What.REGISTER))
+        return found
+
+    def _turn(self, key: str) -> None:
+        record = TurnRecord.decode(self._environment.store.get(key).data, key=key)
+        if (record.session_id, record.tenant) != (self._read.head.session_id, self._environment.layout.tenant):
+            whose = f"session {record.session_id!r} of tenant {record.tenant!r}"
+            raise CorruptSnapshotError(key, f"this is the turn in flight of {whose}, moved here from its own key")

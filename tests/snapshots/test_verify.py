@@ -1,0 +1,504 @@
+"""Verifying: every kind of damage is found and named, a healthy store has none, and nothing is written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from snapshots import PersistedSessionState, SnapshotRepository, codec
+from snapshots.errors import CorruptSnapshotError, SessionNotFoundError
+from snapshots.head import Head, Ring
+from snapshots.history import REWIND
+from snapshots.layout import Layout
+from snapshots.maintenance import blobs
+from snapshots.maintenance.findings import Finding, Verified, What
+from snapshots.maintenance.verify import Level, verify
+from snapshots.pins import Pin
+from snapshots.roots import named_packs
+from storage.backends.memory import MemoryStore
+from storage.errors import UnavailableError
+from storage.packs import read_index
+from storage.store import Overwrite
+from storage.testing.clock import ManualClock
+from storage.testing.draws import Draws
+from storage.testing.faults import FailBefore, FaultyStore
+from tests.integration.builders import SESSION, WatchedStore, raw_head, rewrite_head
+from tests.integration.turns import stamp, take
+
+TURNS = 5
+LAYOUT = Layout("default")
+LEVELS: tuple[Level, ...] = ("heads", "presence", "full")
+
+
+class Place:
+    """A store with one session of five revisions, and a repository that can be watched and fail."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        self.faulty = FaultyStore(self.store)
+        self.watched = WatchedStore(self.faulty)
+        self.repo = SnapshotRepository(self.watched, clock=ManualClock(seed=1))
+        self.state = self.session(SESSION)
+        self.watched.start_over()
+
+    def session(self, session_id: str, turns: int = TURNS) -> PersistedSessionState:
+        state = PersistedSessionState(session_id=session_id)
+        for turn in range(1, turns + 1):
+            self.turn(state, turn)
+        return state
+
+    def turn(self, state: PersistedSessionState, turn: int) -> None:
+        execution_state = take(state, turn)
+        self.repo.commit(state, stamp(turn), execution_state)
+
+    def packs(self, family: str = SESSION) -> list[str]:
+        return [row.key for row in self.store.list(f"default/packs/{family}/")]
+
+    def overwrite(self, key: str, data: bytes) -> None:
+        self.store.put(key, data, Overwrite())
+
+    def flip(self, key: str, position: int) -> None:
+        damaged = bytearray(self.store.get(key).data)
+        damaged[position] ^= 1 << (position % 8)
+        self.overwrite(key, bytes(damaged))
+
+    def findings(self, **options: Any) -> list[Finding]:
+        return [one for one in verify(self.repo, **options) if isinstance(one, Finding)]
+
+    def pack_of(self, revision: int) -> str:
+        """Return the key of the pack that the commit of a revision wrote."""
+        commit_id = self.repo.history(SESSION)[revision - 1].commit_id
+        (key,) = [key for key in self.packs() if commit_id in key]
+        return key
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    made = Place()
+    yield made
+    made.repo.close()
+
+
+def kinds(findings: list[Finding]) -> set[What]:
+    return {one.what for one in findings}
+
+
+def revisions(findings: list[Finding]) -> set[int | None]:
+    return {one.revision for one in findings}
+
+
+# Healthy stores.
+
+
+def grown(place: Place) -> None:
+    """Fill a store with what sessions do: forks of forks, rewinds, restores, pins, an owner, deletions."""
+    repo = place.repo
+    repo.fork(SESSION, "f1")
+    repo.fork("f1", "f2", plugins="fresh")
+    repo.fork(SESSION, "f3", revision=2)
+    for name in ("f1", "f3"):
+        state = repo.load(name)
+        for turn in range(10, 14):
+            place.turn(state, turn)
+    repo.rewind(SESSION, 2)
+    repo.restore(SESSION, 4)
+    place.turn(repo.load(SESSION), 20)
+    repo.pin(SESSION, 3, "good")
+    place.session("s2", 1)
+    repo.delete("s2")
+    writer = repo.acquire("f3", "owner")
+    writer.begin_turn("t")
+    repo.claim_lease("f3", "owner", 60)
+    state = repo.load("f2")
+    state.graph_replace_required = True
+    place.turn(state, 30)
+    for turn in range(31, 110):  # more than the rings hold
+        place.turn(state, turn)
+    repo.rewind("f2", 20)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_healthy_store_has_no_findings(place: Place, level: Level) -> None:
+    grown(place)
+    reported = list(verify(place.repo, level=level))
+    assert [one for one in reported if isinstance(one, Finding)] == []
+    verified = [one for one in reported if isinstance(one, Verified)]
+    assert [one.key for one in verified] == [row.key for row in place.store.list("default/heads/")]
+    assert {one.session_id for one in verified} == {SESSION, "s2", "f1", "f2", "f3"}
+    counts = {one.session_id: one.revisions for one in verified}
+    expected = {info.session_id: info.revision for info in place.repo.sessions() if info.status == "live"}
+    assert counts == {"s2": 0, **(expected if level == "full" else dict.fromkeys(expected, 0))}
+
+
+def test_nothing_is_written(place: Place) -> None:
+    grown(place)
+    place.watched.start_over()
+    for level in LEVELS:
+        assert place.findings(level=level) == []
+    assert {verb for verb, _ in place.watched.requests} == {"get", "list", "stat"}
+
+
+def test_presence_lists_a_family_once_and_stats_no_pack(place: Place) -> None:
+    place.repo.fork(SESSION, "f1")
+    place.watched.start_over()
+    assert place.findings(level="presence") == []
+    counts = Counter(verb for verb, _ in place.watched.requests)
+    assert counts["stat"] == 0
+    assert sorted(key for verb, key in place.watched.requests if verb == "list") == [
+        "default/heads/",
+        f"default/packs/{SESSION}/",
+    ]
+
+
+def test_blobs_that_revisions_and_forks_share_are_read_once(place: Place) -> None:
+    execution_state = b"".join(Draws(number).hex_id().encode() for number in range(10_000))
+    place.repo.commit(place.state, execution_state=execution_state)
+    place.turn(place.state, 6)  # leaves the execution state as it is
+    alone = bytes_read(place)
+    assert alone > len(execution_state) // 2
+    for number in range(4):
+        place.repo.fork(SESSION, f"f{number}")
+    assert bytes_read(place) - alone < len(execution_state) // 10
+
+
+def bytes_read(place: Place) -> int:
+    before = place.repo.metrics.snapshot()["get"].bytes_in
+    assert place.findings() == []
+    return place.repo.metrics.snapshot()["get"].bytes_in - before
+
+
+def test_one_session_alone(place: Place) -> None:
+    place.session("s2", 2)
+    place.flip(place.pack_of(1), 20)
+    assert place.findings(session_id="s2") == []
+    found = place.findings(session_id=SESSION)
+    assert found
+    assert {one.session_id for one in found} == {SESSION}
+    with pytest.raises(SessionNotFoundError):
+        list(verify(place.repo, session_id="none"))
+
+
+def test_it_goes_on_after_the_last_session_reported(place: Place) -> None:
+    for number in range(5):
+        place.session(f"n{number}", 1)
+    keys = [one.key for one in verify(place.repo) if isinstance(one, Verified)]
+    assert len(keys) == 6
+    rest = [one.key for one in verify(place.repo, start_after=keys[3]) if isinstance(one, Verified)]
+    assert rest == keys[4:]
+
+
+def test_a_store_that_does_not_answer_is_no_finding(place: Place) -> None:
+    place.faulty.plan.on("get", "packs/", fault=FailBefore())
+    with pytest.raises(UnavailableError):
+        list(verify(place.repo))
+
+
+# Packs.
+
+
+def test_every_flipped_bit_in_a_pack_is_found(place: Place) -> None:
+    for key in place.packs():
+        size = place.store.stat(key).size_bytes
+        for position in {*range(0, size, 97), *range(size - 24, size, 5)}:
+            place.flip(key, position)
+            found = place.findings()
+            assert found, f"{key} at {position}"
+            assert {one.key for one in found} == {key}, "the damaged object is named"
+            assert kinds(found) <= {What.ALTERED, What.PACK, What.MANIFEST}
+            place.flip(key, position)
+    assert place.findings() == []
+
+
+def test_damage_names_the_blob_and_every_revision_that_needs_it(place: Place) -> None:
+    key = place.pack_of(3)
+    index = read_index(place.store, key, key.rpartition("/")[2])
+    (part,) = [one for one in index.blobs if one.kind == "tool-state"]
+    place.flip(key, part.extents[0].offset + 30)
+    broken = set()
+    for revision in range(1, TURNS + 1):
+        try:
+            place.repo.load(SESSION, revision, execution_state=True)
+        except CorruptSnapshotError:
+            broken.add(revision)
+    found = place.findings()
+    assert revisions(found) == broken != set()
+    assert part.ref.digest in {one.ref for one in found}
+    assert kinds(found) == {What.ALTERED}
+
+
+@pytest.mark.parametrize("kept", [0, 1, 17, 100, -1, -24, -25])
+def test_a_truncated_pack_is_found(place: Place, kept: int) -> None:
+    for key in place.packs():
+        whole = place.store.get(key).data
+        place.overwrite(key, whole[:kept])
+        assert key in {one.key for one in place.findings()}
+        place.overwrite(key, whole)
+
+
+@pytest.mark.parametrize("level", ["presence", "full"])
+def test_a_missing_pack_is_found(place: Place, level: Level) -> None:
+    for key in place.packs():
+        whole = place.store.get(key).data
+        place.store.delete(key)
+        found = place.findings(level=level)
+        assert {one.key for one in found} == {key}
+        assert kinds(found) == {What.MISSING}
+        assert place.findings(level="heads") == []
+        place.overwrite(key, whole)
+
+
+def test_presence_names_the_first_revision_that_needs_the_pack(place: Place) -> None:
+    key = place.pack_of(2)
+    place.store.delete(key)
+    (found,) = place.findings(level="presence")
+    assert (found.session_id, found.revision, found.key) == (SESSION, 2, key)
+
+
+def test_the_pack_of_another_family_under_our_key_is_found(place: Place) -> None:
+    place.session("s2", 1)
+    (other,) = place.packs("s2")
+    key = place.pack_of(4)
+    place.overwrite(key, place.store.get(other).data)
+    found = place.findings()
+    assert {one.key for one in found} == {key}
+    assert "'s2'" in next(one.reason for one in found if one.what is What.PACK)
+
+
+def test_a_pack_that_lies_with_another_family_is_missing(place: Place) -> None:
+    key = place.pack_of(4)
+    place.overwrite(key.replace(f"/{SESSION}/", "/s2/"), place.store.get(key).data)
+    place.store.delete(key)
+    for level in ("presence", "full"):
+        assert kinds(place.findings(level=level)) == {What.MISSING}
+
+
+def test_the_pack_of_another_revision_is_found(place: Place) -> None:
+    place.overwrite(place.pack_of(4), place.store.get(place.pack_of(3)).data)
+    assert {4, 5} <= revisions(place.findings())
+
+
+def test_a_damaged_log_does_not_hide_other_damage(place: Place) -> None:
+    place.turn(place.state, TURNS + 1)
+    last, earlier = place.pack_of(TURNS + 1), place.pack_of(2)
+    index = read_index(place.store, last, last.rpartition("/")[2])
+    (log,) = [one for one in index.blobs if one.kind == "history"]
+    place.flip(last, log.extents[0].offset + 30)
+    place.flip(earlier, 30)
+    found = place.findings()
+    assert log.ref.digest in {one.ref for one in found}
+    assert len(set(found)) == len(found)
+    assert {2, TURNS + 1} <= revisions(found)
+
+
+# Large execution states go by in windows.
+
+
+def test_a_large_execution_state_is_verified_in_windows(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blobs, "READ_BYTES_MAX", 300_000)
+    data = bytes(range(256)) * 8_000  # 2 MB
+    place.repo.commit(place.state, execution_state=data)
+    key = place.pack_of(TURNS + 1)
+    assert place.findings() == []
+    index = read_index(place.store, key, key.rpartition("/")[2])
+    (blob,) = [one for one in index.blobs if one.kind == "execution-state"]
+    assert len(blob.extents) > 10
+    for extent in (blob.extents[0], blob.extents[7], blob.extents[-1]):
+        place.flip(key, extent.offset + extent.stored_bytes - 1)
+        found = [one for one in place.findings() if one.ref]
+        assert [(one.revision, one.key, one.ref) for one in found] == [(TURNS + 1, key, blob.ref.digest)]
+        place.flip(key, extent.offset + extent.stored_bytes - 1)
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    remembered: blobs.Remembered[str] = blobs.Remembered(10)
+    for number in range(8):
+        remembered.keep(bytes([number]), str(number), 3)
+    assert [number for number in range(8) if remembered.find(bytes([number])) is not None] == [5, 6, 7]
+    remembered.find(bytes([5]))
+    remembered.keep(b"x", "x", 4)
+    assert remembered.find(bytes([6])) is None
+    assert remembered.find(bytes([5])) == "5"
+    remembered.keep(b"y", "y", 11)
+    assert remembered.find(b"y") is None
+
+
+# Heads.
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_flipped_bit_in_a_head_is_found(place: Place, level: Level) -> None:
+    key = LAYOUT.head(SESSION)
+    size = place.store.stat(key).size_bytes
+    place.session("s2", 1)
+    for position in range(0, size, max(1, size // 40)):
+        place.flip(key, position)
+        (found,) = place.findings(level=level)
+        assert (found.what, found.key, found.session_id) == (What.HEAD, key, "")
+        place.flip(key, position)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_head_of_another_session_is_found(place: Place, level: Level) -> None:
+    place.overwrite(LAYOUT.head("s2"), place.store.get(LAYOUT.head(SESSION)).data)
+    (found,) = place.findings(level=level)
+    assert (found.what, found.key) == (What.HEAD, LAYOUT.head("s2"))
+    assert SESSION in found.reason
+    assert [one.what for one in place.findings(session_id="s2")] == [What.HEAD]
+
+
+def test_a_head_of_a_later_schema_is_a_finding(place: Place) -> None:
+    key = LAYOUT.head(SESSION)
+    plain = codec.decode(codec.unguarded(place.store.get(key).data, key=key), key=key)
+    place.overwrite(key, codec.guarded(codec.encode({**plain, "schema_version": 2})))
+    (found,) = place.findings(level="heads")
+    assert (found.what, found.key) == (What.SCHEMA, key)
+
+
+def wrong_ring(head: Head) -> Head:
+    return replace(head, commits=Ring(1, tuple(reversed(head.commits.commit_ids))))
+
+
+def short_ring(head: Head) -> Head:
+    return replace(head, commits=Ring(1, head.commits.commit_ids[:-1]))
+
+
+def wrong_stamps(head: Head) -> Head:
+    return replace(head, stamps=head.stamps[:-1])
+
+
+def wrong_pin(head: Head) -> Head:
+    return replace(head, pins=(Pin("late", TURNS + 1),))
+
+
+def without_inline(head: Head) -> Head:
+    return replace(head, inline_manifest=b"")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (wrong_ring, {What.RING}),
+        (short_ring, {What.RING}),
+        (wrong_stamps, {What.RING}),
+        (wrong_pin, {What.PIN}),
+        (without_inline, set()),
+    ],
+)
+def test_a_head_must_fit_its_history(place: Place, change: Callable[[Head], Head], expected: set[What]) -> None:
+    rewrite_head(place.store, lambda head: replace(change(head), write_id="ab" * 16))
+    assert kinds(place.findings()) == expected
+
+
+def test_the_manifest_of_another_revision_is_found(place: Place) -> None:
+    before = raw_head(place.store)
+    place.turn(place.state, TURNS + 1)
+    rewrite_head(
+        place.store,
+        lambda head: replace(head, manifest=before.manifest, inline_manifest=b"", write_id="ab" * 16),
+    )
+    for level in ("presence", "full"):
+        (found,) = place.findings(level=level)
+        assert found.revision == TURNS + 1
+        assert found.what in (What.MANIFEST, What.ALTERED)
+
+
+def test_the_manifest_in_the_head_must_be_the_one_in_the_pack(place: Place) -> None:
+    before = raw_head(place.store)
+    place.repo.fork(SESSION, "f1")
+    assert before.manifest is not None
+    place.flip(LAYOUT.pack(SESSION, before.manifest.pack), before.manifest.offset + 40)
+    found = place.findings()
+    assert {(one.session_id, one.revision) for one in found} == {(SESSION, TURNS), ("f1", 1)}
+    place.repo.load(SESSION)  # which does not read it
+
+
+# Registers.
+
+
+def test_damage_in_the_turn_in_flight_and_the_lease_is_found(place: Place) -> None:
+    place.repo.acquire(SESSION, "owner").begin_turn("t")
+    place.repo.claim_lease(SESSION, "owner", 60)
+    assert place.findings() == []
+    for key in (LAYOUT.turns(SESSION), LAYOUT.lease(SESSION)):
+        whole = place.store.get(key).data
+        for damaged in (whole[:-1], b"", whole[1:]):
+            place.overwrite(key, damaged)
+            (found,) = place.findings()
+            assert (found.what, found.key) == (What.REGISTER, key)
+        place.overwrite(key, whole)
+
+
+def test_the_registers_of_another_session_are_found(place: Place) -> None:
+    place.repo.acquire(SESSION, "owner").begin_turn("t")
+    place.repo.claim_lease(SESSION, "owner", 60)
+    place.session("s2", 1)
+    for key_of in (LAYOUT.turns, LAYOUT.lease):
+        place.overwrite(key_of("s2"), place.store.get(key_of(SESSION)).data)
+    found = place.findings()
+    assert [(one.session_id, one.what) for one in found] == [("s2", What.REGISTER)] * 2
+
+
+# Others at work.
+
+
+def moved_on(place: Place) -> None:
+    """Keep only a new revision that stands on itself, and delete the packs that only the others needed."""
+    state = place.repo.load(SESSION)
+    state.graph_replace_required = True
+    for turn in range(TURNS + 1, TURNS + 4):
+        place.turn(state, turn)
+    rewrite_head(place.store, lambda old: replace(old, floor=old.revision, write_id="ef" * 16))
+    kept = named_packs(place.repo.environment, raw_head(place.store))
+    for key in place.packs():
+        if key.rpartition("/")[2] not in kept:
+            place.store.delete(key)
+
+
+def deleted(place: Place) -> None:
+    place.repo.delete(SESSION)
+    for key in place.packs():
+        place.store.delete(key)
+
+
+@pytest.mark.parametrize("meanwhile", [deleted, moved_on])
+@pytest.mark.parametrize("level", LEVELS)
+def test_what_others_do_meanwhile_is_no_finding(place: Place, level: Level, meanwhile: Callable[[Place], None]) -> None:
+    list(verify(place.repo, level=level))
+    requests = len(place.watched.requests)
+    for number in range(1, requests + 1):
+        again = Place()
+        again.watched.act(number, lambda again=again: meanwhile(again))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        assert again.findings(level=level, session_id=SESSION) == [], f"before request {number}"
+        again.repo.close()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_commits_meanwhile_are_no_finding(place: Place, level: Level) -> None:
+    for number in range(1, 60, 3):
+        place.watched.start_over()
+        turn = raw_head(place.store).revision + 1
+        place.watched.act(number, lambda turn=turn: place.turn(place.state, turn))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        assert place.findings(level=level) == []
+        place.watched.act_now()
+
+
+def test_a_pack_that_came_after_the_listing_is_there(place: Place) -> None:
+    place.repo.fork(SESSION, "f1")
+    sessions = sorted((LAYOUT.head(name), name) for name in (SESSION, "f1"))
+    last = place.repo.load(sessions[-1][1])
+    place.watched.act_before("list", f"default/packs/{SESSION}/", lambda: None)
+    reported = verify(place.repo, level="presence")
+    first = next(reported)
+    assert isinstance(first, Verified)
+    place.turn(last, 50)
+    assert [one for one in reported if isinstance(one, Finding)] == []
+
+
+def test_a_rewind_row_is_as_the_history_says(place: Place) -> None:
+    place.repo.rewind(SESSION, 2)
+    assert place.repo.history(SESSION)[-1].kind == REWIND
+    assert place.findings() == []
