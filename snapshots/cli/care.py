@@ -1,0 +1,120 @@
+"""The group "care": looking after what is stored.
+
+snapshots verify; snapshots verify s1 --level presence
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from snapshots.cli.exits import CORRUPT
+from snapshots.cli.invocation import invocation
+from snapshots.cli.output import Output
+from snapshots.maintenance.findings import Finding, Verified
+from snapshots.maintenance.verify import verify as verify_sessions
+from storage.errors import UnavailableError
+
+commands = typer.Typer()
+
+
+class LevelName(StrEnum):
+    """How closely to look, as `snapshots.maintenance.verify` names it."""
+
+    HEADS = "heads"
+    PRESENCE = "presence"
+    FULL = "full"
+
+
+@commands.command()
+def verify(
+    context: typer.Context,
+    session: Annotated[str | None, typer.Argument(metavar="[S]", help="A session, all of them without.")] = None,
+    level: Annotated[
+        LevelName,
+        typer.Option(help="heads: they can be read. presence: also every pack is there. full: all is read and hashed."),
+    ] = LevelName.FULL,
+    start_after: Annotated[
+        str, typer.Option("--start-after", metavar="KEY", help="Go on after the last_key of an earlier run.")
+    ] = "",
+) -> None:
+    """Look for damage, and change nothing; exit code 4 if there is any."""
+    run = invocation(context)
+    tally = _Tally(run.output, level, start_after)
+    with run.repository() as repo:
+        try:
+            for one in verify_sessions(repo, level=level.value, session_id=session, start_after=start_after):
+                tally.add(one)
+        except UnavailableError:
+            tally.show(complete=False)
+            raise
+    tally.show(complete=True)
+    if tally.findings:
+        raise typer.Exit(CORRUPT)
+
+
+class _Tally:
+    """Prints findings as they come, and what there was in all."""
+
+    def __init__(self, output: Output, level: LevelName, last_key: str) -> None:
+        self.findings = 0
+        self._output = output
+        self._level = level
+        self._last_key = last_key
+        self._sessions = self._revisions = 0
+
+    def add(self, one: Finding | Verified) -> None:
+        if isinstance(one, Verified):
+            self._sessions += 1
+            self._revisions += one.revisions
+            self._last_key = one.key
+            return
+        self.findings += 1
+        if self._output.as_json:
+            self._output.record(asdict(one), flush=True)
+        self._output.line(_line(one))
+
+    def show(self, *, complete: bool) -> None:
+        if self._output.as_json:
+            self._output.record(
+                {
+                    "level": self._level.value,
+                    "sessions": self._sessions,
+                    "revisions": self._revisions,
+                    "findings": self.findings,
+                    "last_key": self._last_key,
+                    "complete": complete,
+                }
+            )
+        looked = [_count(self._sessions, "session")]
+        if self._level is LevelName.FULL:
+            looked.append(_count(self._revisions, "revision"))
+        findings = _count(self.findings, "finding") if self.findings else "no findings"
+        self._output.note(f"{', '.join(looked)} verified ({self._level.value}): {findings}")
+        if not complete:
+            where = f" with --start-after {self._last_key}" if self._last_key else ""
+            self._output.note(f"not all was verified: go on{where}")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _line(finding: Finding) -> str:
+    return ": ".join([finding.what, *_whose(finding), finding.key, " ".join(_reason(finding))])
+
+
+def _whose(finding: Finding) -> Iterator[str]:
+    if finding.session_id:
+        revision = "" if finding.revision is None else f"@{finding.revision}"
+        yield f"{finding.session_id}{revision}"
+
+
+def _reason(finding: Finding) -> Iterator[str]:
+    yield " ".join(finding.reason.split())
+    if finding.ref:
+        yield f"[{finding.ref}]"
