@@ -21,7 +21,7 @@ from snapshots.environment import Environment
 from snapshots.errors import CorruptSnapshotError, InvalidStateError
 from snapshots.fields import Fields
 from snapshots.head import RING_MAX, Head, StampRow
-from snapshots.history import COMMIT, FORK, REPLACE, HistoryRow, check_history, ledger_along, lineage
+from snapshots.history import COMMIT, FORK, REPLACE, HistoryRow, check_history, lineage
 from snapshots.logs import Segment
 from snapshots.maintenance.blobs import Blobs, Fault
 from snapshots.maintenance.findings import DAMAGE, Finding, Subject, What
@@ -39,7 +39,7 @@ from snapshots.state import (
 from storage.digest import BlobRef
 
 T = TypeVar("T")
-COUNT_MAX = (1 << 60) - 1  # of the sum of a ledger, as commits keep it
+COUNT_MAX = (1 << 60) - 1  # of each sum over a ledger, as commits keep it
 
 
 class DamagedError(Exception):
@@ -335,13 +335,21 @@ def _history_findings(rows: Sequence[HistoryRow], subject: Subject) -> Iterator[
             yield about.finding(What.HISTORY, f"revision {row.parent} is no parent of a {row.kind} at {row.revision}")
         if row.kind not in (COMMIT, REPLACE) and row.usage:
             yield about.finding(What.LEDGER, f"a {row.kind} adds usage")
-    total = sum(max(_counts(entry.usage)) for entry in ledger_along(rows, len(rows)))
-    if total > COUNT_MAX * len(TokenUsage.model_fields):
-        yield subject.finding(What.LEDGER, f"the ledger adds up to {total}")
+    for name, total in _sums(rows).items():
+        if total > COUNT_MAX:
+            yield subject.finding(What.LEDGER, f"{name} of the ledger add up to {total}, over {COUNT_MAX}")
 
 
-def _counts(usage: TokenUsage) -> list[int]:
-    return [getattr(usage, name) for name in TokenUsage.model_fields]
+def _sums(rows: Sequence[HistoryRow]) -> dict[str, int]:
+    """Return the sums over the ledger of the last revision, in integers of any size."""
+    sums = dict.fromkeys(TokenUsage.model_fields, 0)
+    for row in lineage(rows, len(rows)):
+        for entry in row.usage:
+            for name in sums:
+                sums[name] += getattr(entry.usage, name)
+        if row.kind == REPLACE:
+            break
+    return sums
 
 
 def _parent_fits(row: HistoryRow) -> bool:

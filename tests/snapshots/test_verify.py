@@ -5,24 +5,30 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 
 from snapshots import PersistedSessionState, SnapshotRepository, codec
+from snapshots.checkpoint import SessionCheckpoint
 from snapshots.errors import CorruptSnapshotError, SessionNotFoundError
 from snapshots.head import Head, Ring
 from snapshots.history import REWIND
-from snapshots.layout import Layout
+from snapshots.layout import Layout, pack_name
+from snapshots.logs import Segment
 from snapshots.maintenance import blobs
 from snapshots.maintenance.findings import Finding, Verified, What
 from snapshots.maintenance.verify import Level, verify
 from snapshots.pins import Pin
+from snapshots.placement import ManifestPlace, PackUse, Placement, seal_manifest
+from snapshots.restore import HeadRead, read_base
 from snapshots.roots import named_packs
 from storage.backends.memory import MemoryStore
+from storage.digest import BlobRef, blob_ref
 from storage.errors import UnavailableError
-from storage.packs import read_index
-from storage.store import Overwrite
+from storage.packs import PackBuilder, read_blobs, read_index
+from storage.store import Create, Overwrite, Version
 from storage.testing.clock import ManualClock
 from storage.testing.draws import Draws
 from storage.testing.faults import FailBefore, FaultyStore
@@ -502,3 +508,146 @@ def test_a_rewind_row_is_as_the_history_says(place: Place) -> None:
     place.repo.rewind(SESSION, 2)
     assert place.repo.history(SESSION)[-1].kind == REWIND
     assert place.findings() == []
+
+
+# What a faulty writer would store: sound bytes that do not fit together.
+
+
+def rewritten(place: Place, kind: str, change: Callable[[Any], Any]) -> None:
+    """Store the present revision again, under a new name, with one of its blobs changed, and let the head name it."""
+    head = raw_head(place.store)
+    name = pack_name("ab" * 16, "cd" * 16)
+    builder = PackBuilder(name)
+    base = read_base(place.repo.environment, HeadRead(head, Version("")))
+    checkpoint, placed = base.checkpoint, base.placement
+    named: dict[str, list[BlobRef | None]] = {
+        "history": [segment.ref for segment in checkpoint.history],
+        "graph": [segment.ref for segment in checkpoint.graph],
+        "places": [segment.ref for segment in placed.places],
+        "tool-state": [checkpoint.tool_state],
+    }
+    old = named[kind][-1]
+    assert old is not None
+    environment = place.repo.environment
+    extents = {old: placed.extents[old.digest]}
+    data = read_blobs(environment.store, extents, partial(LAYOUT.pack, SESSION), environment.executor)[old]
+    new = builder.add(kind, codec.encode(change(codec.decode(data, key=""))))
+    builder.flush()
+
+    def segments(log: tuple[Segment, ...]) -> tuple[Segment, ...]:
+        return tuple(replace(one, ref=new) if one.ref == old else one for one in log)
+
+    checkpoint = replace(
+        checkpoint,
+        history=segments(checkpoint.history),
+        graph=segments(checkpoint.graph),
+        tool_state=new if kind == "tool-state" else checkpoint.tool_state,
+    )
+    kept = {ref: many for ref, many in placed.extents.items() if ref != old.digest}
+    placed = replace(
+        placed,
+        extents={**kept, **builder.extents},
+        packs=(*placed.packs, PackUse(name, head.revision)),
+        places=segments(placed.places),
+    )
+    publish(place, builder, checkpoint, placed)
+
+
+def publish(place: Place, builder: PackBuilder, checkpoint: SessionCheckpoint, placed: Placement) -> None:
+    run = seal_manifest(checkpoint.encode(), placed.encode())
+    where = builder.append_run(run)
+    data = builder.finish({"tenant": "default", "family": SESSION, "session": SESSION, "commit": "ab" * 16})
+    place.store.put(LAYOUT.pack(SESSION, builder.name), data, Create())
+    rewrite_head(
+        place.store,
+        lambda head: replace(
+            head,
+            write_id="ab" * 16,
+            checkpoint_ref=blob_ref(checkpoint.encode()),
+            manifest=ManifestPlace(builder.name, where.start, where.length),
+            inline_manifest=run,
+        ),
+    )
+
+
+def last_row(column: int, value: Any) -> Callable[[Any], Any]:
+    def changed(rows: list[list[Any]]) -> list[list[Any]]:
+        rows[-1][column] = value
+        return rows
+
+    return changed
+
+
+def same(plain: Any) -> Any:
+    return plain
+
+
+def restated(rows: list[list[Any]]) -> list[list[Any]]:
+    rows[-1][2], rows[-1][7] = "restore", [["turn", "m", 1, 1, 1, 1]]
+    return rows
+
+
+def twice(rows: list[list[Any]]) -> list[list[Any]]:
+    rows[-1][3] = rows[-2][3]
+    return rows
+
+
+def other_nodes(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    nodes[-1]["parent_node_id"] = "nobody"
+    return nodes
+
+
+def fewer(rows: list[Any]) -> list[Any]:
+    return rows[:-1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "expected"),
+    [
+        ("history", same, None),
+        ("history", last_row(1, 1), What.HISTORY),  # a commit on a parent that is not the one before
+        ("history", last_row(6, 99), What.GRAPH),  # another number of nodes
+        ("history", last_row(0, 9), What.HISTORY),
+        ("history", last_row(7, [["turn", "m", -1, 0, 0, 0]]), What.HISTORY),  # a ledger that falls
+        ("history", last_row(7, [["turn", "m", 1 << 62, 0, 0, 0]] * 2), What.LEDGER),  # over 64 bits in all
+        ("history", last_row(7, [["turn", "m", 0, 1 << 60, 0, 0]]), What.LEDGER),
+        ("history", restated, What.LEDGER),
+        ("history", twice, What.HISTORY),
+        ("history", fewer, What.HISTORY),
+        ("graph", other_nodes, What.GRAPH),
+        ("graph", fewer, What.GRAPH),
+        ("places", last_row(0, 9), What.PLACES),
+        ("places", fewer, What.PLACES),
+        ("tool-state", lambda plain: {**plain, "later": 1}, What.PART),
+        ("tool-state", lambda plain: [plain], What.PART),
+    ],
+)
+def test_records_must_fit_together(
+    place: Place, kind: str, change: Callable[[Any], Any], expected: What | None
+) -> None:
+    for turn in (6, 7, 8):  # then the last segment of the history has four rows
+        place.turn(place.state, turn)
+    rewritten(place, kind, change)
+    assert (expected in kinds(place.findings())) if expected else place.findings() == []
+
+
+def test_a_history_that_was_rewritten_is_found(place: Place) -> None:
+    for turn in (6, 7, 8):  # then the last segment of the history has four rows
+        place.turn(place.state, turn)
+    rewritten(place, "history", lambda rows: [[*rows[0][:4], 0, *rows[0][5:]], *rows[1:]])
+    found = place.findings()
+    assert {(one.what, one.revision) for one in found} == {(What.HISTORY, revision) for revision in (5, 6, 7)}
+
+
+def test_a_pack_that_the_head_does_not_keep_is_found(place: Place) -> None:
+    base = read_base(place.repo.environment, HeadRead(raw_head(place.store), Version("")))
+    builder = PackBuilder(pack_name("ab" * 16, "cd" * 16))
+    own = PackUse(builder.name, TURNS)
+    publish(place, builder, base.checkpoint, replace(base.placement, packs=(*base.placement.packs, own)))
+    assert place.findings() == []
+    place.store.delete(LAYOUT.pack(SESSION, builder.name))
+    ended = [replace(use, last_revision=TURNS - 1) if use.first_revision == 1 else use for use in base.placement.packs]
+    publish(place, PackBuilder(builder.name), base.checkpoint, replace(base.placement, packs=(*ended, own)))
+    found = place.findings()
+    assert kinds(found) == {What.PACKS}
+    assert {(one.revision, one.key) for one in found} == {(TURNS, place.pack_of(1))}
