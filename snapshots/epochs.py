@@ -14,7 +14,7 @@ from dataclasses import replace
 from snapshots import codec
 from snapshots.environment import Environment
 from snapshots.errors import CorruptSnapshotError
-from snapshots.fields import SCHEMA_VERSION, Fields, id_bytes
+from snapshots.fields import SCHEMA_VERSION, U64_MAX, Fields, id_bytes
 from snapshots.head import Head
 from storage.clock import backoff_seconds
 from storage.errors import CorruptObjectError, NotFoundError, PreconditionFailedError, UnavailableError
@@ -74,7 +74,7 @@ def _given(environment: Environment, register: Register) -> tuple[int, Version |
     if fields.text("tenant") != environment.layout.tenant:
         raise fields.wrong("is another tenant's, moved here from its own key")
     fields.raw("run_id", 16)
-    number = fields.integer("number", 1)
+    number = fields.integer("number", 1, U64_MAX - 1)  # another one must follow
     fields.nothing_else()
     return number, stored.version
 

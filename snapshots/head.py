@@ -287,6 +287,8 @@ class Head:
             raise fields.wrong(f"has an inline manifest of {len(head.inline_manifest)} bytes")
         if not head._kept_in_order():
             raise fields.wrong("does not keep rising revisions below its floor in 'kept'")
+        if any(pin.revision > head.revision for pin in head.pins):
+            raise fields.wrong(f"has a pin above its revision {head.revision}")
         if not head._names_what_its_status_says():
             raise fields.wrong(f"is {status} at revision {head.revision}, which does not fit what it names")
         return head

@@ -164,13 +164,13 @@ class Publication:
             if found.head.write_id == head.write_id:
                 return self._on_reservation(found)
             if found.head.status != RESERVED:
-                self.settle_creation(found)
+                self._settle_creation(found)
                 raise RevisionConflictError(self.intent.session_id, expected=None, actual=found.head.revision)
         raise self.gave_up(
             UnavailableError(self._register.key, f"the id could not be reserved: {reason}", applied="no")
         )
 
-    def settle_creation(self, found: HeadRead) -> None:
+    def _settle_creation(self, found: HeadRead) -> None:
         """Raise what a head that exists means to a creation; who holds it does not matter, it is taken."""
         held = found.head.holder
         self.intent = replace(self.intent, fence=found.head.fence, nonce="" if held is None else held.nonce)
@@ -398,8 +398,9 @@ class Publication:
 
     def _decides(self, error: Exception) -> bool:
         """Say whether an error decides by itself what became of this session; another session's end does not."""
-        ended = isinstance(error, SessionDeletedError | SessionMovedError)
-        return ended and error.session_id == self.intent.session_id  # type: ignore[attr-defined]  # of these two
+        if not isinstance(error, SessionDeletedError | SessionMovedError):
+            return False
+        return error.session_id == self.intent.session_id
 
     def gave_up(self, error: UnavailableError) -> CommitUnknownError | UnavailableError:
         """Return what to raise when the store does not answer."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from snapshots.environment import Environment
 from snapshots.epochs import take_number
@@ -77,7 +77,7 @@ class CollectPlan:
         spared: Families that cannot be collected, and why.
     """
 
-    environment: Environment
+    environment: Environment = field(repr=False, compare=False)
     families: tuple[FamilyGarbage, ...]
     satellites: tuple[str, ...]
     heads: int
@@ -237,16 +237,15 @@ def execute(plan: CollectPlan, *, progress: Progress = _quiet) -> CollectReport:
 
 
 def _collected(environment: Environment, plan: CollectPlan, progress: Progress) -> CollectReport:
-    prefixes = [one.prefix for one in plan.families]
-    sizes = {row.key: row.size_bytes for prefix in prefixes for row in environment.store.list(prefix)}  # Rule 2.
-    run = Raising(environment, take_number(environment), frozenset(prefixes), progress)
+    names = {one.prefix: one.family for one in plan.families}
+    sizes = {row.key: row.size_bytes for prefix in names for row in environment.store.list(prefix)}  # Rule 2.
+    run = Raising(environment, take_number(environment), frozenset(names), progress)
     try:
         run.raise_all()
     except _StoppedError as stopped:
         kept = len(sizes)
         return CollectReport(run.number, len(run.raised), kept, spared=plan.spared, stopped=str(stopped))
-    spared = {prefix for prefix, _ in run.spared.items()}
-    garbage = [key for key in sizes if key not in run.marked and key.rpartition("/")[0] + "/" not in spared]
+    garbage = [key for key in sizes if key not in run.marked and key.rpartition("/")[0] + "/" not in run.spared]
     _delete(environment, garbage, "packs deleted", progress)  # Rule 6.
     return CollectReport(
         number=run.number,
@@ -254,7 +253,7 @@ def _collected(environment: Environment, plan: CollectPlan, progress: Progress) 
         kept=len(sizes) - len(garbage),
         deleted=len(garbage),
         deleted_bytes=sum(sizes[key] for key in garbage),
-        spared=(*plan.spared, *(Spared(prefix, reason) for prefix, reason in sorted(run.spared.items()))),
+        spared=(*plan.spared, *(Spared(names[prefix], reason) for prefix, reason in sorted(run.spared.items()))),
     )
 
 
@@ -318,7 +317,7 @@ class Raising:
     def _raise(self, key: str, read: HeadRead) -> None:
         environment = self._environment
         register = environment.register(read.head.session_id)
-        for attempt in range(1, ATTEMPTS_MAX + 1):
+        for _ in range(ATTEMPTS_MAX):
             if not self.concerns(read.head):  # a reservation that was published meanwhile, in another family
                 self._others.add(key)
                 return
@@ -334,13 +333,12 @@ class Raising:
                 register.swap_once(read.version, head.encode())
                 break
             except (PreconditionFailedError, UnavailableError):
-                if attempt == ATTEMPTS_MAX:
-                    raise
+                pass  # whatever it means: the head, read again, tells
             read = head_at(environment, key)
             if read.head.write_id == head.write_id:
                 break
         else:
-            raise UnavailableError(key, "the session kept moving while it was marked; collect again", applied="no")
+            raise UnavailableError(key, "the head could not be raised; collect again", applied="unknown")
         self.raised.add(key)
 
     def _to_be_raised(self, key: str, head: Head) -> bool:

@@ -1,5 +1,7 @@
 """A plain collector: the rules of collection to the letter. No paging, no cache, no hint; for tests.
 
+It shares nothing with `snapshots.maintenance.collect` on purpose: what tests one does not rest on the other.
+
 Rules:
 1. All packs are listed before a number is taken; the number is fresh and confirmed.
 2. Every head is raised to the number by compare-and-swap, live ones first, and what the bytes put name is marked:
@@ -94,7 +96,7 @@ class _Run:
     def _raise(self, key: str, read: HeadRead) -> None:
         environment = self._environment
         register = environment.register(read.head.session_id)
-        for attempt in range(1, ATTEMPTS_MAX + 1):
+        for _ in range(ATTEMPTS_MAX):
             if not self._check(key, read.head):
                 break
             try:
@@ -111,11 +113,12 @@ class _Run:
                 register.swap_once(read.version, head.encode())
                 break
             except (PreconditionFailedError, UnavailableError):
-                if attempt == ATTEMPTS_MAX:
-                    raise
+                pass  # whatever it means: the head, read again, tells
             read = head_at(environment, key)
             if read.head.write_id == head.write_id:
                 break
+        else:
+            raise UnavailableError(key, "the head could not be raised; collect again", applied="unknown")
         self.raised.add(key)
 
     def _check(self, key: str, head: Head) -> bool:

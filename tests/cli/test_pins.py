@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from snapshots import SnapshotRepository
 from snapshots.pins import PINS_MAX
+from storage.backends import open_store
+from storage.testing.clock import ManualClock
 from tests.cli.conftest import Command
 from tests.cli.test_use import DEMO
 
@@ -82,9 +83,9 @@ def test_the_present_revision_can_be_pinned_by_the_word_for_it(filled: Command) 
 
 
 def test_an_expired_pin_is_listed_and_stands_for_nothing(filled: Command, url: str) -> None:
-    with SnapshotRepository.open(url) as repo:
-        repo.pin(DEMO, 3, "brief", datetime.now(UTC) + timedelta(seconds=0.2))
-    time.sleep(0.3)
+    clock = ManualClock()  # of long ago, so that what lasts a second has expired by now
+    with SnapshotRepository(open_store(url), clock=clock) as repo:
+        repo.pin(DEMO, 3, "brief", clock.now() + timedelta(seconds=1))
     assert filled("--json", "pins", DEMO).record["expired"] is True
     assert "expired" in filled("pins", DEMO).out
     assert "brief@3 (expired)" in filled("show", DEMO).out

@@ -66,7 +66,7 @@ def pack_not_staged_again(patch: pytest.MonkeyPatch) -> None:
 
 
 def name_of_a_pack_used_again(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(publishing, "pack_name", lambda commit_id, random_id: f"{commit_id}.{'0' * 16}")  # noqa: ARG005
+    patch.setattr(publishing, "pack_name", lambda commit_id, random_id: f"{commit_id}.{'0' * 16}")  # noqa: ARG005  the signature that it stands for
 
 
 def take_over_forgets_the_epoch(patch: pytest.MonkeyPatch) -> None:
@@ -139,7 +139,7 @@ def packs_listed_after_the_heads(patch: pytest.MonkeyPatch) -> None:
 
 
 def higher_numbers_ignored(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(collecting._Run, "_check", lambda self, key, head: head.epoch < self.number)  # noqa: ARG005
+    patch.setattr(collecting._Run, "_check", lambda self, key, head: head.epoch < self.number)  # noqa: ARG005  the signature that it stands for
 
 
 # The collection that the command runs.
@@ -193,7 +193,7 @@ def real_packs_of_the_plan_deleted(patch: pytest.MonkeyPatch) -> None:
 
 
 def older_owners_not_fenced(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(verdict, "_fenced", lambda intent, head: None)  # noqa: ARG005
+    patch.setattr(verdict, "_fenced", lambda intent, head: None)  # noqa: ARG005  the signature that it stands for
 
 
 @dataclass(frozen=True)

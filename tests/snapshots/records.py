@@ -328,6 +328,13 @@ floors = st.one_of(
         lambda drawn: (max(drawn), tuple(sorted(drawn)[:-1]))
     ),
 )
+
+
+def _pinned(pin: Pin, head: Head) -> Pin:
+    """Return the pin for a revision that the head can have."""
+    return replace(pin, revision=min(pin.revision, head.revision))
+
+
 _any_head = {
     "session_id": session_ids,
     "tenant": session_ids,
@@ -359,7 +366,10 @@ unpruned_heads = st.builds(
     pins=st.lists(pins, max_size=3).map(tuple),
 )
 live_heads = st.tuples(unpruned_heads, floors).map(lambda drawn: replace(drawn[0], floor=drawn[1][0], kept=drawn[1][1]))
-fork_heads = st.tuples(live_heads, overrides).map(lambda drawn: replace(drawn[0], revision=1, overrides=drawn[1]))
+live_heads = live_heads.map(lambda one: replace(one, pins=tuple(_pinned(pin, one) for pin in one.pins)))
+fork_heads = st.tuples(live_heads, overrides).map(
+    lambda drawn: replace(drawn[0], revision=1, pins=(), overrides=drawn[1])
+)
 reserved_heads = st.builds(
     Head,
     **_any_head,

@@ -11,10 +11,10 @@ from snapshots import SnapshotRepository
 from snapshots.errors import CorruptSnapshotError
 from snapshots.maintenance.collect import CollectReport, execute, plan_collect
 from storage.backends.memory import MemoryStore
-from storage.errors import StorageError
+from storage.errors import StorageError, UnavailableError
 from storage.store import Overwrite
 from storage.testing.clock import ManualClock
-from storage.testing.faults import CrashAfter, CrashBefore, FailBefore, LoseAnswer
+from storage.testing.faults import CrashAfter, CrashBefore, FailBefore, LoseAnswer, Meanwhile
 from storage.testing.plan import Crash, Fault
 from tests.integration.builders import check_every_revision, raw_head, rewrite_head, take_turn
 from tests.snapshots.leftovers import LAYOUT, Place
@@ -164,6 +164,17 @@ def test_a_raise_whose_answer_was_lost_is_found_out(place: Place, fault: Fault) 
     report = collect(place.repo)
     assert report.deleted == 4
     place.check_sessions()
+
+
+def test_a_head_that_never_stands_still_is_not_taken_for_raised(place: Place) -> None:
+    def moved() -> None:
+        rewrite_head(place.store, lambda head: replace(head, write_id=place.repo.environment.clock.new_id()), "s2")
+
+    place.faulty.plan.on("put", LAYOUT.head("s2"), times=None, fault=Meanwhile(moved))
+    before = place.packs()
+    with pytest.raises(UnavailableError, match="collect again"):
+        collect(place.repo)
+    assert place.packs() == before
 
 
 def test_a_store_that_does_not_answer_is_no_collection(place: Place) -> None:

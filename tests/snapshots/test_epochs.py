@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from snapshots import codec
 from snapshots.environment import Environment
 from snapshots.epochs import raised, take_number
 from snapshots.errors import CorruptSnapshotError
+from snapshots.fields import U64_MAX
 from snapshots.layout import Layout
 from storage.backends.memory import MemoryStore
 from storage.errors import UnavailableError
@@ -70,6 +72,15 @@ def test_a_register_of_another_tenant_is_corruption() -> None:
     take_number(other)
     store.put(KEY, store.get(other.layout.epoch).data, Overwrite())
     with pytest.raises(CorruptSnapshotError, match="another tenant"):
+        take_number(environment_on(store))
+
+
+def test_a_register_that_leaves_no_number_is_corruption() -> None:
+    store = MemoryStore()
+    take_number(environment_on(store))
+    plain = codec.decode(codec.unguarded(store.get(KEY).data, key=KEY), key=KEY)
+    store.put(KEY, codec.guarded(codec.encode({**plain, "number": U64_MAX})), Overwrite())
+    with pytest.raises(CorruptSnapshotError, match="number"):
         take_number(environment_on(store))
 
 

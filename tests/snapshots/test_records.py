@@ -465,6 +465,7 @@ def test_a_manifest_that_lies_nowhere_is_refused(plain: Any) -> None:
         {"stamps": [[1, b"t" * 16, b"c" * 16]] * (RING_MAX + 1)},
         {"inline_manifest": b"x" * (INLINE_MANIFEST_BYTES_MAX + 1)},
         {"created_at": U64_MAX},
+        {"pins": [["ahead", 2, None]]},
         {"created_at": -(1 << 63)},
         {"updated_at": True},
         {"holder": ["me"]},
