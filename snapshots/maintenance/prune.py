@@ -109,7 +109,11 @@ def plan_prune(repo: SnapshotRepository, session_id: str, retention: Retention) 
         LimitExceededError: More than KEPT_MAX revisions would stay below a gap; keep fewer, or `last` more.
         And as `SnapshotRepository.load`.
     """
-    environment = repo.environment
+    return plan_on(repo.environment, session_id, retention)
+
+
+def plan_on(environment: Environment, session_id: str, retention: Retention) -> PrunePlan:
+    """Return the plan for what a repository works with; see `plan_prune`."""
     head, rows = retried_while_moving(environment, session_id, lambda read: _with_history(environment, read))
     now = environment.clock.now()
     retained = _retained(head, rows)

@@ -6,6 +6,8 @@ Rules:
 3. After a crash the store answers nothing: every further request raises `Crash` until `restart()`.
 4. A listing counts as one request, when its first row is asked for. A fault on `delete_many` hits the matching keys
    one by one (what fails is returned), and the rest is deleted.
+5. Unfinished writes are those of the store within: listing them is a "list" of the prefix, discarding one a "delete" of
+   its key. A store without the ability sees no request.
 
     plan = FaultPlan(seed=7)
     plan.on("put", "heads/", nth=2, fault=LoseAnswer())
@@ -60,6 +62,7 @@ from storage.testing.plan import (
     Truncate,
     Verb,
 )
+from storage.unfinished import KeepsUnfinished, UnfinishedWrite, discard_in
 
 __all__ = [
     "Crash",
@@ -182,6 +185,19 @@ class FaultyStore:
             hit = [key for key in every if rule.key_part in key]
             failed = [failure for key in hit if (failure := self._delete_hit(rule, key))]
             return (*failed, *self._store.delete_many(key for key in every if rule.key_part not in key))
+
+    def unfinished(self, prefix: str) -> Iterator[UnfinishedWrite]:
+        """Yield the unfinished writes of the store within, if it keeps any. See `KeepsUnfinished.unfinished`."""
+        if not isinstance(self._store, KeepsUnfinished):
+            return
+        store = self._store
+        with self._request("list", prefix) as rule:
+            yield from self._carry_out(rule, prefix, lambda: store.unfinished(prefix))
+
+    def discard(self, write: UnfinishedWrite) -> None:
+        """Discard an unfinished write. See `KeepsUnfinished.discard`."""
+        with self._request("delete", write.key) as rule:
+            self._carry_out(rule, write.key, lambda: discard_in(self._store, write))
 
     def _delete_hit(self, rule: On, key: str) -> DeleteFailure | None:
         try:

@@ -24,7 +24,7 @@ from storage.testing.simulation.errors import (
     ScheduleError,
     SimulationError,
 )
-from storage.testing.simulation.explorer import Exploration, LimitError, explore, replay
+from storage.testing.simulation.explorer import Exploration, LimitError, check, explore, replay
 from storage.testing.simulation.schedule import Choice, Kind, Schedule
 from storage.testing.simulation.walks import Walks, random_walks
 from storage.testing.simulation.world import Actor, Ending, Step, Trace, Violation, ViolationError, World
@@ -50,6 +50,7 @@ __all__ = [
     "ViolationError",
     "Walks",
     "World",
+    "check",
     "explore",
     "random_walks",
     "replay",

@@ -36,7 +36,7 @@ from storage.testing.clock import ManualClock
 from storage.testing.plan import Crash
 from storage.testing.simulation import world as worlds
 from storage.testing.simulation.errors import EndlessError, MisuseError, ScheduleError
-from storage.testing.simulation.requests import Outcome, Request, carry_out, changes, foresee
+from storage.testing.simulation.requests import Outcome, Request, changes, foresee
 from storage.testing.simulation.schedule import Choice, Kind, Schedule, schedule_of
 from storage.testing.simulation.world import Ending, Step, Trace, World
 
@@ -186,7 +186,7 @@ class Simulation:
             actor.history = self._histories.after(actor.history, _CRASHED)
             actor.crash()
             return Step(actor.name, kind, request.verb, request.key, "not sent")
-        outcome = carry_out(self.world.store, request)
+        outcome = self.world.answer(actor.name, request)
         for key, version in changes(request, outcome).items():
             self._written_mark ^= self._mark(key) ^ _mark(key, version)
             self._written[key] = version

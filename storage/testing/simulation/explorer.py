@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, NoReturn
 
 from storage.testing.simulation.engine import Histories, Simulation, State
-from storage.testing.simulation.errors import NotDeterministicError, SimulationError
+from storage.testing.simulation.errors import MisuseError, NotDeterministicError, SimulationError
 from storage.testing.simulation.schedule import Choice, Kind, Schedule, schedule_of
 from storage.testing.simulation.world import Trace, Violation, ViolationError, World
 
@@ -115,7 +115,7 @@ def explore(
         NotDeterministicError: The same schedule gave different states.
         ScheduleError: `prefix` does not fit the world.
         EndlessError: An execution found no end.
-        MisuseError: An actor left its frame.
+        MisuseError: An actor left its frame; or the world has answers of its own (`World`, rule 4).
     """
     known = _States() if pruning == "states" else None
     return _Explorer(make, schedule_of(prefix), known, limit, on_violation).explore(_Left(preemptions, crashes))
@@ -263,7 +263,10 @@ class _Explorer:
         if self._schedules == self._limit:
             raise LimitError(self._counted(complete=False))
         self._schedules += 1
-        with Simulation(self._make(), self._histories) as simulation:
+        world = self._make()
+        if type(world).answer is not World.answer:
+            raise MisuseError(f"{type(world).__name__} has answers of its own: it can be walked, not explored")
+        with Simulation(world, self._histories) as simulation:
             try:
                 self._execute(simulation, work)
             finally:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from storage.backends.memory import MemoryStore
 from storage.errors import InvalidKeyError, NotFoundError
-from storage.store import CONDITIONAL_BYTES_MAX, Create, Overwrite, PutMode, Version
+from storage.store import CONDITIONAL_BYTES_MAX, Create, ObjectStore, Overwrite, PutMode, Version
 from storage.testing.clock import ManualClock
 from storage.testing.plan import Verb
 
@@ -44,14 +44,14 @@ class Request(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a request came to: a value, or the error that the actor is to see; and what is known by it."""
+    """What a request came to: a value, or the error that the actor is to see (`Crash`: its process ends); its token."""
 
     value: Any
-    error: Exception | None
+    error: BaseException | None
     token: Hashable
 
 
-def carry_out(store: MemoryStore, request: Request) -> Outcome:
+def carry_out(store: ObjectStore, request: Request) -> Outcome:
     """Send `request` to `store`. Does not raise what the store raises: that is an outcome."""
     try:
         value, token = _ANSWERS[request.verb](store, request)
@@ -69,12 +69,12 @@ def changes(request: Request, outcome: Outcome) -> Mapping[str, Version | None]:
     return dict.fromkeys(request.keys)
 
 
-def foresee(store: MemoryStore, request: Request) -> Outcome:
+def foresee(store: ObjectStore, request: Request) -> Outcome:
     """Return what `request` would come to now."""
     return carry_out(_copy_of(store, request.keys) if request.writes else store, request)
 
 
-def _copy_of(store: MemoryStore, keys: tuple[str, ...]) -> MemoryStore:
+def _copy_of(store: ObjectStore, keys: tuple[str, ...]) -> MemoryStore:
     copy = MemoryStore(_CLOCK)
     for key in keys:
         try:
@@ -88,39 +88,39 @@ def _copy_of(store: MemoryStore, keys: tuple[str, ...]) -> MemoryStore:
 Answer = tuple[Any, Hashable]
 
 
-def _get(store: MemoryStore, request: Request) -> Answer:
+def _get(store: ObjectStore, request: Request) -> Answer:
     found = store.get(request.keys[0], request.detail)
     return found, found.version
 
 
-def _put(store: MemoryStore, request: Request) -> Answer:
+def _put(store: ObjectStore, request: Request) -> Answer:
     mode: PutMode
     data, mode = request.detail
     version = store.put(request.keys[0], data, mode)
     return version, version
 
 
-def _stat(store: MemoryStore, request: Request) -> Answer:
+def _stat(store: ObjectStore, request: Request) -> Answer:
     found = store.stat(request.keys[0])
     return found, found.version
 
 
-def _list(store: MemoryStore, request: Request) -> Answer:
+def _list(store: ObjectStore, request: Request) -> Answer:
     rows = tuple(store.list(request.keys[0], start_after=request.detail))
     return rows, rows
 
 
-def _delete(store: MemoryStore, request: Request) -> Answer:
+def _delete(store: ObjectStore, request: Request) -> Answer:
     store.delete(request.keys[0])
     return None, None
 
 
-def _delete_many(store: MemoryStore, request: Request) -> Answer:
+def _delete_many(store: ObjectStore, request: Request) -> Answer:
     failures = store.delete_many(request.keys)
     return failures, tuple((failure.key, str(failure.error)) for failure in failures)
 
 
-_ANSWERS: Mapping[Verb, Callable[[MemoryStore, Request], Answer]] = {
+_ANSWERS: Mapping[Verb, Callable[[ObjectStore, Request], Answer]] = {
     "get": _get,
     "put": _put,
     "stat": _stat,

@@ -6,7 +6,8 @@ Rules:
 2. The store's clock stands still while actors run, and only they write to the store.
 3. A check reads `store` and what actors have noted for themselves (each in a place of its own). Whatever else it
    remembers from check to check – a highest value seen, a model – it must return from `memory`.
-4. An actor that ends with an `AssertionError` has found a violation. How else it may end, `check_end` decides.
+4. A world whose `answer` departs from its store (faults, lost answers) is for walks: it cannot be explored.
+5. An actor that ends with an `AssertionError` has found a violation. How else it may end, `check_end` decides.
 
     class Race(World):
         def __init__(self) -> None:
@@ -27,6 +28,7 @@ from storage.store import ObjectStore
 from storage.testing.clock import ManualClock
 from storage.testing.plan import Verb
 from storage.testing.simulation.errors import ScheduleError
+from storage.testing.simulation.requests import Outcome, Request, carry_out
 from storage.testing.simulation.schedule import NAME, Kind, Schedule
 
 Actor = Callable[[ObjectStore, Clock], None]
@@ -87,16 +89,25 @@ class Violation:
     cause: Exception
 
     def __str__(self) -> str:
+        return self.text(f"replay(make, {str(self.schedule)!r})")
+
+    def text(self, repeat: str) -> str:
+        """Return what was found, how it is repeated, and what happened."""
         why = str(self.cause) or type(self.cause).__name__
-        return f"{why}\nreplay(make, {str(self.schedule)!r})\n{self.trace}"
+        return f"{why}\n{repeat}\n{self.trace}"
 
 
 class ViolationError(AssertionError):
-    """A check failed. Remedy: `replay` the schedule in the message, and mend the code that it shows."""
+    """A check failed. Remedy: `replay` the schedule in the message, and mend the code that it shows.
 
-    def __init__(self, violation: Violation) -> None:
+    Args:
+        violation: What was found.
+        repeat: A command that shows it again, instead of the schedule.
+    """
+
+    def __init__(self, violation: Violation, repeat: str = "") -> None:
         self.violation = violation
-        super().__init__(str(violation))
+        super().__init__(violation.text(repeat) if repeat else str(violation))
 
 
 class World:
@@ -107,12 +118,16 @@ class World:
         store: Where all requests go, filled as needed; a new empty one by default.
     """
 
-    def __init__(self, actors: Mapping[str, Actor], store: MemoryStore | None = None) -> None:
+    def __init__(self, actors: Mapping[str, Actor], store: ObjectStore | None = None) -> None:
         for name in actors:
             if not NAME.fullmatch(name):
                 raise ScheduleError(f"{name!r} cannot stand in a schedule (want {NAME.pattern})")
         self.actors = dict(actors)
-        self.store = store or MemoryStore(ManualClock())
+        self.store: ObjectStore = store or MemoryStore(ManualClock())
+
+    def answer(self, actor: str, request: Request) -> Outcome:  # noqa: ARG002  of those that ask who it is
+        """Return what a request of an actor comes to (rule 4)."""
+        return carry_out(self.store, request)
 
     def check_step(self) -> None:
         """Raise if what must always be true is not. Called at the start and after every step."""

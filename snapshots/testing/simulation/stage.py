@@ -1,0 +1,227 @@
+"""`Stage`: one world of a seeded run – a store under watch, the weather over it, and hosts that work on it.
+
+Rules:
+1. All of it follows from the seed: who plays, what each does, what fails, who goes when.
+2. A request of a process that crashed raises `ProcessCrash` until the process is started again; a power cut ends all.
+3. After every request the watch is asked; in the end every operation must be explained by one order
+   (`operations.problems`), every session loads with the content that was committed, and two quiet collections leave
+   nothing that no head names.
+
+    stage = Stage(7)
+    with Simulation(stage) as simulation: …
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+
+from snapshots.commit import commit
+from snapshots.environment import Environment
+from snapshots.head import LIVE, Head
+from snapshots.history import HistoryRow
+from snapshots.layout import Layout
+from snapshots.maintenance.collect import execute, plan_on
+from snapshots.restore import load, read_history
+from snapshots.state import PersistedSessionState
+from snapshots.testing.collector import collect
+from snapshots.testing.simulation.hosts import Content, Host, Notes, ProcessCrash, Role, content_of, take_turn
+from snapshots.testing.simulation.operations import chain_of, problems
+from snapshots.testing.simulation.roles import ROLES
+from snapshots.testing.simulation.watch import HOME, Publication, Watch, packs_named
+from snapshots.testing.simulation.weather import CRASH_AFTER, CRASH_BEFORE, POWER_CUT, Weather
+from storage.backends.local import LocalStore
+from storage.backends.memory import MemoryStore
+from storage.executor import InlineExecutor
+from storage.store import Create, ObjectStore
+from storage.testing.clock import ManualClock
+from storage.testing.disk import SimulatedDisk
+from storage.testing.draws import Draws
+from storage.testing.faults import FaultyStore
+from storage.testing.plan import Crash
+from storage.testing.simulation import Ending, World
+from storage.testing.simulation.requests import Outcome, Request, carry_out
+
+LAYOUT = Layout("default")
+CUT_WITHIN = 400  # requests: a power cut falls on one of them
+ON_DISK = 5  # one run in so many is on a simulated disk
+_CRASHED = ("crashed",)
+
+
+def environment_on(store: ObjectStore, clock: ManualClock) -> Environment:
+    """Return what an operation works with, in one thread."""
+    return Environment(store, LAYOUT, clock, InlineExecutor(), home=HOME)
+
+
+class Stage(World):
+    """The world of one seed.
+
+    Args:
+        seed: Of everything.
+
+    Attributes:
+        seed: It.
+        notes: What happened.
+        watch: The store without faults.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.notes = Notes(Weather(Draws(f"weather {seed}")))
+        self._draws = draws = Draws(f"stage {seed}")
+        self._disk = SimulatedDisk(ManualClock()) if draws.below(ON_DISK) == 0 else None
+        self._disk_clock = ManualClock(seed=97)
+        self._cut_at = 1 + draws.below(CUT_WITHIN)
+        self.watch = Watch(self._filled(), LAYOUT, lambda: self.notes.instant)
+        self._faulty = FaultyStore(self.watch, self.notes.weather)
+        hosts = [Host(name, role, self.notes, seed, LAYOUT) for name, role in _cast(draws)]
+        super().__init__({host.name: host.live for host in hosts}, self.watch)
+
+    # Requests.
+
+    def answer(self, actor: str, request: Request) -> Outcome:
+        """Send a request through the weather (rule 2)."""
+        self.notes.instant += 1
+        if actor in self.notes.dead:
+            return Outcome(None, ProcessCrash(actor), _CRASHED)
+        if self._disk is not None and self.notes.instant == self._cut_at:
+            self._disk.crash_at = self._disk.calls + 1 + self._draws.below(8)
+        self.notes.weather.actor = actor
+        crash = self.notes.weather.crash()
+        if crash == CRASH_BEFORE:
+            return self._crashed(actor)
+        try:
+            outcome = carry_out(self._faulty, request)
+        except Crash:
+            self._power_cut()
+            return self._crashed(actor)
+        return self._crashed(actor) if crash == CRASH_AFTER else outcome
+
+    def _crashed(self, actor: str) -> Outcome:
+        self.notes.dead.add(actor)
+        return Outcome(None, ProcessCrash(actor), _CRASHED)
+
+    def _power_cut(self) -> None:
+        assert self._disk is not None, "only a disk crashes by itself"
+        self.notes.weather.counts[POWER_CUT] += 1
+        self._disk.power_cut(self._draws)
+        self.notes.dead |= set(self.actors)
+        self.watch.moved_to(self._on_disk(self._disk))
+        self._faulty = FaultyStore(self.watch, self.notes.weather)  # what was still under way is gone
+
+    def _on_disk(self, disk: SimulatedDisk) -> LocalStore:
+        """Return a process's store on the disk; its temporary files have names that were never given."""
+        return LocalStore(Path("/store"), disk=disk, clock=self._disk_clock)
+
+    def _filled(self) -> ObjectStore:
+        store: ObjectStore = MemoryStore(ManualClock()) if self._disk is None else self._on_disk(self._disk)
+        objects, contents = _start()
+        for key, data in objects.items():
+            store.put(key, data, Create())
+        self.notes.contents.update(contents)
+        return store
+
+    # Checks.
+
+    def check_step(self) -> None:
+        """Check what must hold after every request."""
+        self.watch.check()
+        assert not self.notes.wrong, "; ".join(self.notes.wrong)
+
+    def check_end(self, endings: Mapping[str, Ending]) -> None:
+        """Check what must hold when nobody is left, and everything late has arrived (rule 3)."""
+        raised = {name: ending.text for name, ending in endings.items() if ending.how == "raised"}
+        assert not raised, f"raised: {raised}"
+        self.notes.weather.end()
+        if self._disk is not None:
+            self._disk.crash_at = None
+        self._faulty.release()
+        self.check_step()
+        chains = {session_id: chain_of(rows) for session_id, rows in self._by_session().items()}
+        found = problems(self.notes.operations, chains)
+        assert not found, "; ".join(found)
+        environment = environment_on(self.watch, ManualClock(seed=98))
+        self._check_contents(environment)
+        for _ in range(2):
+            execute(plan_on(environment))
+        collect(environment)
+        self.watch.check()
+        self._check_nothing_left()
+
+    def _by_session(self) -> dict[str, list[Publication]]:
+        return {rows[-1].head.session_id: rows for rows in self.watch.publications.values()}
+
+    def _check_contents(self, environment: Environment) -> None:
+        read: dict[tuple[str, int], Content] = {}
+        for session_id, revision, content in self.notes.reads:
+            first = read.setdefault((session_id, revision), content)
+            assert first == content, f"revision {revision} of {session_id} was read as {first} and as {content}"
+        for rows in self._by_session().values():
+            head = rows[-1].head
+            if head.status == LIVE:
+                self._check_session(environment, head, read)
+
+    def _check_session(self, environment: Environment, head: Head, read: Mapping[tuple[str, int], Content]) -> None:
+        session_id = head.session_id
+        history = {row.revision: row for row in read_history(environment, head)}
+        turns = [row.stamp.turn for row in _line(history, head.revision) if row.stamp is not None]
+        assert len(turns) == len(set(turns)), f"a turn stands twice in {session_id}"
+        retained = [number for number in history if head.retains(number)]
+        for revision in {head.revision, self._draws.pick(retained), self._draws.pick(retained)}:
+            state = load(environment, session_id, revision=revision, execution_state=True).state
+            content = content_of(state)
+            expected = self._expected(head, history, revision)
+            assert expected in (None, content), f"revision {revision} of {session_id} is {content}, not {expected}"
+            seen = read.get((session_id, revision), content)
+            assert seen == content, f"revision {revision} of {session_id} was read as {seen}, and is {content}"
+
+    def _expected(self, head: Head, history: Mapping[int, HistoryRow], revision: int) -> Content | None:
+        """Return what was committed as a revision; None if it came from a session whose history is gone."""
+        row = history[revision]
+        if row.commit_id in self.notes.contents:
+            return self.notes.contents[row.commit_id]
+        if row.parent:
+            return self._expected(head, history, row.parent)
+        if head.origin is None:
+            return None
+        source = self._by_session().get(head.origin.session_id, [])
+        of_origin = (one.head.commit_id for one in source if one.head.revision == head.origin.revision)
+        return self.notes.contents.get(next(of_origin, ""))
+
+    def _check_nothing_left(self) -> None:
+        store, named = self.watch, set[str]()
+        for row in store.list(LAYOUT.heads):
+            named |= packs_named(store, LAYOUT, Head.decode(store.get(row.key).data, key=row.key))
+        left = {row.key for row in store.list(LAYOUT.packs)}
+        assert left == named, f"left behind: {sorted(left - named)}; lost: {sorted(named - left)}"
+
+
+def _line(history: Mapping[int, HistoryRow], revision: int) -> Iterable[HistoryRow]:
+    while revision:
+        yield history[revision]
+        revision = history[revision].parent
+
+
+def _cast(draws: Draws) -> list[tuple[str, Role]]:
+    """Draw who plays: of every role so many as it says."""
+    return [
+        (f"{name}{number + 1}", role)
+        for name, role in ROLES.items()
+        for number in range(role.least + draws.below(role.most - role.least + 1))
+    ]
+
+
+@cache
+def _start() -> tuple[Mapping[str, bytes], Mapping[str, Content]]:
+    """Return the objects with which every run begins: two sessions of some revisions, and what these hold."""
+    store, clock = MemoryStore(ManualClock()), ManualClock(seed=99)
+    environment, contents = environment_on(store, clock), {}
+    for session_id, revisions in (("s1", 4), ("s2", 1)):
+        state = PersistedSessionState(session_id=session_id)
+        for number in range(1, revisions + 1):
+            take_turn(state, f"{session_id}.{number}")
+            execution = f"execution {number} ".encode() * 40 if number % 2 else None
+            result = commit(environment, state, None, execution_state=execution)
+            contents[result.commit_id] = content_of(state)
+    return {row.key: store.get(row.key).data for row in store.list("")}, contents

@@ -1,0 +1,182 @@
+"""`Watch`: a store that looks at every head and pack that is written or deleted, and notes what is wrong at once.
+
+Rules (the guarantees of the store, each a named check):
+1. "nothing dangles": every pack that a live head names is there, after every request.
+2. "heads only rise": epoch, fence and revision never fall, a revision follows its predecessor, a tombstone is final.
+3. "a family stays": a head never changes its family, and no head is written twice with one write id.
+4. What was wrong is kept in `wrong`, whoever sent it and whatever the sender makes of the answer.
+
+    watch = Watch(MemoryStore())
+    …
+    watch.check()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from snapshots.environment import Environment
+from snapshots.head import LIVE, TOMBSTONE, Head
+from snapshots.layout import Layout
+from snapshots.roots import named_packs
+from storage.errors import NotFoundError
+from storage.executor import InlineExecutor
+from storage.store import (
+    ByteRange,
+    DeleteFailure,
+    ListedObject,
+    ObjectMeta,
+    ObjectStore,
+    PutMode,
+    StoredObject,
+    Version,
+)
+from storage.testing.clock import ManualClock
+
+HOME = ("simulated", "default")
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """One head that came to be.
+
+    Attributes:
+        instant: When, in the watch's own time.
+        head: What it says.
+    """
+
+    instant: int
+    head: Head
+
+
+class Watch:
+    """An `ObjectStore` around another that lies in this process.
+
+    Args:
+        store: Where everything lies. Whoever shares it must write through this watch alone.
+        layout: The keys.
+        instant: Tells the time; steps of a simulation, for instance.
+
+    Attributes:
+        wrong: What was found, oldest first.
+        publications: Every head that was written, by key, oldest first.
+    """
+
+    def __init__(self, store: ObjectStore, layout: Layout, instant: Callable[[], int] = lambda: 0) -> None:
+        self.wrong: list[str] = []
+        self.publications: dict[str, list[Publication]] = {}
+        self._store = store
+        self._layout = layout
+        self._instant = instant
+        self._named: dict[str, frozenset[str]] = {}
+        self._packs = {row.key for row in store.list(layout.packs)}
+        self._bytes: dict[str, bytes] = {}
+        for row in store.list(layout.heads):
+            self._published(row.key, store.get(row.key).data)
+
+    def check(self) -> None:
+        """Raise AssertionError for what was found."""
+        assert not self.wrong, "; ".join(self.wrong)
+
+    def moved_to(self, store: ObjectStore) -> None:
+        """Go on with what a power cut left, and compare it with what was seen: what was acknowledged must be there."""
+        self._store = store
+        self._packs = {row.key for row in store.list(self._layout.packs)}
+        heads = {row.key: store.get(row.key).data for row in store.list(self._layout.heads)}
+        self.wrong += [f"{key} is gone" for key in self._bytes if key not in heads]
+        for key, data in heads.items():
+            if self._bytes.get(key) != data:
+                self._published(key, data)
+        for key, named in self._named.items():
+            self._check_there(key, named)
+
+    def put(self, key: str, data: bytes | BinaryIO, mode: PutMode) -> Version:
+        """Store an object and look at it. See `ObjectStore.put`."""
+        version = self._store.put(key, data, mode)
+        if key.startswith(self._layout.heads):
+            assert isinstance(data, bytes), "a head is no stream"
+            self._published(key, data)
+        elif key.startswith(self._layout.packs):
+            self._packs.add(key)
+        return version
+
+    def delete(self, key: str) -> None:
+        """Remove an object, and see who named it. See `ObjectStore.delete`."""
+        self._store.delete(key)
+        self._deleted(key)
+
+    def delete_many(self, keys: Iterable[str]) -> tuple[DeleteFailure, ...]:
+        """Remove objects, and see who named them. See `ObjectStore.delete_many`."""
+        every = tuple(keys)
+        failures = self._store.delete_many(every)
+        failed = {failure.key for failure in failures}
+        for key in every:
+            if key not in failed:
+                self._deleted(key)
+        return failures
+
+    def get(self, key: str, byte_range: ByteRange | None = None) -> StoredObject:
+        """Return an object. See `ObjectStore.get`."""
+        return self._store.get(key, byte_range)
+
+    def stat(self, key: str) -> ObjectMeta:
+        """Return size and version. See `ObjectStore.stat`."""
+        return self._store.stat(key)
+
+    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ListedObject]:
+        """Yield objects in key order. See `ObjectStore.list`."""
+        return self._store.list(prefix, start_after=start_after)
+
+    def _deleted(self, key: str) -> None:
+        self._packs.discard(key)
+        if key.startswith(self._layout.heads):
+            self.wrong.append(f"the head {key} was deleted")
+        for head, named in self._named.items():
+            if key in named:
+                self.wrong.append(f"nothing dangles: {key} was deleted, and {head} names it")
+
+    def _published(self, key: str, data: bytes) -> None:
+        before = self._bytes.get(key)
+        head = Head.decode(data, key=key)
+        if before is not None:
+            self.wrong += succession(key, Head.decode(before, key=key), head)
+        self._bytes[key] = data
+        self.publications.setdefault(key, []).append(Publication(self._instant(), head))
+        named: frozenset[str] = frozenset()
+        try:
+            named = packs_named(self._store, self._layout, head)
+        except NotFoundError as error:
+            self.wrong.append(f"nothing dangles: {key} was published, and {error.key} is not there")
+        self._named[key] = named
+        self._check_there(key, named)
+
+    def _check_there(self, key: str, named: frozenset[str]) -> None:
+        lost = sorted(named - self._packs)
+        if lost:
+            self.wrong.append(f"nothing dangles: {key} names {lost}, which is not there")
+
+
+def packs_named(store: ObjectStore, layout: Layout, head: Head) -> frozenset[str]:
+    """Return the keys of the packs that a head names, read from a store without faults."""
+    environment = Environment(store, layout, ManualClock(), InlineExecutor(), home=HOME)
+    return frozenset(layout.pack(head.family, name) for name in named_packs(environment, head))
+
+
+def succession(key: str, old: Head, new: Head) -> list[str]:
+    """Return what is wrong with a head that follows another under one key (rules 2 and 3)."""
+    found = [
+        f"{name} of {key} fell" for name in ("epoch", "fence", "revision") if getattr(new, name) < getattr(old, name)
+    ]
+    if new.revision - old.revision > 1:
+        found.append(f"{key} skipped a revision")
+    if old.status == TOMBSTONE and new.status != TOMBSTONE:
+        found.append(f"the tombstone {key} came back to life")
+    if old.status == LIVE and new.status not in (LIVE, TOMBSTONE):
+        found.append(f"{key} was live and is {new.status}")
+    if new.write_id == old.write_id:
+        found.append(f"{key} was written twice with one write id")
+    if old.family and new.family != old.family:
+        found.append(f"{key} changed its family")
+    return found
