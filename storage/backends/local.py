@@ -10,6 +10,7 @@ Rules:
    are coarse, so that another content could be taken for the one that a writer read.
 4. A directory is trusted only when this store has synced its parent; directories are never removed, so no put loses
    the ground under it. What begins with a dot (`.tmp`, `.locks`) is no object.
+   A temporary file that a killed process left is an unfinished write (`storage.unfinished`); its key is not known.
 5. Not for network file systems: locks and renames there promise less.
 
     store = LocalStore(Path("agents.snapshots"))
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,12 +51,14 @@ from storage.store import (
     StoredObject,
     Version,
 )
+from storage.unfinished import UnfinishedWrite
 
 # Magic and length of a skippable frame. Source: RFC 8878 section 3.1.2.
 _TRAILER_HEAD = (0x184D2A50).to_bytes(4, "little") + VERSION_BYTES.to_bytes(4, "little")
 TRAILER_BYTES = len(_TRAILER_HEAD) + VERSION_BYTES
 DIRECTORIES_TRUSTED_MAX = 65_536  # bounds memory; a forgotten directory costs one sync of its parent
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_TEMPORARY_NAME = re.compile(r"[0-9a-f]{32}")
 
 
 class LocalStore:
@@ -127,6 +131,40 @@ class LocalStore:
                 failures.append(DeleteFailure(key, error))
         return tuple(failures)
 
+    def unfinished(self, prefix: str) -> Iterator[UnfinishedWrite]:
+        """Yield the temporary files of all keys: their names do not tell which. See `KeepsUnfinished.unfinished`.
+
+        `begun_at` is when the file last grew.
+        """
+        check_prefix(prefix)
+        with self._typed_errors(prefix):
+            try:
+                entries = self._disk.entries(self._temporaries)
+            except (FileNotFoundError, NotADirectoryError):
+                return
+        for name in sorted(entry.name for entry in entries if not entry.is_directory):
+            if _TEMPORARY_NAME.fullmatch(name) and (write := self._unfinished_write(name)):
+                yield write
+
+    def _unfinished_write(self, name: str) -> UnfinishedWrite | None:
+        with self._typed_errors(name):
+            try:
+                facts = self._disk.facts(self._temporaries / name)
+            except FileNotFoundError:
+                return None  # finished since the directory was read
+        return UnfinishedWrite("", name, facts.modified_at, facts.size_bytes)
+
+    def discard(self, write: UnfinishedWrite) -> None:
+        """Remove a temporary file; its writer's rename then fails. See `KeepsUnfinished.discard`."""
+        if not _TEMPORARY_NAME.fullmatch(write.id):
+            raise InvalidKeyError(write.id, "not the name of a temporary file")
+        with self._typed_errors(write.id), suppress(FileNotFoundError):
+            self._disk.unlink(self._temporaries / write.id)
+
+    @property
+    def _temporaries(self) -> Path:
+        return self.root / ".tmp"
+
     def _path(self, key: str) -> Path:
         return self.root.joinpath(check_key(key))
 
@@ -162,9 +200,8 @@ class LocalStore:
 
     @contextmanager
     def _temporary(self) -> Iterator[Path]:
-        directory = self.root / ".tmp"
-        self._trust(directory)
-        path = directory / self._clock.new_id()
+        self._trust(self._temporaries)
+        path = self._temporaries / self._clock.new_id()
         try:
             yield path
         except BaseException:

@@ -7,6 +7,7 @@ Rules:
 3. Nothing rests on the condition of a multipart upload (some servers ignore it): only names that are never used twice
    grow beyond one request.
 4. A body is returned only if it has the length that was announced.
+5. A multipart upload that nobody completed is an unfinished write (`storage.unfinished`).
 
     store = S3Store("bucket", endpoint_url="http://127.0.0.1:9000")
     store.put("a/b", b"one", Create())
@@ -49,6 +50,7 @@ from storage.store import (
     StoredObject,
     Version,
 )
+from storage.unfinished import UnfinishedWrite
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -180,6 +182,16 @@ class S3Store:
             failures += self._delete_batch([key for key in batch if is_key(key)])
         return tuple(failures)
 
+    def unfinished(self, prefix: str) -> Iterator[UnfinishedWrite]:
+        """Yield the multipart uploads under way. See `KeepsUnfinished.unfinished`."""
+        return self._uploads(check_prefix(prefix))
+
+    def discard(self, write: UnfinishedWrite) -> None:
+        """Abort a multipart upload. See `KeepsUnfinished.discard`."""
+        finished = suppress(self._retrying.exceptions.NoSuchUpload)  # or aborted, meanwhile
+        with self._typed(Call("part", check_key(write.key), self.bucket)), finished:
+            self._retrying.abort_multipart_upload(Bucket=self.bucket, Key=write.key, UploadId=write.id)
+
     def _delete_batch(self, keys: Sequence[str]) -> Iterator[DeleteFailure]:
         if not keys:
             return
@@ -266,6 +278,24 @@ class S3Store:
             if not page.get("NextContinuationToken"):
                 raise UnsupportedServerError(["a listing was cut without a token to go on from"])
             place = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def _uploads(self, prefix: str) -> Iterator[UnfinishedWrite]:
+        place: Any = {}
+        while True:
+            with self._typed(Call("list", prefix, self.bucket)):
+                page = self._retrying.list_multipart_uploads(
+                    Bucket=self.bucket, Prefix=prefix, MaxUploads=LIST_PAGE_KEYS, **place
+                )
+            for row in page.get("Uploads", ()):
+                # Some servers leave the prefix to the client.
+                if row["Key"].startswith(prefix) and is_key(row["Key"]):
+                    yield UnfinishedWrite(row["Key"], row["UploadId"], row["Initiated"], None)
+            if not page.get("IsTruncated"):
+                return
+            following = {"KeyMarker": page.get("NextKeyMarker"), "UploadIdMarker": page.get("NextUploadIdMarker")}
+            if not all(following.values()) or following == place:
+                raise UnsupportedServerError(["a listing of uploads was cut without a place to go on from"])
+            place = following
 
     @contextmanager
     def _typed(self, call: Call) -> Iterator[None]:

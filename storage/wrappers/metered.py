@@ -3,6 +3,7 @@
 Rules:
 1. A call that reaches the store is a request, also when it fails; a listing is one per page of 1,000 keys or part of
    it, `delete_many` one per 1,000 keys or part. A multipart upload counts as one put.
+   A listing of unfinished writes counts as one listing, discarding one as a delete.
 2. `bytes_in` came from the store, `bytes_out` went to it; the bytes of a write that failed are counted.
 
     store = MeteredStore(MemoryStore())
@@ -30,6 +31,7 @@ from storage.store import (
     StoredObject,
     Version,
 )
+from storage.unfinished import KeepsUnfinished, UnfinishedWrite, discard_in
 
 VERBS = ("get", "put", "stat", "list", "delete", "delete_many")
 
@@ -153,6 +155,19 @@ class MeteredStore:
             failures = self._store.delete_many(self._counted_keys(keys))
         self.metrics.add("delete_many", failures=len(failures))
         return failures
+
+    def unfinished(self, prefix: str) -> Iterator[UnfinishedWrite]:
+        """Yield the unfinished writes of the store within, if it keeps any. See `KeepsUnfinished.unfinished`."""
+        return self._counted_writes(self._store, prefix) if isinstance(self._store, KeepsUnfinished) else iter(())
+
+    def discard(self, write: UnfinishedWrite) -> None:
+        """Discard an unfinished write. See `KeepsUnfinished.discard`."""
+        with self._request("delete"):
+            discard_in(self._store, write)
+
+    def _counted_writes(self, store: KeepsUnfinished, prefix: str) -> Iterator[UnfinishedWrite]:
+        with self._request("list"):
+            yield from store.unfinished(prefix)
 
     def _counted_keys(self, keys: Iterable[str]) -> Iterator[str]:
         for index, key in enumerate(keys):

@@ -25,6 +25,7 @@ from storage.store import (
     StoredObject,
     Version,
 )
+from storage.unfinished import UnfinishedWrite, discard_in, unfinished_in
 
 
 class PrefixedStore:
@@ -65,3 +66,13 @@ class PrefixedStore:
         """Remove many objects; return those that could not be removed, by the keys that were given."""
         failures = self._store.delete_many(self._prefix + key for key in keys)
         return tuple(replace(failure, key=failure.key.removeprefix(self._prefix)) for failure in failures)
+
+    def unfinished(self, prefix: str) -> Iterator[UnfinishedWrite]:
+        """Yield the unfinished writes of the store within, if it keeps any. See `KeepsUnfinished.unfinished`."""
+        check_prefix(prefix)
+        writes = unfinished_in(self._store, self._prefix + prefix)
+        return (replace(write, key=write.key.removeprefix(self._prefix)) for write in writes)
+
+    def discard(self, write: UnfinishedWrite) -> None:
+        """Discard an unfinished write. See `KeepsUnfinished.discard`."""
+        discard_in(self._store, replace(write, key=self._prefix + write.key if write.key else ""))

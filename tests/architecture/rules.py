@@ -17,7 +17,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("storage.digest",),
     ("storage.clock", "storage.executor", "storage.frame", "storage.keys", "storage.store"),
     ("storage", "storage.chunking", "storage.extents"),
-    ("storage.packs", "storage.registers"),
+    ("storage.packs", "storage.registers", "storage.unfinished"),
     ("storage.leases", "storage.wrappers.*"),
     ("storage.backends.*",),
     ("storage.probe", "storage.testing.*"),
