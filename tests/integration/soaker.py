@@ -299,9 +299,12 @@ class Forker:
     def _fork(self, source: str) -> None:
         child = f"{CHILD}{self._next}"
         self._next += 1
-        if self._hands.fork(source, child) == "done":
-            self._live.append(child)
-            self._children.append(child)
+        if self._hands.fork(source, child) != "done":
+            return
+        self._live.append(child)
+        self._children.append(child)
+        if self._hands.draws.below(3) == 0:
+            self._delete(source)  # a hand-over: the child is all that is left
 
     def _delete(self, session_id: str) -> None:
         self._hands.delete(session_id)
@@ -344,14 +347,12 @@ def is_over() -> bool:
 
 
 def main(url: str, role: str, number: str, seed: str, path: str) -> None:
-    journal = Journal(Path(path))
     with SnapshotRepository.open(url, create=False) as repo:
+        journal = Journal(Path(path), lambda: repo.metrics.snapshot().total_requests)
         one = actor(repo, role, int(number), Draws(seed), journal)
         print("ready", flush=True)
         while not is_over():
             one.step()
-        journal.begin("end")
-        journal.end("done", requests=repo.metrics.snapshot().total_requests)
 
 
 if __name__ == "__main__":

@@ -289,7 +289,7 @@ def keys_of(environment: Environment, head: Head) -> set[str]:
 
 def figures(operations: Operations) -> dict[str, object]:
     collections = [one for one in operations if one.what == "collect"]
-    what = Counter(f"{one.what} {one.said}" for one in operations if one.what not in ("collect", "end"))
+    what = Counter(f"{one.what} {one.said}" for one in operations if one.what != "collect")
     return {
         "acknowledged": len(acknowledged(operations)),
         **dict(sorted(what.items())),
@@ -298,5 +298,5 @@ def figures(operations: Operations) -> dict[str, object]:
         "that deleted": sum(bool(one.told.get("deleted")) for one in collections),
         "that stopped": sum(bool(one.told.get("stopped")) for one in collections),
         "packs deleted": sum(one.told.get("deleted", 0) for one in collections),
-        "requests of those that ended": sum(one.told.get("requests", 0) for one in operations),
+        "requests": sum(one.requests for one in operations),
     }
