@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
+from tests.ceph import CephMissingError, ceph_running, check_installed
 from tests.servers import CREDENTIALS, NOT_FOR_TESTS, ministack_running, moto_running, new_bucket_url
+
+ALL_SERVERS = os.environ.get("SNAPSHOTS_ALL_SERVERS") == "1"  # a server that is missing is then a failure
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +38,28 @@ def ministack_endpoint(s3_credentials: None, tmp_path_factory: pytest.TempPathFa
         yield endpoint
 
 
+@pytest.fixture(scope="session")
+def ceph_installed() -> None:
+    """Skip what needs Ceph where it is not installed."""
+    try:
+        check_installed()
+    except CephMissingError as error:
+        if ALL_SERVERS:
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def ceph_endpoint(
+    ceph_installed: None,  # noqa: ARG001  for its effect
+    s3_credentials: None,  # noqa: ARG001  for its effect
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[str]:
+    """Give the endpoint of a Ceph node, one for the whole session."""
+    with ceph_running(tmp_path_factory.mktemp("ceph")) as endpoint:
+        yield endpoint
+
+
 @pytest.fixture
 def moto_url(moto_endpoint: str) -> str:
     """Give the URL of a store in a fresh bucket on moto, which carries out one request at a time."""
@@ -44,3 +70,9 @@ def moto_url(moto_endpoint: str) -> str:
 def ministack_url(ministack_endpoint: str) -> str:
     """Give the URL of a store in a fresh bucket on ministack, which carries out one request at a time."""
     return new_bucket_url(ministack_endpoint)
+
+
+@pytest.fixture
+def ceph_url(ceph_endpoint: str) -> str:
+    """Give the URL of a store in a fresh bucket on Ceph, which carries out many requests at once."""
+    return new_bucket_url(ceph_endpoint)

@@ -6,6 +6,7 @@ with moto_running(directory) as endpoint:
 
 from __future__ import annotations
 
+import functools
 import http.client
 import itertools
 import os
@@ -14,9 +15,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import boto3
 
 READY_SECONDS = 60.0  # a busy machine; 2 s is usual
 END_SECONDS = 10.0
@@ -84,8 +87,8 @@ def ministack_running(directory: Path) -> Iterator[str]:
 def new_bucket_url(endpoint: str, prefix: str = "agents") -> str:
     """Create a bucket that no other test has; return the URL of a store in it."""
     bucket = f"test-{os.getpid()}-{next(_numbers)}"
-    status = _request(endpoint, "PUT", f"/{bucket}")
-    assert status == 200, f"{endpoint} answered {status} to the creation of {bucket}"
+    with closing(_signing().client("s3", endpoint_url=endpoint)) as client:
+        client.create_bucket(Bucket=bucket)
     return f"s3://{bucket}/{prefix}?endpoint_url={endpoint}&region=us-east-1"
 
 
@@ -97,6 +100,29 @@ def free_port() -> int:
         return port
 
 
+def answers(endpoint: str) -> bool:
+    """Say whether a server answers there, whatever it answers."""
+    connection = http.client.HTTPConnection(urlsplit(endpoint).netloc, timeout=10)
+    try:
+        connection.request("GET", "/")
+        connection.getresponse().read()
+    except OSError:
+        return False
+    finally:
+        connection.close()
+    return True
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process by its id; return when it has ended."""
+    process.terminate()
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 @contextmanager
 def _running(name: str, command: Command, directory: Path) -> Iterator[str]:
     directory.mkdir(parents=True, exist_ok=True)
@@ -105,7 +131,7 @@ def _running(name: str, command: Command, directory: Path) -> Iterator[str]:
     try:
         yield endpoint
     finally:
-        _end(process)
+        end(process)
 
 
 def _start(command: Command, directory: Path, log: Path) -> tuple[subprocess.Popen[bytes], str]:
@@ -120,37 +146,24 @@ def _start(command: Command, directory: Path, log: Path) -> tuple[subprocess.Pop
         endpoint = f"http://127.0.0.1:{port}"
         if _ready(process, endpoint):
             return process, endpoint
-        _end(process)
+        end(process)
     raise RuntimeError(f"{arguments} did not start:\n{log.read_text(errors='replace')[-4000:]}")
 
 
 def _ready(process: subprocess.Popen[bytes], endpoint: str) -> bool:
     deadline = time.monotonic() + READY_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
-        try:
-            _request(endpoint, "GET", "/")
-        except OSError:
-            time.sleep(0.05)
-        else:
+        if answers(endpoint):
             return True
+        time.sleep(0.05)
     return False
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(END_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _request(endpoint: str, method: str, path: str) -> int:
-    connection = http.client.HTTPConnection(urlsplit(endpoint).netloc, timeout=10)
-    try:
-        connection.request(method, path)
-        answer = connection.getresponse()
-        answer.read()
-        return answer.status
-    finally:
-        connection.close()
+@functools.cache
+def _signing() -> boto3.session.Session:
+    """Return a session with the test credentials: it costs 60 ms, a client of it 4 ms."""
+    return boto3.session.Session(
+        CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        region_name=CREDENTIALS["AWS_DEFAULT_REGION"],
+    )
