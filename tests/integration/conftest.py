@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 
-@pytest.fixture(params=["file", "ministack"])
+@pytest.fixture(params=["file", "ministack", "ceph"])
 def shared_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Give the URL of an empty store that every process on this host can open."""
     if request.param == "file":
         return f"file:{tmp_path / 'store'}"
-    url: str = request.getfixturevalue("ministack_url")
+    url: str = request.getfixturevalue(f"{request.param}_url")
     return url

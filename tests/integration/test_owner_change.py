@@ -1,6 +1,6 @@
 """A session changes its owner again and again, each time in the midst of a turn: nothing lost, nothing done twice.
 
-Two processes are two hosts. Between them and ministack are proxies, one for each, that hold a request or its answer up.
+Two processes are two hosts. Between them and a server are proxies, one for each, that hold a request or its answer up.
 On `file:` there is no wire: the process itself is stopped (SIGSTOP) before a write, before it tells what it did, or at
 any moment, within a write too. Whatever was held up goes on when the other host has taken over.
 
@@ -26,13 +26,15 @@ from tests.integration.builders import SESSION, check_every_revision
 from tests.integration.hosts import Host, running_host, spin
 from tests.integration.owner import ANSWER, SAVES
 from tests.integration.pauses import PausingProxy
-from tests.integration.places import HEADS, MOMENT_SECONDS_MAX, PACKS, TURNS, Change, on_the_wire, stopped
+from tests.integration.places import HEADS, MOMENT_SECONDS_MAX, PACKS, TURNS, WIRE_PLACES, Change, on_the_wire, stopped
 from tests.integration.story import Story
 from tests.servers import new_bucket_url
 
 CHANGES = int(os.environ.get("SNAPSHOTS_ROUNDS", "30"))
-KILLS = int(os.environ.get("SNAPSHOTS_KILLS", "10"))
+WIRE_CHANGES = int(os.environ.get("SNAPSHOTS_ROUNDS", str(len(WIRE_PLACES))))  # with each server
+KILLS = int(os.environ.get("SNAPSHOTS_KILLS", "7"))  # at each place
 SEED = 20260102
+WIRES = (("ministack", SEED), ("ceph", SEED + 1))  # other draws on each, to see more of them
 NAMES = ("host-a", "host-b")
 KILL_PARTS = (TURNS, TURNS, PACKS, HEADS, ANSWER, "")
 
@@ -43,14 +45,18 @@ def stack() -> Iterator[ExitStack]:
         yield opened
 
 
-def test_an_owner_held_up_on_the_wire_is_replaced(ministack_endpoint: str, tmp_path: Path, stack: ExitStack) -> None:
-    url, effects, draws = new_bucket_url(ministack_endpoint), tmp_path / "effects", Draws(SEED)
+@pytest.mark.parametrize(("server", "seed"), WIRES)
+def test_an_owner_held_up_on_the_wire_is_replaced(
+    server: str, seed: int, request: pytest.FixtureRequest, tmp_path: Path, stack: ExitStack
+) -> None:
+    endpoint: str = request.getfixturevalue(f"{server}_endpoint")
+    url, effects, draws = new_bucket_url(endpoint), tmp_path / "effects", Draws(seed)
     repo = stack.enter_context(SnapshotRepository.open(url))
     story = Story(repo, effects)
-    proxies = {name: stack.enter_context(PausingProxy(ministack_endpoint)) for name in NAMES}
-    urls = {name: url.replace(ministack_endpoint, proxy.url) for name, proxy in proxies.items()}
+    proxies = {name: stack.enter_context(PausingProxy(endpoint)) for name in NAMES}
+    urls = {name: url.replace(endpoint, proxy.url) for name, proxy in proxies.items()}
     hosts = [stack.enter_context(running_host(urls[name], name, effects)) for name in NAMES]
-    change_owners(story, hosts, on_the_wire(CHANGES, proxies, draws), draws)
+    change_owners(story, hosts, on_the_wire(WIRE_CHANGES, proxies, draws), draws)
     check_every_revision(repo, SESSION)
 
 
@@ -71,11 +77,13 @@ def change_owners(story: Story, hosts: Sequence[Host], changes: Iterable[Change]
         try:
             change_owner(story, f"turn-{number}", pair, change, early=early)
         except BaseException as error:
-            error.add_note(f"seed {SEED}, change {number}: {change.name}, finished {'early' if early else 'late'}")
+            error.add_note(
+                f"seed {draws.seed}, change {number}: {change.name}, finished {'early' if early else 'late'}"
+            )
             raise
     for host in hosts:
         host.leave()
-    print({"changes": CHANGES, "seed": SEED, "executed again": story.doubled, **story.counts})
+    print({"changes": number + 1, "seed": draws.seed, "executed again": story.doubled, **story.counts})
 
 
 def change_owner(story: Story, turn: str, hosts: tuple[Host, Host], change: Change, *, early: bool) -> None:
