@@ -50,7 +50,7 @@ from storage.testing.plan import Crash
 
 T = TypeVar("T")
 ATTEMPTS = 4  # of an operation in doubt
-SESSION_IDS = ("s1", "s1", "s2", "s2", "n1", "n2", "n3", "n4")
+FIRST_IDS = ("s1", "s2")  # the sessions with which every run begins
 SPENT = TokenUsage(input_tokens=10, output_tokens=2)
 
 
@@ -97,6 +97,7 @@ class Notes:
         reads: What was read: session, revision, content.
         wrong: What hosts complained of.
         dead: Hosts whose process has ended, and was not started again.
+        known: Sessions that were begun.
     """
 
     weather: Weather
@@ -106,6 +107,7 @@ class Notes:
     reads: list[tuple[str, int, Content]] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     dead: set[str] = field(default_factory=set)
+    known: list[str] = field(default_factory=lambda: list(FIRST_IDS))
 
     def stores(self, commit_id: str, content: Content) -> None:
         """Note what a commit stores; complain if it was said to store something else."""
@@ -193,8 +195,17 @@ class Host:
         return f"{self.name}.{self._named}"
 
     def a_session(self) -> str:
-        """Draw a session."""
-        return self.draws.pick(SESSION_IDS)
+        """Draw a session, rather a young one."""
+        known = self._notes.known
+        return known[max(self.draws.below(len(known)), self.draws.below(len(known)))]
+
+    def a_new_session(self) -> str:
+        """Draw the id of a session to be made: mostly a new one, sometimes one that others make too."""
+        known = self._notes.known
+        if self.draws.below(4) == 0:
+            return self.draws.pick(known)
+        known.append(f"n{len(known)}")
+        return known[-1]
 
     # Operations.
 
@@ -279,7 +290,7 @@ class Host:
         if pending is None:
             return
         self._notes.stores(pending.commit_id, content)
-        if operation.told in ("refused", "gone", "absent"):
+        if operation.told in ("refused", "absent"):  # "gone" says nothing of what was stored before
             operation.refused.add(pending.commit_id)
 
 

@@ -85,7 +85,7 @@ def _keep(host: Host, session_id: str, state: PersistedSessionState, told: str) 
 @role("creator", least=1, most=2, operations=3, lasts=0)
 def create(host: Host) -> None:
     """Create a session that may exist already, or be somebody else's by now."""
-    session_id = host.a_session()
+    session_id = host.a_new_session()
     operation = host.begin("commit", session_id)
     host.commit_turn(operation, PersistedSessionState(session_id=session_id), host.new_name(), None)
 
@@ -93,7 +93,7 @@ def create(host: Host) -> None:
 @role("forker", least=1, most=3)
 def fork_one(host: Host) -> None:
     """Fork a session, at its present or an older revision."""
-    source, child = host.a_session(), host.a_session()
+    source, child = host.a_session(), host.a_new_session()
     revision = host.draws.pick((None, None, 1, 2, "p1"))
     operation = host.begin("commit", child)
     result = host.attempt(operation, lambda: fork(host.environment, ForkRequest(source, child, revision)))
@@ -160,7 +160,7 @@ def _owned_turn(host: Host, writer: Writer, session_id: str) -> bool:
     return operation.told == "done"
 
 
-@role("deleter", least=0, most=1, operations=2, lasts=0)
+@role("deleter", least=0, most=2, operations=3, lasts=0)
 def delete_one(host: Host) -> None:
     """Delete a session."""
     session_id = host.a_session()
@@ -174,14 +174,14 @@ def read(host: Host) -> None:
     host.load(host.a_session())
 
 
-@role("collector", least=1, most=2, operations=4)
+@role("collector", least=1, most=2)
 def collect(host: Host) -> None:
     """Collect as the command does."""
     operation = host.begin("other", "")
     host.attempt(operation, lambda: execute_collection(plan_collection_on(host.environment)))
 
 
-@role("plain_collector", least=0, most=1, operations=4)
+@role("plain_collector", least=0, most=1)
 def collect_plainly(host: Host) -> None:
     """Collect as the reference does."""
     operation = host.begin("other", "")
