@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import pytest
 
-from storage.errors import PreconditionFailedError
+from storage.errors import PreconditionFailedError, UnavailableError
 from storage.store import CONDITIONAL_BYTES_MAX, ByteRange, Create, ObjectStore, Overwrite, Replace
 from storage.testing.draws import Draws
 
@@ -132,11 +132,15 @@ class LoadConformance(ABC):
             assert self.raw(store, key) == f"{won.index(True)}".encode()
 
     def test_no_update_is_lost(self, store: ObjectStore) -> None:
-        """A counter raised by many through compare-and-swap ends at the number of raises."""
-        store.put("n", b"0", Create())
-        attempts = together(RACERS, lambda racer: sum(_increment(store, racer) for _ in range(INCREMENTS)))
-        assert self.raw(store, "n") == b"%d" % (RACERS * INCREMENTS)
-        assert sum(attempts) >= RACERS * INCREMENTS
+        """Many append names to one object through compare-and-swap; each stands there once.
+
+        Some who lose a race may be told that nobody knows whether they wrote: they read it back.
+        Source: Ceph 16.2.15, measured 2026-11-21: 266 of 3,060 losers were told 500; none of them had written.
+        """
+        store.put("names", b"", Create())
+        together(RACERS, lambda racer: [_append(store, racer, number) for number in range(INCREMENTS)])
+        names = (self.raw(store, "names") or b"").decode().split()
+        assert sorted(names) == sorted(f"{racer}-{number}" for racer in range(RACERS) for number in range(INCREMENTS))
 
     def test_a_reader_never_sees_half_an_object(self, store: ObjectStore) -> None:
         """While others overwrite and replace it; get, version and size belong together."""
@@ -153,17 +157,19 @@ class LoadConformance(ABC):
         assert all(all(results) for results in together(8, act))
 
 
-def _increment(store: ObjectStore, racer: int) -> int:
-    """Raise the counter once; return the attempts that it took."""
-    draws = Draws(racer)
+def _append(store: ObjectStore, racer: int, number: int) -> None:
+    """Append a name once; what is in doubt is read back."""
+    name, draws = f"{racer}-{number} ".encode(), Draws(racer)
     for attempt in range(1, 10_000):
-        found = store.get("n")
+        found = store.get("names")
+        if name.strip() in found.data.split():
+            return
         try:
-            store.put("n", b"%d" % (int(found.data) + 1), Replace(found.version))
-        except PreconditionFailedError:
+            store.put("names", found.data + name, Replace(found.version))
+        except (PreconditionFailedError, UnavailableError):
             threading.Event().wait(draws.random() * 0.02 * min(attempt, 8))  # full jitter, else they starve each other
-            continue
-        return attempt
+        else:
+            return
     raise AssertionError("a compare-and-swap loop did not get through in 10,000 attempts")
 
 

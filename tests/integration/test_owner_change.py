@@ -31,8 +31,8 @@ from tests.integration.story import Story
 from tests.servers import new_bucket_url
 
 CHANGES = int(os.environ.get("SNAPSHOTS_ROUNDS", "30"))
-WIRE_CHANGES = int(os.environ.get("SNAPSHOTS_ROUNDS", str(len(WIRE_PLACES))))  # with each server
-KILLS = int(os.environ.get("SNAPSHOTS_KILLS", "7"))  # at each place
+WIRE_CHANGES = int(os.environ.get("SNAPSHOTS_ROUNDS", str(2 * len(WIRE_PLACES))))  # with each server
+KILLS = int(os.environ.get("SNAPSHOTS_KILLS", "10"))  # at each place
 SEED = 20260102
 WIRES = (("ministack", SEED), ("ceph", SEED + 1))  # other draws on each, to see more of them
 NAMES = ("host-a", "host-b")

@@ -19,7 +19,7 @@ import pytest
 from snapshots import SnapshotRepository
 from tests.integration.builders import check_every_revision, message_ids, new_session, usage_of
 
-ROUNDS = int(os.environ.get("SNAPSHOTS_ROUNDS", "34"))  # at each place: some hundred at all of them
+ROUNDS = int(os.environ.get("SNAPSHOTS_ROUNDS", "50"))  # at each place: some hundred at all of them
 ROOT = Path(__file__).parents[2]
 END_SECONDS = 30.0
 
