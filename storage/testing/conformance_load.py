@@ -138,7 +138,12 @@ class LoadConformance(ABC):
         Source: Ceph 16.2.15, measured 2026-11-21: 266 of 3,060 losers were told 500; none of them had written.
         """
         store.put("names", b"", Create())
-        together(RACERS, lambda racer: [_append(store, racer, number) for number in range(INCREMENTS)])
+
+        def append_all(racer: int) -> None:
+            for number in range(INCREMENTS):
+                _append(store, racer, number)
+
+        together(RACERS, append_all)
         names = (self.raw(store, "names") or b"").decode().split()
         assert sorted(names) == sorted(f"{racer}-{number}" for racer in range(RACERS) for number in range(INCREMENTS))
 
