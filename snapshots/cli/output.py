@@ -110,8 +110,12 @@ class Output:
             self.line(text)
 
     @contextmanager
-    def progress(self, total: int) -> Iterator[Callable[[str], None]]:
-        """Show a bar while the block runs; the function given moves it one step on, under a new label."""
+    def progress(self, total: int | None) -> Iterator[Callable[[str], None]]:
+        """Show a bar while the block runs; the function given moves it one step on, under a new label.
+
+        Args:
+            total: Steps, None where nobody knows.
+        """
         if self.quiet or not sys.stderr.isatty():
             yield lambda label: None  # noqa: ARG005  the same signature
             return

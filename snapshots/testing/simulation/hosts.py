@@ -24,6 +24,7 @@ from snapshots.errors import (
     SessionNotFoundError,
     SnapshotError,
 )
+from snapshots.head import LIVE, TOMBSTONE, Head
 from snapshots.layout import Layout
 from snapshots.restore import load
 from snapshots.stamps import TurnStamp
@@ -50,7 +51,6 @@ from storage.testing.plan import Crash
 
 T = TypeVar("T")
 ATTEMPTS = 4  # of an operation in doubt
-FIRST_IDS = ("s1", "s2")  # the sessions with which every run begins
 SPENT = TokenUsage(input_tokens=10, output_tokens=2)
 
 
@@ -97,7 +97,8 @@ class Notes:
         reads: What was read: session, revision, content.
         wrong: What hosts complained of.
         dead: Hosts whose process has ended, and was not started again.
-        known: Sessions that were begun.
+        live: Sessions that can be used now, oldest first.
+        spent: Sessions that were deleted.
     """
 
     weather: Weather
@@ -107,7 +108,17 @@ class Notes:
     reads: list[tuple[str, int, Content]] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     dead: set[str] = field(default_factory=set)
-    known: list[str] = field(default_factory=lambda: list(FIRST_IDS))
+    live: list[str] = field(default_factory=list)
+    spent: list[str] = field(default_factory=list)
+
+    def head_written(self, head: Head) -> None:
+        """Note which sessions there are."""
+        session_id = head.session_id
+        if head.status == LIVE and session_id not in self.live:
+            self.live.append(session_id)
+        elif head.status == TOMBSTONE and session_id in self.live:
+            self.live.remove(session_id)
+            self.spent.append(session_id)
 
     def stores(self, commit_id: str, content: Content) -> None:
         """Note what a commit stores; complain if it was said to store something else."""
@@ -195,17 +206,16 @@ class Host:
         return f"{self.name}.{self._named}"
 
     def a_session(self) -> str:
-        """Draw a session, rather a young one."""
-        known = self._notes.known
-        return known[max(self.draws.below(len(known)), self.draws.below(len(known)))]
+        """Draw a session, rather a young one; seldom one that was deleted."""
+        notes, draws = self._notes, self.draws
+        sessions = notes.spent if notes.spent and draws.below(12) == 0 else notes.live
+        count = len(sessions)
+        return sessions[max(draws.below(count), draws.below(count))] if count else self.a_new_session()
 
     def a_new_session(self) -> str:
-        """Draw the id of a session to be made: mostly a new one, sometimes one that others make too."""
-        known = self._notes.known
-        if self.draws.below(4) == 0:
-            return self.draws.pick(known)
-        known.append(f"n{len(known)}")
-        return known[-1]
+        """Draw the id of a session to be made: a new one, or one that others make or have made too."""
+        made = len(self._notes.live) + len(self._notes.spent)
+        return f"n{self.draws.below(2 * made + 4)}"
 
     # Operations.
 

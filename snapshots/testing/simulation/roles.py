@@ -26,7 +26,7 @@ from snapshots.testing import collector as reference
 from snapshots.testing.simulation.hosts import Host, Journalled, Role, take_turn
 from snapshots.writer import Writer, acquire
 
-OPERATIONS = 6  # of a host, about
+OPERATIONS = 4  # of a host, about
 LASTS = 200  # instants: until then a host goes on
 Act = Callable[[Host], None]
 

@@ -25,7 +25,7 @@ from storage.testing.simulation import Choice, Kind, RunningClock, Simulation, T
 
 POLICIES = ("uniform", "pct", "pct")
 CHANGES_MAX = 12  # of priorities, in a run by priorities
-HORIZON = 400  # steps among which changes and pauses fall
+HORIZON = 300  # steps among which changes and pauses fall
 PAUSES_MAX = 3
 FOR_EVER = 1 << 30
 
@@ -56,6 +56,8 @@ class Totals:
     """What many seeds did.
 
     Attributes:
+        first: The first of them.
+        last: The last that was run.
         runs: How many.
         steps: Requests together.
         shortest: Steps of the shortest run, 0 without one.
@@ -64,6 +66,8 @@ class Totals:
         failed: Seeds that found something wrong, and what.
     """
 
+    first: int = 0
+    last: int = 0
     runs: int = 0
     steps: int = 0
     shortest: int = 0
@@ -71,11 +75,17 @@ class Totals:
     operations: Counter[str] = field(default_factory=Counter)
     failed: dict[int, str] = field(default_factory=dict)
 
-    def add(self, run: Run) -> None:
-        """Count a run."""
+    def add(self, seed: int) -> None:
+        """Run a seed and count it."""
+        self.first, self.last = self.first if self.runs else seed, seed
         self.runs += 1
+        try:
+            run = run_seed(seed)
+        except ViolationError as error:
+            self.failed[seed] = str(error)
+            return
         self.steps += run.steps
-        self.shortest = min(self.shortest, run.steps) if self.runs > 1 else run.steps
+        self.shortest = min(self.shortest or run.steps, run.steps)
         self.faults += run.faults
         self.operations += run.operations
 
@@ -114,11 +124,7 @@ def simulate(
     """
     totals, end = Totals(), clock.monotonic() + seconds
     for seed in seeds:
-        try:
-            totals.add(run_seed(seed))
-        except ViolationError as error:
-            totals.runs += 1
-            totals.failed[seed] = str(error)
+        totals.add(seed)
         progress(totals)
         if clock.monotonic() >= end:
             break

@@ -44,7 +44,7 @@ from storage.testing.simulation import Ending, World
 from storage.testing.simulation.requests import Outcome, Request, carry_out
 
 LAYOUT = Layout("default")
-CUT_WITHIN = 400  # requests: a power cut falls on one of them
+CUT_WITHIN = 300  # requests: a power cut falls on one of them
 ON_DISK = 5  # one run in so many is on a simulated disk
 _CRASHED = ("crashed",)
 
@@ -73,7 +73,7 @@ class Stage(World):
         self._disk = SimulatedDisk(ManualClock()) if draws.below(ON_DISK) == 0 else None
         self._disk_clock = ManualClock(seed=97)
         self._cut_at = 1 + draws.below(CUT_WITHIN)
-        self.watch = Watch(self._filled(), LAYOUT, lambda: self.notes.instant)
+        self.watch = Watch(self._filled(), LAYOUT, lambda: self.notes.instant, self.notes.head_written)
         self._faulty = FaultyStore(self.watch, self.notes.weather)
         hosts = [Host(name, role, self.notes, seed, LAYOUT) for name, role in _cast(draws)]
         super().__init__({host.name: host.live for host in hosts}, self.watch)

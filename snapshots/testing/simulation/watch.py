@@ -58,18 +58,26 @@ class Watch:
         store: Where everything lies. Whoever shares it must write through this watch alone.
         layout: The keys.
         instant: Tells the time; steps of a simulation, for instance.
+        seen: Told of every head that is written, and at first of those that are there.
 
     Attributes:
         wrong: What was found, oldest first.
         publications: Every head that was written, by key, oldest first.
     """
 
-    def __init__(self, store: ObjectStore, layout: Layout, instant: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        layout: Layout,
+        instant: Callable[[], int] = lambda: 0,
+        seen: Callable[[Head], None] = lambda _: None,
+    ) -> None:
         self.wrong: list[str] = []
         self.publications: dict[str, list[Publication]] = {}
         self._store = store
         self._layout = layout
         self._instant = instant
+        self._seen = seen
         self._named: dict[str, frozenset[str]] = {}
         self._packs = {row.key for row in store.list(layout.packs)}
         self._bytes: dict[str, bytes] = {}
@@ -143,6 +151,7 @@ class Watch:
         if before is not None:
             self.wrong += succession(key, Head.decode(before, key=key), head)
         self._bytes[key] = data
+        self._seen(head)
         self.publications.setdefault(key, []).append(Publication(self._instant(), head))
         named: frozenset[str] = frozenset()
         try:

@@ -1,0 +1,112 @@
+"""The command that runs the store's own code against every fault, in memory.
+
+snapshots simulate --seconds 60; snapshots simulate --seeds 7
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from snapshots.cli.exits import CORRUPT, UsageError
+from snapshots.cli.invocation import invocation
+from snapshots.cli.output import Columns, Output
+from storage.clock import SystemClock
+
+if TYPE_CHECKING:
+    from snapshots.testing.simulation import Totals
+
+SEEDS_MAX = 1 << 32  # a fresh seed has at most ten digits, to be typed again
+COLUMNS: Columns = {"fault": "fault", "times": "times"}
+commands = typer.Typer()
+
+
+@commands.command()
+def simulate(
+    context: typer.Context,
+    seeds: Annotated[
+        str, typer.Option(metavar="A..B", help="Which runs, both ends included; fresh ones without.")
+    ] = "",
+    seconds: Annotated[
+        float | None,
+        typer.Option(metavar="S", min=0, help="For how long at most; 60 without seeds, else until all are run."),
+    ] = None,
+) -> None:
+    """Run this software against lost answers, crashes and collections, in memory. No store is touched.
+
+    Each run has hosts that commit, fork, rewind, prune, delete and collect, in an order and under faults that follow
+    from its seed. Exit code 4 if anything was lost or wrong; the seed repeats it.
+    """
+    output = invocation(context).output
+    chosen = _seeds(seeds)
+    limit = seconds if seconds is not None else float("inf") if seeds else 60.0
+    simulation, total = _simulation(), len(chosen) if isinstance(chosen, range) else None
+    with output.progress(total) as step:
+        totals = simulation.simulate(chosen, seconds=limit, clock=SystemClock(), progress=_Watcher(output, step))
+    _show(totals, output)
+    if totals.failed:
+        raise typer.Exit(CORRUPT)
+
+
+def _simulation() -> ModuleType:
+    try:
+        from snapshots.testing import simulation
+    except ModuleNotFoundError as error:
+        if error.name != "greenlet":
+            raise
+        raise UsageError("simulate needs greenlet; pip install 'session-snapshots[simulate]'") from error
+    return simulation
+
+
+def _seeds(text: str) -> Iterable[int]:
+    """Return the seeds that `A..B` names, or fresh ones without end. Raises UsageError."""
+    if not text:
+        return itertools.count(int(SystemClock().random() * SEEDS_MAX))
+    first, dots, last = text.partition("..")
+    if not first.isdecimal() or (dots and not last.isdecimal()):
+        raise UsageError(f"seeds are a number or a range such as 1..100, not {text!r:.80}")
+    found = range(int(first), int(last if dots else first) + 1)
+    if not found:
+        raise UsageError(f"{text!r:.80} is no range; the smaller seed goes first")
+    return found
+
+
+class _Watcher:
+    """Tells of violations as they are found, and of progress."""
+
+    def __init__(self, output: Output, step: Callable[[str], None]) -> None:
+        self._output = output
+        self._step = step
+
+    def __call__(self, totals: Totals) -> None:
+        text = totals.failed.get(totals.last)
+        self._step(f"seed {totals.last}, {len(totals.failed)} violations")
+        if text is not None:
+            if self._output.as_json:
+                self._output.record({"seed": totals.last, "violation": text}, flush=True)
+            self._output.line(f"seed {totals.last}: {text}")
+
+
+def _show(totals: Totals, output: Output) -> None:
+    faults = [{"fault": name, "times": times} for name, times in totals.faults.most_common()]
+    if output.as_json:
+        output.record(
+            {
+                "runs": totals.runs,
+                "steps": totals.steps,
+                "shortest": totals.shortest,
+                "violations": len(totals.failed),
+                "faults": dict(totals.faults.most_common()),
+                "operations": dict(totals.operations.most_common()),
+            }
+        )
+        return
+    output.table(faults, COLUMNS, title="what went wrong on the way")
+    output.note(
+        f"seeds {totals.first}..{totals.last}: {totals.runs:,} runs, {totals.steps:,} requests "
+        f"(shortest run {totals.shortest}), {len(totals.failed)} violations"
+    )
