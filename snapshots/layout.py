@@ -6,6 +6,8 @@
     <tenant>/turns/<hh>/<s>                      the turn in flight
     <tenant>/leases/<hh>/<s>                     lease
     <tenant>/collect/epoch                       the last number given to a collection
+    <tenant>/collect/marks                       mark cache: a hint for the next plan of a collection
+    <tenant>/quarantine/<family>/<pack>.<hash>   copy of a pack that a repair left behind
 
 `<s>`, `<family>` and `<tenant>` are encoded ids (`storage.keys`); `<hh>` spreads the heads over 256 prefixes.
 
@@ -18,11 +20,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from storage.errors import InvalidKeyError
 from storage.keys import check_key, encode_id, fan_out
 
 STORE_KEY = "~store"
 
 _PACK_NAME = re.compile(r"[0-9a-f]{32}\.[0-9a-f]{16}")
+_ENCODED_BYTE = re.compile(rb"%([0-9A-F]{2})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,11 @@ class Layout:
         return encode_id(self.tenant, what="tenant")
 
     @property
+    def everything(self) -> str:
+        """Return the prefix under which everything of the tenant lies."""
+        return f"{self._root}/"
+
+    @property
     def heads(self) -> str:
         """Return the prefix under which all heads of the tenant lie."""
         return f"{self._root}/heads/"
@@ -52,6 +61,11 @@ class Layout:
     def epoch(self) -> str:
         """Return the key of the register that numbers the tenant's collections."""
         return f"{self._root}/collect/epoch"
+
+    @property
+    def marks(self) -> str:
+        """Return the key of the mark cache."""
+        return f"{self._root}/collect/marks"
 
     def head(self, session_id: str) -> str:
         """Return the key of a session's head. Raises InvalidKeyError for what is no id."""
@@ -78,9 +92,35 @@ class Layout:
         """Return the prefix under which the packs of a family lie."""
         return f"{self._root}/packs/{encode_id(family, what='family')}/"
 
+    def family_of_pack(self, key: str) -> str:
+        """Return the prefix of the family whose pack lies under `key`, "" if that is not the key of a pack."""
+        family, _, name = key.removeprefix(self.packs).partition("/")
+        whole = key.startswith(self.packs) and family and _PACK_NAME.fullmatch(name)
+        return f"{self.packs}{family}/" if whole else ""
+
+    def family_id(self, prefix: str) -> str:
+        """Return the id of the family under a prefix; its part of the key where that is no encoded id, but a digest."""
+        segment = prefix.removeprefix(self.packs).removesuffix("/")
+        raw = _ENCODED_BYTE.sub(lambda match: bytes.fromhex(match[1].decode()), segment.encode())
+        try:
+            identifier = raw.decode()
+            return identifier if encode_id(identifier) == segment else segment
+        except (UnicodeDecodeError, InvalidKeyError):
+            return segment
+
     def pack(self, family: str, name: str) -> str:
         """Return the key of a pack of a family."""
         return check_key(f"{self._root}/packs/{encode_id(family, what='family')}/{check_pack_name(name)}")
+
+    @property
+    def quarantine(self) -> str:
+        """Return the prefix under which lie copies of what repairs left behind; no collection looks there."""
+        return f"{self._root}/quarantine/"
+
+    def quarantined(self, family: str, name: str, content: bytes) -> str:
+        """Return the key of the copy of a pack; `content` is a hash of its bytes, so that each has one key."""
+        segment = encode_id(family, what="family")
+        return check_key(f"{self._root}/quarantine/{segment}/{check_pack_name(name)}.{content.hex()}")
 
 
 def pack_name(commit_id: str, random_id: str) -> str:

@@ -20,6 +20,7 @@ from snapshots.errors import CorruptSnapshotError, InvalidInputError, InvalidSta
 from snapshots.fields import Fields
 from snapshots.head import Head
 from snapshots.layout import STORE_KEY, Layout
+from snapshots.maintenance.marks import Marks, pack_mark
 from snapshots.overrides import overrides_from_plain
 from snapshots.placement import Placement, open_manifest, seal_manifest
 from snapshots.state import PluginSessionSnapshot, SessionGraph, ToolState, nodes_from_plain, nodes_to_plain
@@ -31,7 +32,7 @@ from storage.executor import InlineExecutor
 from storage.frame import FRAME_BYTES_MAX, open_frame, open_run, seal_frame, seal_run
 from storage.leases import LeaseRegister
 from storage.packs import PackBuilder, read_blobs, read_index
-from storage.store import Overwrite
+from storage.store import Overwrite, Version
 from storage.testing.clock import ManualClock
 from tests.fuzz.inputs import Form
 from tests.integration.builders import message, raw_head
@@ -247,6 +248,13 @@ def example_lease() -> bytes:
     return environment.store.get(KEY).data
 
 
+def example_marks() -> bytes:
+    marks = Marks()
+    for number in range(5):
+        marks.add(f"head {number}", Version("v"), [pack_mark(f"pack {index}") for index in range(number)])
+    return marks.encode(tenant="default", write_id=ID)
+
+
 def unguarded(data: bytes) -> bytes:
     return codec.unguarded(data, key=KEY)
 
@@ -296,6 +304,13 @@ DECODERS: tuple[Decoder, ...] = (
         wrap=codec.guarded,
     ),
     cbor("epoch", read_epoch, RECORD, examples=(EPOCH,), wrap=codec.guarded),
+    cbor(
+        "mark cache",
+        partial(Marks.decode, key=KEY, tenant="default"),
+        RECORD,
+        examples=(unguarded(example_marks()),),
+        wrap=codec.guarded,
+    ),
     cbor("store object", read_store_object, RECORD, examples=(IDENTITY,)),
     cbor("graph", read_graph, (*RECORD, InvalidStateError, ValidationError), examples=(GRAPH,)),
     cbor(

@@ -123,3 +123,25 @@ def test_text_beyond_ascii_is_no_key_and_no_prefix(text: str) -> None:
         check_key(text)
     with pytest.raises(InvalidKeyError):
         check_prefix(text)
+
+
+@pytest.mark.parametrize("family", ODD)
+def test_the_family_of_a_pack_is_told_by_its_key(family: str) -> None:
+    layout = Layout("Tenant.1")
+    prefix = layout.family_of_pack(layout.pack(family, NAME))
+    assert prefix == layout.family(family)
+    hashed = prefix.removeprefix(layout.packs).startswith("~")
+    assert layout.family_id(prefix) == (prefix.removeprefix(layout.packs).removesuffix("/") if hashed else family)
+
+
+@pytest.mark.parametrize("tail", ["notes", NAME, "s1/notes", f"s1/{NAME}.part", f"s1/a/{NAME}", f"/{NAME}", "s1/", ""])
+def test_what_is_no_key_of_a_pack_is_of_no_family(tail: str) -> None:
+    layout = Layout("default")
+    assert layout.family_of_pack(layout.packs + tail) == ""
+    assert layout.family_of_pack(Layout("other").pack("s1", NAME)) == ""
+
+
+@pytest.mark.parametrize("segment", ["%FF", "%61", "Upper", "~" + "0" * 64, "%E6%97"])
+def test_a_segment_that_no_id_has_is_its_own_name(segment: str) -> None:
+    layout = Layout("default")
+    assert layout.family_id(f"{layout.packs}{segment}/") == segment
