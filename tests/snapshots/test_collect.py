@@ -20,6 +20,7 @@ from snapshots.maintenance import raising
 from snapshots.maintenance.collect import CollectPlan, CollectReport, execute, plan_collect
 from snapshots.maintenance.marks import Marks, pack_mark
 from storage.backends import open_store
+from storage.backends.disk import RealDisk
 from storage.backends.local import LocalStore
 from storage.backends.memory import MemoryStore
 from storage.errors import StorageError, UnavailableError
@@ -518,6 +519,42 @@ def test_old_temporary_files_go_and_younger_ones_stay(tmp_path: Path) -> None:
         repo.commit(take_turn(state, "two"))
         assert plan_collect(repo).is_empty
         check_every_revision(repo)
+
+
+class LosingDisk(RealDisk):
+    """A disk on which the next packs are discarded by somebody when they are written and not yet in place."""
+
+    def __init__(self) -> None:
+        self.losses = 0
+        self.targets: list[str] = []
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Rename, or lose what was to be renamed."""
+        if "packs" in target.parts:
+            self.targets.append(target.name)
+            if self.losses:
+                self.losses -= 1
+                source.unlink()
+        super().rename(source, target)
+
+
+def test_a_commit_whose_upload_is_discarded_writes_it_again(tmp_path: Path) -> None:
+    disk = LosingDisk()
+    with SnapshotRepository(LocalStore(tmp_path / "store", disk=disk), clock=ManualClock()) as repo:
+        state = new_session("s1")
+        repo.commit(take_turn(state, "one"))
+        disk.losses = 1
+        repo.commit(take_turn(state, "two"))
+        disk.losses = 100
+        with pytest.raises(UnavailableError) as caught:
+            repo.commit(take_turn(state, "three"))
+        assert caught.value.applied == "no"
+        disk.losses = 0
+        lost = disk.targets[-1]
+        assert repo.commit(state).head_revision == 3
+        assert disk.targets[-1] != lost
+        check_every_revision(repo)
+        assert plan_collect(repo).is_empty
 
 
 def test_an_old_upload_is_discarded_and_one_under_way_is_not(ministack_url: str) -> None:

@@ -102,7 +102,7 @@ def test_a_file_that_is_discarded_while_it_is_written_fails_typed_and_can_be_wri
 # Multipart uploads.
 
 
-@pytest.fixture(params=["ministack_url", "moto_url"])
+@pytest.fixture(params=["ministack_url", "moto_url", "ceph_url"])
 def s3(request: pytest.FixtureRequest) -> Iterator[S3Store]:
     with store_at(request.getfixturevalue(request.param)) as store:
         yield store
