@@ -13,15 +13,22 @@ import pytest
 
 from snapshots import fork as forks
 from snapshots import publish as publishing
+from snapshots import rewind as rewinds
 from snapshots import verdict
 from snapshots.base import Base
 from snapshots.environment import Environment
 from snapshots.epochs import take_number
+from snapshots.errors import RevisionConflictError
 from snapshots.head import LIVE, RESERVED, Head
 from snapshots.maintenance import collect as real
 from snapshots.restore import HeadRead, head_at, read_live_head
 from snapshots.testing import collector as collecting
+from snapshots.testing.simulation.weather import Weather
 from snapshots.verdict import Intent, Retry
+from storage import packs
+from storage.errors import PreconditionFailedError
+from storage.testing.disk import SimulatedDisk
+from storage.testing.plan import IgnoreCondition, On
 
 # A fork of a fork whose source is deleted while both are in flight: three pre-emptions are spent on getting there.
 IN_FLIGHT = "f*2 j d*2"
@@ -88,7 +95,98 @@ def head_not_built_from_the_one_just_read(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(publishing.Publication, "_prepared_again", stale)
 
 
+def no_reservation(patch: pytest.MonkeyPatch) -> None:
+    """Create the head with the publish; nothing of the session is there while its first pack is uploaded."""
+
+    def not_reserved(self: Any) -> HeadRead:
+        unstored: Any = None  # the publish creates it
+        found: HeadRead = self._on_reservation(HeadRead(self._reservation(None), unstored))
+        return found
+
+    patch.setattr(publishing.Publication, "reserve", not_reserved)
+
+
+def upload_skipped_because_it_exists(patch: pytest.MonkeyPatch) -> None:
+    write = packs.write_pack
+
+    def skipping(store: Any, key: str, *rest: Any) -> Any:
+        if not any(row.key == key for row in store.list(key)):
+            write(store, key, *rest)
+
+    name_of_a_pack_used_again(patch)
+    patch.setattr(publishing, "write_pack", skipping)
+
+
+def changed_state_ignored(patch: pytest.MonkeyPatch) -> None:
+    """Neither the verdict nor a rewind notices that what the head names has changed under the same revision."""
+
+    def decide(intent: Intent, head: Head | None, history: Sequence[Any] | None = None) -> verdict.Verdict:
+        found = verdict.decide(intent, head, history)
+        return replace(found, rebuild=False) if isinstance(found, Retry) else found
+
+    build = rewinds._GoingBack._build
+
+    def trusting(self: Any, base: Base, name: str) -> Any:
+        return build(self, replace(base, head=replace(base.head, state_id=self._present.base.head.state_id)), name)
+
+    patch.setattr(publishing, "decide", decide)
+    patch.setattr(rewinds._GoingBack, "_build", trusting)
+
+
+# Answers. Their loss is a fault, so these are found in seeded runs.
+
+
+def revision_looked_at_before_the_commit_id(patch: pytest.MonkeyPatch) -> None:
+    def decide(intent: Intent, head: Head | None, history: Sequence[Any] | None = None) -> verdict.Verdict:
+        moved = None if head is None else verdict._moved_on(intent, head)
+        return moved or verdict.decide(intent, head, history)
+
+    patch.setattr(publishing, "decide", decide)
+
+
+def hidden_retries_and_412_taken_at_its_word(patch: pytest.MonkeyPatch) -> None:
+    """As with an SDK that sends a conditional write again by itself, and code that believes the 412 it earns."""
+    send = publishing.Publication.send
+
+    def believing(self: Any, version: Any, head: Head, attempt: int) -> Any:
+        swap = self._register.swap_once
+
+        def once(expected: Any, value: bytes) -> Any:
+            try:
+                return swap(expected, value)
+            except PreconditionFailedError as error:
+                raise RevisionConflictError(head.session_id, expected=None, actual=head.revision) from error
+
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(self._register, "swap_once", once)
+            return send(self, version, head, attempt)
+
+    patch.setattr(publishing.Publication, "send", believing)
+
+
+def conditions_ignored_by_the_server(patch: pytest.MonkeyPatch) -> None:
+    choose = Weather.choose
+
+    def ignoring(self: Any, verb: str, keys: Sequence[str]) -> On | None:
+        found = choose(self, verb, keys)
+        return On("put", "", IgnoreCondition()) if verb == "put" and found is None else found
+
+    patch.setattr(Weather, "choose", ignoring)
+
+
+def directories_not_synced(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(SimulatedDisk, "sync_directory", lambda self, path: self._step())  # noqa: ARG005  the signature that it stands for
+
+
 # Collections.
+
+
+def heads_marked_and_not_raised(patch: pytest.MonkeyPatch) -> None:
+    def mark_only(self: Any, key: str, read: HeadRead) -> None:
+        self.marked_by(key, read)
+        self.raised.add(key)
+
+    patch.setattr(real.Raising, "_raise", mark_only)
 
 
 def reservations_not_raised(patch: pytest.MonkeyPatch) -> None:
@@ -203,34 +301,42 @@ class Mutant:
     Attributes:
         rule: What it takes away.
         install: Takes it away.
-        world: Where the loss is to be found.
+        world: Where the loss is to be found; "" for seeded runs.
         preemptions: With how many.
         prefix: Where the search begins, "" for anywhere.
     """
 
     rule: str
     install: Install
-    world: str
-    preemptions: int
+    world: str = ""
+    preemptions: int = 0
     prefix: str = ""
 
 
 MUTANTS = (
+    Mutant("reserve before anything is uploaded", no_reservation, "creators", 1),
     Mutant("reserve the child before the source is read", source_read_before_the_reservation, "writers", 1),
-    Mutant("read the source in every attempt", source_read_in_an_earlier_attempt, "dropped revisions", 1),
-    Mutant("help a lagging source", lagging_source_not_helped, "fork in flight", 1, IN_FLIGHT),
-    Mutant("stop at a higher number", higher_numbers_ignored, "fork in flight", 1, IN_FLIGHT),
+    Mutant("keep the epoch of a reservation", take_over_forgets_the_epoch, "creators", 1),
     Mutant("stage again at a new epoch", pack_not_staged_again, "writers", 1),
     Mutant("never use the name of a pack again", name_of_a_pack_used_again, "writers", 2),
-    Mutant("keep the epoch of a reservation", take_over_forgets_the_epoch, "creators", 1),
+    Mutant("never skip an upload because it exists", upload_skipped_because_it_exists, "writers", 2),
     Mutant("build the head from the one just read", head_not_built_from_the_one_just_read, "writers", 1),
-    Mutant("raise reservations too", reservations_not_raised, "writers", 1),
-    Mutant("list the heads again", heads_not_listed_again, "writers", 1),
-    Mutant("mark the bytes that were put", bytes_marked_are_not_those_put, "writers", 2),
-    Mutant("list the packs first", packs_listed_after_the_heads, "writers", 1),
-    Mutant("raise reservations too (real)", real_reservations_not_raised, "a real collection", 1),
-    Mutant("list the heads again (real)", real_heads_not_listed_again, "a real collection", 2, "w g"),
-    Mutant("mark the bytes that were put (real)", real_marks_of_the_first_reading_only, "a real collection", 2),
-    Mutant("a plan is a hint (real)", real_packs_of_the_plan_deleted, "a real collection", 1),
+    Mutant("build anew at a new state id", changed_state_ignored, "rewinds", 2),
+    Mutant("look for the commit id before the revision", revision_looked_at_before_the_commit_id),
+    Mutant("no hidden retries, and no 412 at its word", hidden_retries_and_412_taken_at_its_word),
     Mutant("fence older owners", older_owners_not_fenced, "owners", 1),
+    Mutant("read the source in every attempt", source_read_in_an_earlier_attempt, "dropped revisions", 1),
+    Mutant("help a lagging source", lagging_source_not_helped, "fork in flight", 1, IN_FLIGHT),
+    Mutant("list the packs first", packs_listed_after_the_heads, "writers", 1),
+    Mutant("a plan is a hint", real_packs_of_the_plan_deleted, "a real collection", 1),
+    Mutant("raise every head", heads_marked_and_not_raised, "a real collection", 1),
+    Mutant("raise reservations too", real_reservations_not_raised, "a real collection", 1),
+    Mutant("raise reservations too (reference)", reservations_not_raised, "writers", 1),
+    Mutant("list the heads again", real_heads_not_listed_again, "a real collection", 2, "w g"),
+    Mutant("list the heads again (reference)", heads_not_listed_again, "writers", 1),
+    Mutant("mark the bytes that were put", real_marks_of_the_first_reading_only, "a real collection", 2),
+    Mutant("mark the bytes that were put (reference)", bytes_marked_are_not_those_put, "writers", 2),
+    Mutant("stop at a higher number", higher_numbers_ignored, "fork in flight", 1, IN_FLIGHT),
+    Mutant("a server keeps conditions", conditions_ignored_by_the_server),
+    Mutant("sync the directories", directories_not_synced),
 )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import BinaryIO
 
 from snapshots import PersistedSessionState, TurnStamp
 from snapshots.base import Tracking, track, tracking_of
@@ -18,53 +17,30 @@ from snapshots.delete import delete
 from snapshots.environment import Environment
 from snapshots.errors import CommitUnknownError, CorruptSnapshotError, RevisionConflictError, SnapshotError
 from snapshots.fork import ForkRequest, fork
-from snapshots.head import LIVE, TOMBSTONE, Head
+from snapshots.head import LIVE, Head
+from snapshots.history import RESTORE
 from snapshots.layout import Layout
 from snapshots.maintenance.collect import execute, plan_on
 from snapshots.restore import load, read_history, read_live_head
+from snapshots.rewind import go_back
 from snapshots.rewrite import rewrite_head
-from snapshots.roots import named_packs
 from snapshots.testing.collector import collect
+from snapshots.testing.simulation.watch import HOME, Watch, packs_named
 from snapshots.writer import acquire
 from storage.backends.memory import MemoryStore
 from storage.clock import Clock
 from storage.errors import StorageError
 from storage.executor import InlineExecutor
-from storage.store import Create, ObjectStore, PutMode, Version
+from storage.store import Create, ObjectStore
 from storage.testing.clock import ManualClock
 from storage.testing.simulation import Actor, Ending, World
 from tests.integration.builders import message_ids, new_session, take_turn
 
 LAYOUT = Layout("default")
-HOME = ("simulated", "default")
 
 
 def environment_of(store: ObjectStore, clock: Clock) -> Environment:
     return Environment(store, LAYOUT, clock, InlineExecutor(), home=HOME)
-
-
-class GuardedStore(MemoryStore):
-    """A store that refuses a head which its rules forbid, whoever sends it."""
-
-    def put(self, key: str, data: bytes | BinaryIO, mode: PutMode) -> Version:
-        before = self._raw(key) if key.startswith(LAYOUT.heads) else None
-        version = super().put(key, data, mode)
-        if before is not None and isinstance(data, bytes):
-            _check_succession(key, before, data)
-        return version
-
-    def _raw(self, key: str) -> bytes | None:
-        return next((self.get(row.key).data for row in self.list(key) if row.key == key), None)
-
-
-def _check_succession(key: str, before: bytes, after: bytes) -> None:
-    old, new = Head.decode(before, key=key), Head.decode(after, key=key)
-    for name in ("epoch", "fence", "revision"):
-        assert getattr(new, name) >= getattr(old, name), f"{name} of {key} fell"
-    assert new.revision - old.revision <= 1, f"{key} skipped a revision"
-    assert old.status != TOMBSTONE or new.status == TOMBSTONE, f"the tombstone {key} came back to life"
-    assert new.write_id != old.write_id, f"{key} was written twice with one write id"
-    assert not old.family or new.family == old.family, f"{key} changed its family"
 
 
 @dataclass
@@ -107,20 +83,17 @@ class Protocol(World):
     """The world. `roles` makes the actors: by name, a function of this world that returns one."""
 
     def __init__(self, start: Start, roles: Mapping[str, Callable[[Protocol], Actor]]) -> None:
-        store = GuardedStore(ManualClock())
+        filled = MemoryStore(ManualClock())
         for key, data in start.objects.items():
-            store.put(key, data, Create())
+            filled.put(key, data, Create())
+        self.watch = Watch(filled, LAYOUT)
         self.start = start
         self.commits: dict[str, Commit] = {}
         self.forked: dict[str, str] = {}  # child → commit id that was acknowledged
-        super().__init__({name: role(self) for name, role in roles.items()}, store)
+        super().__init__({name: role(self) for name, role in roles.items()}, self.watch)
 
     def check_step(self) -> None:
-        keys = {row.key: row for row in self.store.list("")}
-        for key in keys:
-            if key.startswith(LAYOUT.heads):
-                lost = _packs_of(self.store.get(key).data, key, self.store) - keys.keys()
-                assert not lost, f"{key} names {sorted(lost)}, which is gone"
+        self.watch.check()
 
     def check_end(self, endings: Mapping[str, Ending]) -> None:
         self._check_errors(endings)
@@ -145,8 +118,8 @@ class Protocol(World):
         named: set[str] = set()
         for row in self.store.list(LAYOUT.heads):
             data = self.store.get(row.key).data
-            named |= _packs_of(data, row.key, self.store)
             head = Head.decode(data, key=row.key)
+            named |= packs_named(self.store, LAYOUT, head)
             if head.status == LIVE:
                 for revision in filter(head.retains, range(1, head.revision + 1)):
                     state = load(environment, head.session_id, revision=revision, execution_state=True).state
@@ -166,21 +139,6 @@ def _check_commit(environment: Environment, one: Commit) -> None:
     ids = list(rows.values())
     assert len(ids) == len(set(ids)), f"a commit stands twice in {one.session_id}"
     assert not one.refused & set(ids), f"a refused commit stands in {one.session_id}"
-
-
-_CACHE: dict[tuple[str, bytes], frozenset[str]] = {}
-
-
-def _packs_of(data: bytes, key: str, store: ObjectStore) -> frozenset[str]:
-    """Return the keys of the packs that a head names. A head's bytes decide, so they are worked out once."""
-    found = _CACHE.get((key, data))
-    if found is None:
-        head = Head.decode(data, key=key)
-        environment = environment_of(store, ManualClock())
-        names = named_packs(environment, head)
-        found = frozenset(LAYOUT.pack(head.family, name) for name in names)
-        _CACHE[key, data] = found
-    return found
 
 
 # Actors.
@@ -268,6 +226,21 @@ def dropper(name: str, session_id: str) -> Callable[[Protocol], Actor]:
             _commit(environment, state, notes)
             read = read_live_head(environment, session_id)
             rewrite_head(environment, read, lambda head: replace(head, floor=head.revision, state_id=clock.new_id()))
+
+        return act
+
+    return role
+
+
+def rewinder(name: str, session_id: str, revision: int) -> Callable[[Protocol], Actor]:
+    """Return a role that restores an earlier revision."""
+
+    def role(world: Protocol) -> Actor:
+        notes = world.commits[name] = Commit(session_id)
+
+        def act(store: ObjectStore, clock: Clock) -> None:
+            result = go_back(environment_of(store, clock), session_id, revision, kind=RESTORE)
+            notes.acknowledged[result.head_revision] = result.commit_id
 
         return act
 

@@ -25,6 +25,7 @@ from tests.simulation.protocol import (
     forker,
     owner,
     real_collector,
+    rewinder,
     writer,
 )
 
@@ -35,6 +36,7 @@ WORLDS: Mapping[str, tuple[int, Mapping[str, Role]]] = {
     "two writers": (1, {"w": writer("w", "s", 2), "v": writer("v", "s"), "f": forker("s", "c"), "g": collector()}),
     "creators": (0, {"a": creator("a", "n"), "b": creator("b", "n"), "g": collector()}),
     "dropped revisions": (4, {"w": dropper("w", "s"), "f": forker("s", "c"), "g": collector()}),
+    "rewinds": (4, {"w": dropper("w", "s"), "r": rewinder("r", "s", 2), "g": collector()}),
     "owners": (1, {"a": owner("a", "s"), "b": owner("b", "s"), "w": writer("w", "s")}),
     "fork in flight": (
         1,

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -108,8 +109,8 @@ def chain_of(publications: Sequence[Publication]) -> Chain:
 
 def problems(operations: Iterable[Operation], chains: Mapping[str, Chain]) -> list[str]:
     """Return what no order explains, as sentences; empty if one does."""
-    none = Chain((), None)
-    found = [problem for one in operations for problem in _problems_of(one, chains.get(one.session_id, none), chains)]
+    none, stand = Chain((), None), {row.commit_id for chain in chains.values() for row in chain.revisions}
+    found = [problem for one in operations for problem in _problems_of(one, chains.get(one.session_id, none), stand)]
     for session_id, chain in chains.items():
         twice = [commit_id for commit_id, count in _counted(chain).items() if count > 1]
         if twice:
@@ -121,8 +122,7 @@ def _counted(chain: Chain) -> Counter[str]:
     return Counter(one.commit_id for one in chain.revisions)
 
 
-def _problems_of(one: Operation, chain: Chain, chains: Mapping[str, Chain]) -> Iterator[str]:
-    stand = {row.commit_id for each in chains.values() for row in each.revisions}
+def _problems_of(one: Operation, chain: Chain, stand: AbstractSet[str]) -> Iterator[str]:
     for commit_id in sorted(one.refused & stand):
         yield f"refused: {one} stands, as {commit_id}"
     if one.what == "commit" and one.told == "done":

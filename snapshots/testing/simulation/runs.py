@@ -11,17 +11,14 @@ Rules:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from snapshots.state import graph
-from snapshots.testing.simulation.stage import Stage
+from snapshots.testing.simulation.stage import Stage, running_clock
 from storage.clock import Clock
 from storage.digest import short_hash
-from storage.testing.clock import ManualClock
 from storage.testing.draws import Draws
-from storage.testing.simulation import Choice, Kind, RunningClock, Simulation, Trace, ViolationError, check
+from storage.testing.simulation import Choice, Kind, Simulation, Trace, ViolationError, check
 
 POLICIES = ("uniform", "pct", "pct")
 CHANGES_MAX = 12  # of priorities, in a run by priorities
@@ -96,19 +93,22 @@ def run_seed(seed: int) -> Run:
     Raises:
         ViolationError: Something is wrong; the message has the trace and the command that repeats it (rule 2).
     """
-    stage, policy = Stage(seed), ""
-    with _running_clock(), Simulation(stage) as simulation:
-        order = _Order(simulation, Draws(f"order {seed}"))
-        policy = order.policy
+    with running_clock():
+        return _run(Stage(seed))
+
+
+def _run(stage: Stage) -> Run:
+    with Simulation(stage) as simulation:
+        order = _Order(simulation, Draws(f"order {stage.seed}"))
         try:
             _walk(simulation, order)
         except ViolationError as error:
             raise ViolationError(
-                error.violation, repeat=f"snapshots simulate --seeds {seed}"
+                error.violation, repeat=f"snapshots simulate --seeds {stage.seed}"
             ) from error.violation.cause
         trace = simulation.trace()
     counts = Counter(f"{one.what} {one.told or 'unknown'}" for one in stage.notes.operations)
-    return Run(seed, len(trace.steps), policy, stage.notes.weather.counts, counts, _digest(trace))
+    return Run(stage.seed, len(trace.steps), order.policy, stage.notes.weather.counts, counts, _digest(trace))
 
 
 def simulate(
@@ -174,17 +174,6 @@ class _Order:
             self._order.remove(simulation.last)
             self._order.append(simulation.last)
         return Choice(next(name for name in self._order if name in awake))
-
-
-@contextmanager
-def _running_clock() -> Iterator[None]:
-    """Give the graph, which has one clock for all, the clock of the host that runs."""
-    kept = graph._clock
-    graph._clock = RunningClock(ManualClock())
-    try:
-        yield
-    finally:
-        graph._clock = kept
 
 
 def _digest(trace: Trace) -> str:

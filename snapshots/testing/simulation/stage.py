@@ -13,7 +13,8 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from snapshots.history import HistoryRow
 from snapshots.layout import Layout
 from snapshots.maintenance.collect import execute, plan_on
 from snapshots.restore import load, read_history
-from snapshots.state import PersistedSessionState
+from snapshots.state import PersistedSessionState, graph
 from snapshots.testing.collector import collect
 from snapshots.testing.simulation.hosts import Content, Host, Notes, ProcessCrash, Role, content_of, take_turn
 from snapshots.testing.simulation.operations import chain_of, problems
@@ -40,7 +41,7 @@ from storage.testing.disk import SimulatedDisk
 from storage.testing.draws import Draws
 from storage.testing.faults import FaultyStore
 from storage.testing.plan import Crash
-from storage.testing.simulation import Ending, World
+from storage.testing.simulation import Ending, RunningClock, World
 from storage.testing.simulation.requests import Outcome, Request, carry_out
 
 LAYOUT = Layout("default")
@@ -203,6 +204,17 @@ def _line(history: Mapping[int, HistoryRow], revision: int) -> Iterable[HistoryR
         revision = history[revision].parent
 
 
+@contextmanager
+def running_clock() -> Iterator[None]:
+    """Give the graph, which has one clock for all, the clock of the host that runs."""
+    kept = graph._clock
+    graph._clock = RunningClock(ManualClock())
+    try:
+        yield
+    finally:
+        graph._clock = kept
+
+
 def _cast(draws: Draws) -> list[tuple[str, Role]]:
     """Draw who plays: of every role so many as it says."""
     return [
@@ -216,7 +228,13 @@ def _cast(draws: Draws) -> list[tuple[str, Role]]:
 def _start() -> tuple[Mapping[str, bytes], Mapping[str, Content]]:
     """Return the objects with which every run begins: two sessions of some revisions, and what these hold."""
     store, clock = MemoryStore(ManualClock()), ManualClock(seed=99)
-    environment, contents = environment_on(store, clock), {}
+    with running_clock():
+        contents = _sessions(environment_on(store, clock))
+    return {row.key: store.get(row.key).data for row in store.list("")}, contents
+
+
+def _sessions(environment: Environment) -> Mapping[str, Content]:
+    contents = {}
     for session_id, revisions in (("s1", 4), ("s2", 1)):
         state = PersistedSessionState(session_id=session_id)
         for number in range(1, revisions + 1):
@@ -224,4 +242,4 @@ def _start() -> tuple[Mapping[str, bytes], Mapping[str, Content]]:
             execution = f"execution {number} ".encode() * 40 if number % 2 else None
             result = commit(environment, state, None, execution_state=execution)
             contents[result.commit_id] = content_of(state)
-    return {row.key: store.get(row.key).data for row in store.list("")}, contents
+    return contents

@@ -3,7 +3,7 @@
 Rules (the guarantees of the store, each a named check):
 1. "nothing dangles": every pack that a live head names is there, after every request.
 2. "heads only rise": epoch, fence and revision never fall, a revision follows its predecessor, a tombstone is final.
-3. "a family stays": a head never changes its family, and no head is written twice with one write id.
+3. "a family stays": a head never changes its family. "heads are told apart": none is written twice with one write id.
 4. What was wrong is kept in `wrong`, whoever sent it and whatever the sender makes of the answer.
 
     watch = Watch(MemoryStore())
@@ -36,6 +36,8 @@ from storage.store import (
 from storage.testing.clock import ManualClock
 
 HOME = ("simulated", "default")
+KNOWN_MAX = 20_000  # heads of some KiB; an exploration comes back to the same ones
+_KNOWN: dict[tuple[str, bytes], tuple[Head, frozenset[str]]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ class Watch:
         self._store = store
         self._packs = {row.key for row in store.list(self._layout.packs)}
         heads = {row.key: store.get(row.key).data for row in store.list(self._layout.heads)}
-        self.wrong += [f"{key} is gone" for key in self._bytes if key not in heads]
+        self.wrong += [f"heads only rise: {key} is gone" for key in self._bytes if key not in heads]
         for key, data in heads.items():
             if self._bytes.get(key) != data:
                 self._published(key, data)
@@ -140,26 +142,35 @@ class Watch:
     def _deleted(self, key: str) -> None:
         self._packs.discard(key)
         if key.startswith(self._layout.heads):
-            self.wrong.append(f"the head {key} was deleted")
+            self.wrong.append(f"heads only rise: {key} was deleted")
         for head, named in self._named.items():
             if key in named:
                 self.wrong.append(f"nothing dangles: {key} was deleted, and {head} names it")
 
     def _published(self, key: str, data: bytes) -> None:
         before = self._bytes.get(key)
-        head = Head.decode(data, key=key)
+        try:
+            head, named = self._read(key, data)
+        except NotFoundError as error:
+            self.wrong.append(f"nothing dangles: {key} was published, and {error.key} is not there")
+            return
         if before is not None:
             self.wrong += succession(key, Head.decode(before, key=key), head)
         self._bytes[key] = data
+        self._named[key] = named
         self._seen(head)
         self.publications.setdefault(key, []).append(Publication(self._instant(), head))
-        named: frozenset[str] = frozenset()
-        try:
-            named = packs_named(self._store, self._layout, head)
-        except NotFoundError as error:
-            self.wrong.append(f"nothing dangles: {key} was published, and {error.key} is not there")
-        self._named[key] = named
         self._check_there(key, named)
+
+    def _read(self, key: str, data: bytes) -> tuple[Head, frozenset[str]]:
+        """Return a head and what it names; the bytes of a head decide both, so they are worked out once."""
+        known = _KNOWN.get((key, data))
+        if known is None:
+            head = Head.decode(data, key=key)
+            if len(_KNOWN) >= KNOWN_MAX:
+                _KNOWN.clear()
+            known = _KNOWN[key, data] = head, packs_named(self._store, self._layout, head)
+        return known
 
     def _check_there(self, key: str, named: frozenset[str]) -> None:
         lost = sorted(named - self._packs)
@@ -175,17 +186,16 @@ def packs_named(store: ObjectStore, layout: Layout, head: Head) -> frozenset[str
 
 def succession(key: str, old: Head, new: Head) -> list[str]:
     """Return what is wrong with a head that follows another under one key (rules 2 and 3)."""
-    found = [
-        f"{name} of {key} fell" for name in ("epoch", "fence", "revision") if getattr(new, name) < getattr(old, name)
-    ]
+    fell = [name for name in ("epoch", "fence", "revision") if getattr(new, name) < getattr(old, name)]
+    found = [f"heads only rise: the {name} of {key} fell" for name in fell]
     if new.revision - old.revision > 1:
-        found.append(f"{key} skipped a revision")
+        found.append(f"heads only rise: {key} skipped a revision")
     if old.status == TOMBSTONE and new.status != TOMBSTONE:
-        found.append(f"the tombstone {key} came back to life")
+        found.append(f"heads only rise: the tombstone {key} came back to life")
     if old.status == LIVE and new.status not in (LIVE, TOMBSTONE):
-        found.append(f"{key} was live and is {new.status}")
+        found.append(f"heads only rise: {key} was live and is {new.status}")
     if new.write_id == old.write_id:
-        found.append(f"{key} was written twice with one write id")
+        found.append(f"heads are told apart: {key} was written twice with one write id")
     if old.family and new.family != old.family:
-        found.append(f"{key} changed its family")
+        found.append(f"a family stays: {key} changed its own")
     return found

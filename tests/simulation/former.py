@@ -1,0 +1,10 @@
+"""Seeds that once found something wrong, in the code or in a check. They are run for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+FORMER: Mapping[int, str] = {
+    26: "a process that was started again gave a temporary file the name of one that a power cut had left",
+    296: "a commit that was applied and then deleted with its session was taken for refused",
+}

@@ -1,0 +1,96 @@
+"""The mutation table of tests/README.md: each rule, where its absence is found, and as what.
+
+python -m tests.simulation.table
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+import pytest
+
+from snapshots.testing.simulation import run_seed
+from storage.testing.simulation import ViolationError, explore, replay
+from tests.simulation.mutants import MUTANTS, Mutant
+from tests.simulation.worlds import maker, running
+
+SEEDS = range(1, 400)  # of the runs that look for what only faults show
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How the absence of a rule was found.
+
+    Attributes:
+        rule: The rule.
+        search: What was searched.
+        shown_by: A schedule of that world, or a seed.
+        violated: The check that failed.
+    """
+
+    rule: str
+    search: str
+    shown_by: str
+    violated: str
+
+
+@cache
+def find(mutant: Mutant) -> Finding:
+    """Take a rule away and look for the loss. Raises AssertionError if there is none."""
+    if not mutant.world:
+        return _found_in_seeds(mutant)
+    make = maker(mutant.world)
+    assert _is_sound(mutant.world, mutant.preemptions, mutant.prefix)
+    with pytest.MonkeyPatch.context() as patch:
+        running(patch)
+        mutant.install(patch)
+        with pytest.raises(ViolationError) as caught:
+            explore(make, preemptions=mutant.preemptions, prefix=mutant.prefix)
+        schedule, cause = caught.value.violation.schedule, str(caught.value.violation.cause)
+        with pytest.raises(ViolationError) as again:
+            replay(make, schedule)
+    assert str(again.value.violation.cause) == cause
+    preemptions = f"{mutant.preemptions} pre-emption{'s' if mutant.preemptions > 1 else ''}"
+    return Finding(mutant.rule, f"{mutant.world}, {preemptions}", str(schedule), _check_in(cause))
+
+
+def _found_in_seeds(mutant: Mutant) -> Finding:
+    with pytest.MonkeyPatch.context() as patch:
+        mutant.install(patch)
+        for seed in SEEDS:
+            try:
+                run_seed(seed)
+            except ViolationError as error:
+                run_violates(seed)
+                return Finding(mutant.rule, "seeded runs", f"seed {seed}", _check_in(str(error.violation.cause)))
+    raise AssertionError(f"{mutant.rule}: nothing is found without it in seeds {SEEDS}")
+
+
+def run_violates(seed: int) -> None:
+    """Check that a seed finds something, once more."""
+    with pytest.raises(ViolationError):
+        run_seed(seed)
+
+
+@cache
+def _is_sound(world: str, preemptions: int, prefix: str) -> bool:
+    """Explore the code as it is, once for all mutants that are looked for there; a violation raises."""
+    with pytest.MonkeyPatch.context() as patch:
+        running(patch)
+        return explore(maker(world), preemptions=preemptions, prefix=prefix).complete
+
+
+def _check_in(cause: str) -> str:
+    return cause.partition(":")[0]
+
+
+def table(findings: Iterable[Finding]) -> str:
+    """Return the table as Markdown."""
+    rows = [f"| {one.rule} | {one.search} | `{one.shown_by}` | {one.violated} |" for one in findings]
+    return "\n".join(["| rule taken away | found in | shown by | what fails |", "|---|---|---|---|", *rows])
+
+
+if __name__ == "__main__":
+    print(table(map(find, MUTANTS)))
