@@ -77,6 +77,12 @@ def verify(
             yield from reported
 
 
+def session_findings(environment: Environment, session_id: str) -> list[Finding]:
+    """Return what is wrong with one session that exists, at the level "full". Raises UnavailableError."""
+    reported = _verify_session(environment, Memory(), "full", environment.layout.head(session_id))
+    return [one for one in reported if isinstance(one, Finding)]
+
+
 def _is_absent(environment: Environment, session_id: str) -> bool:
     try:
         return read_head(environment, session_id) is None
