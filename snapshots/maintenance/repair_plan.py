@@ -1,0 +1,343 @@
+"""What a repair would do: one proposal for each finding of a verification, worked out and tried before it is said.
+
+Rules:
+1. A plan writes nothing. What it would write is built in memory and verified there: a finding counts as repaired only
+   if that verification does not have it any more.
+2. Only what can be proved is proposed: records and blobs that hash to what the head names, directly or through the log
+   of places. Everything else is named, with what a person can do.
+3. If the present revision is not whole, the newest retained one that is becomes a new revision.
+4. Reservations, tombstones, registers and heads are left alone, and so is a session with a record of a later schema.
+
+    plan = plan_repair(repo, "s1")
+    print(plan)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from snapshots.environment import Environment
+from snapshots.errors import LimitExceededError
+from snapshots.head import HEAD_COMMIT_BYTES_MAX, LIVE
+from snapshots.layout import pack_name
+from snapshots.maintenance.findings import DAMAGE, Finding, Verified, What
+from snapshots.maintenance.remains import LostError, Remains
+from snapshots.maintenance.restage import Restaged, Restaging
+from snapshots.maintenance.survey import Survey
+from snapshots.maintenance.trial import TrialStore
+from snapshots.maintenance.verify import session_findings, verify
+from snapshots.repository import SnapshotRepository
+from snapshots.restore import LOAD_ATTEMPTS_MAX, HeadRead, head_at
+from snapshots.staging import Identity
+from storage.errors import CorruptObjectError, NotFoundError
+
+TARGETS_MAX = 8  # whole revisions that are tried for a fall-back; each costs a verification
+DAMAGED = frozenset({What.MISSING, What.ALTERED, What.MANIFEST, What.PACK, What.PACKS})  # the pack is left behind
+BROKEN = frozenset({What.GRAPH, What.PART})  # every byte is there, and they cannot be loaded
+
+Progress = Callable[[str, int, int], None]
+"""Told what is done, how much of it, and of how much; the last is 0 where that is not known."""
+
+
+def quiet(_what: str, _done: int, _total: int) -> None:
+    """Take no notice of progress."""
+
+
+class Action(StrEnum):
+    """What is proposed for a finding."""
+
+    REBUILD = "rebuild"  # what was there is had elsewhere, and stored again
+    FALL_BACK = "fall back"  # an earlier revision becomes the present one again
+    NONE = "none"  # nothing can be proved
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What is to be done about a finding.
+
+    Attributes:
+        finding: The finding.
+        action: What.
+        reason: How, or why nothing can be done.
+        remedy: What a person can do, "" unless the action is NONE.
+    """
+
+    finding: Finding
+    action: Action
+    reason: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPlan:
+    """What a repair would do to one session.
+
+    Attributes:
+        key: Key of its head.
+        session_id: Its id, "" if its head does not tell.
+        proposals: One for each finding, and for each that a repair would bring to light.
+        revision: The present revision that the plan rests on.
+        state_id: The state that it rests on, "" if there is nothing to be done.
+        repair_id: State id of the head afterwards, and commit id of a fall-back.
+        target: Revision to fall back to, None to keep the present one.
+        written: Revisions whose manifest is written again, rising.
+        dropped: Revisions that are retained no longer, rising.
+        left: Keys of packs that the session names no longer; each is copied first.
+        unreadable: Those of them that the store cannot read, so that they can only be copied by hand.
+        damaged: Names of the packs from which everything is moved.
+        broken: Revisions whose sound bytes cannot be loaded, and why.
+    """
+
+    key: str
+    session_id: str
+    proposals: tuple[Proposal, ...]
+    revision: int = 0
+    state_id: str = ""
+    repair_id: str = ""
+    target: int | None = None
+    written: tuple[int, ...] = ()
+    dropped: tuple[int, ...] = ()
+    left: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
+    damaged: frozenset[str] = frozenset()
+    broken: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def writes(self) -> bool:
+        """Say whether there is anything to be done."""
+        return self.state_id != ""
+
+    def lines(self) -> Iterator[str]:
+        """Yield what would be done, for people."""
+        yield f"session {self.session_id!r}" if self.session_id else f"head {self.key}"
+        if self.target is not None:
+            yield f"  revision {self.revision + 1}: the content of {self.target} again"
+        for dropped in self.dropped:
+            yield f"  revision {dropped}: retained no longer"
+        for key in self.left:
+            by_hand = ", which the store cannot read: copy it by hand first" if key in self.unreadable else ""
+            yield f"  leave behind {key}{by_hand}"
+        for one in self.proposals:
+            where = "" if one.finding.revision is None else f"@{one.finding.revision}"
+            remedy = f"; {one.remedy}" if one.remedy else ""
+            yield f"  {one.action}: {one.finding.what}{where} {one.finding.key} ({one.reason}{remedy})"
+
+
+@dataclass(frozen=True, slots=True)
+class RepairPlan:
+    """What a repair would do. Printing it says so.
+
+    Attributes:
+        sessions: Those with findings, in order of key.
+        environment: Where to do it.
+    """
+
+    sessions: tuple[SessionPlan, ...]
+    environment: Environment = field(repr=False, compare=False)
+
+    @property
+    def writes(self) -> bool:
+        """Say whether there is anything to be done."""
+        return any(one.writes for one in self.sessions)
+
+    @property
+    def remaining(self) -> tuple[Proposal, ...]:
+        """Return what stays as it is."""
+        return tuple(one for each in self.sessions for one in each.proposals if one.action is Action.NONE)
+
+    def __str__(self) -> str:
+        return "\n".join(line for one in self.sessions for line in one.lines()) or "nothing to repair"
+
+
+def plan_repair(repo: SnapshotRepository, session_id: str | None = None, *, progress: Progress = quiet) -> RepairPlan:
+    """Return what a repair would do now; nothing is written.
+
+    It starts from a verification of the level "full": only that one reads what is to be repaired.
+
+    Args:
+        repo: The repository.
+        session_id: One session, None for all.
+        progress: Told of every session.
+
+    Raises:
+        SessionNotFoundError: There is no such session at all.
+        UnavailableError: The store did not answer.
+    """
+    damaged = list(_damaged(repo, session_id, progress))
+    plans = []
+    for number, (seen, found) in enumerate(damaged, start=1):
+        plans += _planned(repo.environment, seen, found)
+        progress("sessions planned", number, len(damaged))
+    return RepairPlan(tuple(plans), repo.environment)
+
+
+def _damaged(
+    repo: SnapshotRepository, session_id: str | None, progress: Progress
+) -> Iterator[tuple[Verified, list[Finding]]]:
+    found: list[Finding] = []
+    verified = 0
+    for one in verify(repo, session_id=session_id):
+        if isinstance(one, Finding):
+            found.append(one)
+            continue
+        verified += 1
+        progress("sessions verified", verified, 0)
+        if found:
+            yield one, found
+        found = []
+
+
+def _planned(environment: Environment, seen: Verified, found: Sequence[Finding]) -> list[SessionPlan]:
+    """Return the plan for one session, from findings and a head that belong together; none if nothing is found now."""
+    key, session_id = seen.key, seen.session_id
+    for _ in range(LOAD_ATTEMPTS_MAX):
+        try:
+            read = head_at(environment, key)
+        except DAMAGE:
+            break
+        session_id = read.head.session_id
+        found = session_findings(environment, session_id)
+        if not found:
+            return []
+        if read.head.status != LIVE:
+            break
+        plan = _Planning(environment, read, found).plan()
+        if head_at(environment, key).head.state_id == read.head.state_id:
+            return [plan]
+    else:
+        reason, remedy = "the session kept moving while it was looked at", "plan again"
+        return [SessionPlan(key, session_id, tuple(Proposal(one, Action.NONE, reason, remedy) for one in found))]
+    return [SessionPlan(key, session_id, tuple(left_alone(one) for one in found))]
+
+
+class _Planning:
+    """The plan of one live session."""
+
+    def __init__(self, environment: Environment, read: HeadRead, found: Sequence[Finding]) -> None:
+        self._environment = environment
+        self._head = read.head
+        self._found = found
+        self._key = environment.layout.head(read.head.session_id)
+        prefix = environment.layout.family(read.head.family)
+        damaged = (one.key for one in found if one.what in DAMAGED and one.key.startswith(prefix))
+        self._damaged = frozenset(key.removeprefix(prefix) for key in damaged)
+        self._broken = {one.revision: one.reason for one in found if one.what in BROKEN and one.revision is not None}
+        self._identity = Identity(environment.clock.new_id(), environment.clock.now(), None)
+        self._why: dict[int, str] = {}
+        self._forkable: set[int] = set()
+
+    def plan(self) -> SessionPlan:
+        if any(one.what is What.SCHEMA for one in self._found):
+            return self._nothing("a record is of a later schema")
+        remains = Remains(self._environment, self._head.family)
+        try:
+            survey = Survey(self._environment, self._head, remains, self._damaged, self._broken)
+        except LostError as error:
+            return self._nothing(f"what all revisions stand on is lost: {error}")
+        self._why, self._forkable = survey.lost, survey.forkable
+        if self._head.revision in survey.whole:
+            targets: list[int | None] = [None]
+        else:
+            targets = [None, *sorted(survey.whole, reverse=True)][1 : TARGETS_MAX + 1]
+        reason = "" if targets else "no retained revision is whole"
+        for target in targets:
+            try:
+                staged = Restaging(survey, target, self._identity, self._names()).staged()
+                after = self._tried(staged)
+            except (LostError, LimitExceededError) as error:
+                reason = str(error)
+                continue
+            if target is not None and any(one.revision == staged.head.revision for one in after):
+                reason = f"revision {target} cannot be made the present one again"
+            elif set(self._found) - set(after):
+                return self._plan(target, staged, after)
+        return self._nothing(reason)
+
+    def _names(self) -> tuple[str, str]:
+        clock, commit_id = self._environment.clock, self._identity.commit_id
+        return pack_name(commit_id, clock.new_id()), pack_name(commit_id, clock.new_id())
+
+    def _tried(self, staged: Restaged) -> list[Finding]:
+        """Return what a verification finds once this is stored (rule 1)."""
+        if not staged.packs:
+            return list(self._found)
+        layout, head = self._environment.layout, replace(staged.head, write_id=self._environment.clock.new_id())
+        objects = {layout.pack(head.family, name): data for name, data in staged.packs}
+        objects[self._key] = head.encode(limit_bytes=HEAD_COMMIT_BYTES_MAX)
+        store = TrialStore(self._environment.store, objects)
+        return session_findings(replace(self._environment, store=store), head.session_id)
+
+    def _plan(self, target: int | None, staged: Restaged, after: Sequence[Finding]) -> SessionPlan:
+        layout, head = self._environment.layout, self._head
+        left = set(after)
+        keys = tuple(layout.pack(head.family, name) for name in staged.left)
+        proposals = [
+            self._left(one) if one in left else _repaired(one, target, staged, held_by=head.held_by)
+            for one in self._found
+        ]
+        proposals += [self._left(one) for one in after if one not in self._found]
+        return SessionPlan(
+            key=self._key,
+            session_id=head.session_id,
+            proposals=tuple(proposals),
+            revision=head.revision,
+            state_id=head.state_id,
+            repair_id=self._identity.commit_id,
+            target=target,
+            written=staged.written,
+            dropped=staged.dropped,
+            left=keys,
+            unreadable=tuple(key for key in keys if not self._readable(key)),
+            damaged=self._damaged,
+            broken=tuple(self._broken.items()),
+        )
+
+    def _readable(self, key: str) -> bool:
+        try:
+            self._environment.store.stat(key)
+        except CorruptObjectError:
+            return False
+        except NotFoundError:
+            pass  # nothing to be copied
+        return True
+
+    def _nothing(self, reason: str) -> SessionPlan:
+        proposals = tuple(self._left(one, reason) for one in self._found)
+        return SessionPlan(self._key, self._head.session_id, proposals)
+
+    def _left(self, finding: Finding, reason: str = "") -> Proposal:
+        lost = "" if finding.revision is None else self._why.get(finding.revision, "")
+        proposal = left_alone(finding, lost or reason)
+        if finding.revision not in self._forkable:
+            return proposal
+        fork = f"only its history is lost: fork revision {finding.revision} to keep the content"
+        return replace(proposal, remedy=f"{proposal.remedy}; {fork}")
+
+
+def _repaired(finding: Finding, target: int | None, staged: Restaged, *, held_by: str) -> Proposal:
+    gone = finding.revision is None or finding.revision in staged.dropped
+    if target is None or not gone:
+        return Proposal(finding, Action.REBUILD, "what is needed of it can be had, and is stored again")
+    held = f"; it is held by {held_by!r} and has to be released first" if held_by else ""
+    reason = f"revision {target} becomes revision {staged.head.revision}{held}"
+    return Proposal(finding, Action.FALL_BACK, reason)
+
+
+def left_alone(finding: Finding, reason: str = "") -> Proposal:
+    """Return what a person can do about a finding that no repair cures."""
+    key = finding.key
+    copy = f"restore {key} from a copy, then repair again"
+    why, remedy = {
+        What.HEAD: ("nothing else says what stood in a head", copy),
+        What.SCHEMA: ("this version cannot read it", "use a newer version of this software"),
+        What.REGISTER: ("nothing else says what stood in it", copy),
+        What.RING: ("head and history contradict each other", "fork the session, and go on with the fork"),
+        What.LEDGER: ("the usage was stored so", "fork the session, and go on with the fork"),
+        What.HISTORY: ("the history was stored so", "fork the session, and go on with the fork"),
+        What.PLACES: ("the log of places was stored so", "fork the session, and go on with the fork"),
+        What.GRAPH: ("the graph was stored so", "rewind to a revision before, or prune this one"),
+        What.PART: ("the part was stored so", "rewind to a revision before, or prune this one"),
+    }.get(finding.what, ("it lies whole nowhere else", copy))
+    return Proposal(finding, Action.NONE, reason or why, remedy)
