@@ -60,20 +60,23 @@ def _starts(uses: Iterable[PackUse]) -> Uses:
 def _options(
     head: Head, number: int, remains: Remains, segments: Segments
 ) -> list[tuple[int, PlaceRow | FoundManifest]]:
-    """Return what may tell where an earlier revision lies, each with its number (rule 1)."""
-    options: list[tuple[int, PlaceRow | FoundManifest]] = []
+    """Return what may tell where an earlier revision lies, each with its number, the likeliest first (rule 1)."""
+    rows: list[PlaceRow] = []
+    manifests: list[FoundManifest] = []
     for found in remains.manifests:
         if found.session_id not in ("", head.session_id):
             continue
         if found.checkpoint.revision == number:
-            options.append((number, found))
+            manifests.append(found)
         for _, segment in overlapping(found.placement.places, number - 1, number):
             try:
-                rows = segments.rows(segment, found.placement, placement.row_from_plain)
+                log = segments.rows(segment, found.placement, placement.row_from_plain)
             except LostError:
                 continue  # the next one; when there is none, that is said
-            options += [(number, row) for row in rows if row.revision == number and (number, row) not in options]
-    return options
+            rows += [row for row in log if row.revision == number and row not in rows]
+    commit_id = head.commits.commit_id(number)
+    manifests.sort(key=lambda found: found.place is None or found.place.pack.partition(".")[0] != commit_id)
+    return [*((number, row) for row in rows), *((number, found) for found in manifests)]
 
 
 def _proved(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,12 @@ from snapshots.maintenance import restage
 from snapshots.maintenance.collect import execute as collect
 from snapshots.maintenance.collect import plan_collect
 from snapshots.maintenance.findings import Finding, What
+from snapshots.maintenance.places import places_of
 from snapshots.maintenance.prune import Retention, plan_prune
 from snapshots.maintenance.prune import execute as prune
+from snapshots.maintenance.remains import Remains
 from snapshots.maintenance.repair import Action, RepairPlan, RepairReport, execute, plan_repair
+from snapshots.maintenance.segments import Segments
 from snapshots.maintenance.verify import verify
 from snapshots.placement import ManifestPlace, PackUse, Placement, open_manifest, seal_manifest
 from snapshots.restore import HeadRead, read_base
@@ -273,6 +277,58 @@ def test_a_lost_log_of_places_is_put_together_from_the_manifests(place: Place) -
     assert (actions(plan), report.remaining) == ({Action.REBUILD}, ())
     assert (whole(place.repo, SESSION), commits(place.repo, SESSION)) == (before, ids)
     assert place.repo.history(SESSION)[-1].kind == "rewind"
+
+
+def test_uploads_that_were_never_published_are_not_taken_for_revisions() -> None:
+    place = Place(turns=TURNS - 1)
+    for turn in (61, 62, 63, 64):
+        state = place.repo.load(SESSION)
+        place.faulty.plan.on("put", LAYOUT.head(SESSION), fault=CrashBefore())
+        with pytest.raises(Crash):
+            place.repo.commit(state, stamp(turn), take(state, turn))
+        place.faulty.restart()
+        place.faulty.plan.clear()
+    place.turn(TURNS)
+    place.repo.rewind(SESSION, 3)
+    before = whole(place.repo, SESSION)
+    missing(place.store, place.pack_of(TURNS + 1))
+    _, report = place.repair()
+    assert report.remaining == ()
+    assert whole(place.repo, SESSION) == before
+    place.close()
+
+
+def test_rows_that_stand_nowhere_else_follow_from_the_manifests() -> None:
+    place = Place(turns=8)
+    place.repo.rewind(SESSION, 3)  # the ninth revision: its log of places has the rows 5 to 8 in one segment
+    keys = [place.pack_of(revision) for revision in range(1, 10)]
+    missing(place.store, keys[8])
+    for key in keys[5:8]:  # where rows 5 to 7 stand as well
+        altered_begin(place.store, key)
+    head = raw_head(place.store)
+    remains = Remains(place.repo.environment, head.family)
+    placed = Placement.decode(open_manifest(head.inline_manifest, key="")[1], key="")
+    rows = places_of(head, placed, remains, Segments(remains))
+    assert [LAYOUT.pack(SESSION, row.manifest.pack) for row in rows] == keys[:8]
+    assert any(row.ended for row in rows[4:])
+    place.close()
+
+
+def test_manifests_are_found_in_a_pack_of_which_only_they_are_whole(place: Place) -> None:
+    key = place.pack_of(3)
+    altered_begin(place.store, key)
+    altered_index(place.store, key)
+    found = Remains(place.repo.environment, SESSION).manifests
+    assert sorted(one.checkpoint.revision for one in found) == [1, 2, 3, 4, 5]
+
+
+def test_a_manifest_in_the_head_that_cannot_be_read_is_taken_from_its_pack(place: Place) -> None:
+    before = whole(place.repo, SESSION)
+    rewrite_head(place.store, lambda head: replace(head, inline_manifest=b"nothing", write_id="ab" * 16))
+    assert place.findings()
+    plan, report = place.repair()
+    assert (actions(plan), report.remaining) == ({Action.REBUILD}, ())
+    assert whole(place.repo, SESSION) == before
 
 
 def test_what_others_wrote_over_a_pack_is_left_behind(place: Place) -> None:
@@ -624,6 +680,23 @@ def test_a_head_that_moved_is_refused(
         assert place.findings() == set()
 
 
+def test_a_commit_while_the_plan_is_made_is_part_of_it(place: Place) -> None:
+    altered_index(place.store, place.pack_of(3))
+    place.watched.start_over()
+    plan_repair(place.repo)
+    requests = len(place.watched.requests)
+    for number in range(2, requests + 1, 5):
+        one = Place()
+        altered_index(one.store, one.pack_of(3))
+        one.watched.start_over()
+        one.watched.act(number, partial(commit, one))
+        plan = plan_repair(one.repo)
+        assert plan.sessions[0].revision == TURNS + 1, f"a commit before request {number} of {requests}"
+        execute(plan)
+        assert one.findings() == set()
+        one.close()
+
+
 def test_a_pin_a_fence_and_an_epoch_of_others_stay(place: Place) -> None:
     altered_index(place.store, place.pack_of(3))
     plan = plan_repair(place.repo)
@@ -795,3 +868,56 @@ def test_a_store_of_many_damaged_packs_is_repaired_as_far_as_it_can_be() -> None
                 after = whole(place.repo, name)
                 assert all(states.get(number, text) == text for number, text in after.items())
         place.close()
+
+
+# Beside a collection.
+
+
+def collected(repo: SnapshotRepository) -> None:
+    collect(plan_collect(repo))
+
+
+@pytest.mark.parametrize("damage", [altered_index, altered_begin], ids=["rebuild", "fall back"])
+def test_a_collection_at_any_request_of_a_repair_takes_nothing_from_it(damage: Damage) -> None:
+    number, requests = 1, 1
+    while number <= requests:
+        place = Place(turns=6)
+        place.repo.fork(SESSION, "f1", 2)
+        place.turn(40, "f1")
+        before = whole(place.repo, "f1")
+        damage(place.store, place.pack_of(6))
+        plan = plan_repair(place.repo)
+        place.watched.start_over()
+        place.watched.act(number, partial(collected, place.other))
+        execute(plan)
+        requests = len(place.watched.requests)
+        assert place.findings() == set(), f"a collection before request {number}"
+        collect(plan_collect(place.other))
+        assert place.findings() == set()
+        assert whole(place.repo, "f1") == before
+        place.close()
+        number += 1
+    assert requests > 10
+
+
+@pytest.mark.parametrize("damage", [altered_index, altered_begin], ids=["rebuild", "fall back"])
+def test_a_repair_at_any_request_of_a_collection_loses_nothing(damage: Damage) -> None:
+    number, requests = 1, 1
+    while number <= requests:
+        place = Place(turns=6)
+        place.session("gone", 2)
+        place.repo.delete("gone")
+        place.repo.fork(SESSION, "f1", 2)
+        prune(plan_prune(place.repo, SESSION, Retention(last=3)))
+        damage(place.store, place.pack_of(6))
+        plan = plan_repair(place.repo)
+        place.watched.start_over()
+        late = replace(plan, environment=place.other.environment)
+        place.watched.act(number, partial(execute, late))
+        collect(plan_collect(place.repo))
+        requests = len(place.watched.requests)
+        place.watched.act_now()
+        assert place.findings() == set(), f"a repair before request {number}"
+        place.close()
+        number += 1
+    assert requests > 10
