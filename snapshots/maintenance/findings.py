@@ -21,7 +21,6 @@ class What(StrEnum):
 
     HEAD = "head"  # unreadable, or another session's
     RING = "ring"  # commit ids or turns of the head are not the history's
-    PIN = "pin"  # names a revision that is not there
     MISSING = "missing"  # an object that the head names
     ALTERED = "altered"  # bytes that are not what was written
     MANIFEST = "manifest"  # unreadable, another revision's, or not where it should lie

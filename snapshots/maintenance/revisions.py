@@ -318,9 +318,6 @@ def head_findings(present: Present, subject: Subject) -> Iterator[Finding]:
     stamped = [StampRow(row.revision, row.stamp) for row in lineage(rows, len(rows)) if row.stamp is not None]
     if head.stamps != tuple(reversed(stamped[:RING_MAX])):
         yield subject.finding(What.RING, "the turns in the head are not the last of the lineage")
-    for pin in head.pins:
-        if pin.revision > head.revision:
-            yield subject.finding(What.PIN, f"pin {pin.name} names revision {pin.revision} of {head.revision}")
     yield from _history_findings(rows, subject)
 
 

@@ -4,7 +4,8 @@ Rules:
 1. A file's content survives once it was written and synced; a name survives once its directory was synced, and every
    directory above it.
 2. In a power cut each name that was changed and not synced may be as before or as after, each for itself.
-3. With `crash_at` the n-th call that changes or syncs something raises `Crash` instead, and so does every call after
+3. While it is `full`, a file can be created and not be filled.
+4. With `crash_at` the n-th call that changes or syncs something raises `Crash` instead, and so does every call after
    it, until the power cut.
 
     disk = SimulatedDisk()
@@ -14,6 +15,7 @@ Rules:
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,12 +40,14 @@ class SimulatedDisk:
     Attributes:
         calls: How many calls so far changed or synced something.
         crash_at: Which of them is the last straw; None for none.
+        full: Whether there is no room for another byte.
     """
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
         self.calls = 0
         self.crash_at: int | None = None
+        self.full = False
         self._live: dict[Path, _Names] = {Path("/"): {}}
         self._durable: dict[Path, _Names] = {Path("/"): {}}
         self._guard = threading.RLock()
@@ -88,6 +92,8 @@ class SimulatedDisk:
             self._names(path.parent)[path.name] = b""
         content = b"".join(pieces)
         self._step()
+        if self.full:
+            raise OSError(errno.ENOSPC, "no space left on device", str(path))
         with self._guard:
             self._names(path.parent)[path.name] = content
 

@@ -42,6 +42,7 @@ from storage.store import (
     Version,
 )
 from storage.testing.plan import (
+    Altered,
     Crash,
     CrashAfter,
     CrashBefore,
@@ -65,6 +66,7 @@ from storage.testing.plan import (
 from storage.unfinished import KeepsUnfinished, UnfinishedWrite, discard_in
 
 __all__ = [
+    "Altered",
     "Crash",
     "CrashAfter",
     "CrashBefore",
@@ -285,6 +287,8 @@ def _damaged(data: bytes, rule: On | None) -> bytes:
     match rule.fault if rule else None:
         case Truncate(kept_bytes):
             return data[:kept_bytes]
+        case Altered(change):
+            return change(data)
         case FlipBit(bit) if data:
             position, shift = divmod(bit % (len(data) * 8), 8)
             return data[:position] + bytes([data[position] ^ (1 << shift)]) + data[position + 1 :]

@@ -90,6 +90,13 @@ class FlipBit:
 
 
 @dataclass(frozen=True, slots=True)
+class Altered:
+    """A get returns what `change` makes of its bytes, as if somebody else had written them."""
+
+    change: Callable[[bytes], bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class CutList:
     """A listing fails after `rows` rows."""
 
@@ -124,6 +131,7 @@ Fault = (
     | Deny
     | Truncate
     | FlipBit
+    | Altered
     | CutList
     | Meanwhile
     | CrashBefore
@@ -136,6 +144,7 @@ _ONLY: dict[type, frozenset[str]] = {
     IgnoreCondition: frozenset({"put"}),
     Truncate: frozenset({"get"}),
     FlipBit: frozenset({"get"}),
+    Altered: frozenset({"get"}),
     CutList: frozenset({"list"}),
 }
 

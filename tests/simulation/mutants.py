@@ -21,6 +21,7 @@ from snapshots.epochs import take_number
 from snapshots.errors import RevisionConflictError
 from snapshots.head import LIVE, RESERVED, Head
 from snapshots.maintenance import collect as real
+from snapshots.maintenance.raising import key_digest
 from snapshots.restore import HeadRead, head_at, read_live_head
 from snapshots.testing import collector as collecting
 from snapshots.testing.simulation.weather import Weather
@@ -32,6 +33,7 @@ from storage.testing.plan import IgnoreCondition, On
 
 # A fork of a fork whose source is deleted while both are in flight: three pre-emptions are spent on getting there.
 IN_FLIGHT = "f*2 j d*2"
+FORK_OF_A_FORK = "two writers and a fork of a fork"
 Install = Callable[[pytest.MonkeyPatch], None]
 
 
@@ -184,7 +186,7 @@ def directories_not_synced(patch: pytest.MonkeyPatch) -> None:
 def heads_marked_and_not_raised(patch: pytest.MonkeyPatch) -> None:
     def mark_only(self: Any, key: str, read: HeadRead) -> None:
         self.marked_by(key, read)
-        self.raised.add(key)
+        self._raised.add(key_digest(key))
 
     patch.setattr(real.Raising, "_raise", mark_only)
 
@@ -273,10 +275,14 @@ def real_marks_of_the_first_reading_only(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(real.Raising, "marked_by", first)
 
 
+def real_higher_numbers_ignored(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(real.Raising, "_to_be_raised", lambda self, key, head: head.epoch < self.number)  # noqa: ARG005  the signature that it stands for
+
+
 def real_packs_of_the_plan_deleted(patch: pytest.MonkeyPatch) -> None:
     """Delete what the plan found, without fencing anything."""
 
-    def execute(plan: Any) -> Any:
+    def execute(plan: Any, **_: Any) -> Any:
         for one in plan.families:
             keys = [row.key for row in plan.environment.store.list(one.prefix)]
             named = real.plan_on(plan.environment)
@@ -326,7 +332,8 @@ MUTANTS = (
     Mutant("no hidden retries, and no 412 at its word", hidden_retries_and_412_taken_at_its_word),
     Mutant("fence older owners", older_owners_not_fenced, "owners", 1),
     Mutant("read the source in every attempt", source_read_in_an_earlier_attempt, "dropped revisions", 1),
-    Mutant("help a lagging source", lagging_source_not_helped, "fork in flight", 1, IN_FLIGHT),
+    Mutant("help a lagging source", lagging_source_not_helped, FORK_OF_A_FORK, 1, IN_FLIGHT),
+    Mutant("help a lagging source (reference)", lagging_source_not_helped, "fork in flight", 1, IN_FLIGHT),
     Mutant("list the packs first", packs_listed_after_the_heads, "writers", 1),
     Mutant("a plan is a hint", real_packs_of_the_plan_deleted, "a real collection", 1),
     Mutant("raise every head", heads_marked_and_not_raised, "a real collection", 1),
@@ -336,7 +343,8 @@ MUTANTS = (
     Mutant("list the heads again (reference)", heads_not_listed_again, "writers", 1),
     Mutant("mark the bytes that were put", real_marks_of_the_first_reading_only, "a real collection", 2),
     Mutant("mark the bytes that were put (reference)", bytes_marked_are_not_those_put, "writers", 2),
-    Mutant("stop at a higher number", higher_numbers_ignored, "fork in flight", 1, IN_FLIGHT),
+    Mutant("stop at a higher number", real_higher_numbers_ignored, FORK_OF_A_FORK, 1, IN_FLIGHT),
+    Mutant("stop at a higher number (reference)", higher_numbers_ignored, "fork in flight", 1, IN_FLIGHT),
     Mutant("a server keeps conditions", conditions_ignored_by_the_server),
     Mutant("sync the directories", directories_not_synced),
 )

@@ -20,7 +20,7 @@ from snapshots.fork import ForkRequest, fork
 from snapshots.head import LIVE, Head
 from snapshots.history import RESTORE
 from snapshots.layout import Layout
-from snapshots.maintenance.collect import execute, plan_on
+from snapshots.maintenance.collect import BATCH_PACKS, execute, plan_on
 from snapshots.restore import load, read_history, read_live_head
 from snapshots.rewind import go_back
 from snapshots.rewrite import rewrite_head
@@ -259,7 +259,7 @@ def owner(name: str, session_id: str) -> Callable[[Protocol], Actor]:
             try:
                 result = taken.commit(taken.state, TurnStamp(f"turn of {name}"))
             except RevisionConflictError as error:
-                raise AssertionError(f"somebody committed after {name} took over: {error}") from error
+                raise AssertionError(f"owner: somebody committed after {name} took over: {error}") from error
             notes.acknowledged[result.head_revision] = result.commit_id
 
         return act
@@ -280,13 +280,13 @@ def collector(runs: int = 1) -> Callable[[Protocol], Actor]:
     return role
 
 
-def real_collector(runs: int = 1) -> Callable[[Protocol], Actor]:
+def real_collector(runs: int = 1, *, batch_packs: int = BATCH_PACKS) -> Callable[[Protocol], Actor]:
     """Return a role that collects as the command does: plan, then execute."""
 
     def role(world: Protocol) -> Actor:  # noqa: ARG001  a role
         def act(store: ObjectStore, clock: Clock) -> None:
             for _ in range(runs):
-                execute(plan_on(environment_of(store, clock)))
+                execute(plan_on(environment_of(store, clock)), batch_packs=batch_packs)
 
         return act
 

@@ -29,6 +29,7 @@ def _running(monkeypatch: pytest.MonkeyPatch) -> None:
         ("two writers", 2, 0),
         ("two collectors", 1, 0),
         ("a real collection", 1, 1),
+        ("batches", 1, 1),
         ("fork in flight", 2, 0),
     ],
 )

@@ -16,7 +16,7 @@ import pytest
 from snapshots.testing.simulation import Stage, run_seed, simulate
 from snapshots.testing.simulation.hosts import Host
 from snapshots.testing.simulation.roles import ROLES, role
-from snapshots.testing.simulation.weather import CRASH_AFTER, CRASH_BEFORE, EXPIRED, KINDS, POWER_CUT, STORM
+from snapshots.testing.simulation.weather import CRASH_AFTER, CRASH_BEFORE, EXPIRED, FULL, KINDS, POWER_CUT, STORM
 from storage.clock import SystemClock
 from storage.testing.clock import ManualClock
 from tests.simulation.former import FORMER
@@ -24,7 +24,7 @@ from tests.simulation.former import FORMER
 SECONDS = float(os.environ.get("SNAPSHOTS_SIMULATE_SECONDS", "120"))
 FIRST = int(os.environ.get("SNAPSHOTS_SIMULATE_SEED", "0")) or randbelow(1 << 32)
 STEPS_MIN = 200
-EVERY_KIND = (*KINDS, STORM, EXPIRED, CRASH_BEFORE, CRASH_AFTER, POWER_CUT)
+EVERY_KIND = (*KINDS, STORM, EXPIRED, FULL, CRASH_BEFORE, CRASH_AFTER, POWER_CUT)
 
 
 @pytest.mark.timeout(SECONDS + 300)

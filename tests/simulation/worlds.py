@@ -48,6 +48,27 @@ WORLDS: Mapping[str, tuple[int, Mapping[str, Role]]] = {
             "g": collector(),
         },
     ),
+    "two writers and a fork of a fork": (
+        1,
+        {
+            "f": forker("s", "c"),
+            "j": forker("c", "n"),
+            "d": deleter("s"),
+            "e": deleter("c"),
+            "g": real_collector(),
+            "w": writer("w", "s"),
+            "v": writer("v", "s"),
+        },
+    ),
+    "batches": (
+        1,
+        {
+            "w": writer("w", "s"),
+            "f": forker("s", "c"),
+            "d": deleter("s"),
+            "g": real_collector(batch_packs=1),
+        },
+    ),
     "a real collection": (1, {"w": writer("w", "s"), "f": forker("s", "c"), "d": deleter("s"), "g": real_collector()}),
     "two collectors": (
         1,

@@ -390,7 +390,7 @@ def without_inline(head: Head) -> Head:
         (wrong_ring, {What.RING}),
         (short_ring, {What.RING}),
         (wrong_stamps, {What.RING}),
-        (wrong_pin, {What.PIN}),
+        (wrong_pin, {What.HEAD}),
         (without_inline, set()),
     ],
 )

@@ -23,6 +23,7 @@ from snapshots.errors import (
     SessionDeletedError,
     SessionNotFoundError,
     SnapshotError,
+    UnsupportedSchemaError,
 )
 from snapshots.head import LIVE, TOMBSTONE, Head
 from snapshots.layout import Layout
@@ -251,7 +252,9 @@ class Host:
                 return "gone"
             case SessionNotFoundError() if error.session_id == operation.session_id:
                 return "absent"
-            case CorruptSnapshotError() | CorruptObjectError() if self.name not in self._notes.weather.damaged:
+            case CorruptSnapshotError() | CorruptObjectError() | UnsupportedSchemaError() if (
+                self.name not in self._notes.weather.damaged
+            ):
                 self._notes.wrong.append(f"{operation} was told: {error}")
         return "refused"
 

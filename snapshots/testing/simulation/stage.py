@@ -31,7 +31,7 @@ from snapshots.testing.simulation.hosts import Content, Host, Notes, ProcessCras
 from snapshots.testing.simulation.operations import chain_of, problems
 from snapshots.testing.simulation.roles import ROLES
 from snapshots.testing.simulation.watch import HOME, Publication, Watch, packs_named
-from snapshots.testing.simulation.weather import CRASH_AFTER, CRASH_BEFORE, POWER_CUT, Weather
+from snapshots.testing.simulation.weather import CRASH_AFTER, CRASH_BEFORE, FULL, POWER_CUT, Weather
 from storage.backends.local import LocalStore
 from storage.backends.memory import MemoryStore
 from storage.executor import InlineExecutor
@@ -46,6 +46,7 @@ from storage.testing.simulation.requests import Outcome, Request, carry_out
 
 LAYOUT = Layout("default")
 CUT_WITHIN = 300  # requests: a power cut falls on one of them
+FULL_FOR = 15  # requests: so long a disk is full
 ON_DISK = 5  # one run in so many is on a simulated disk
 _CRASHED = ("crashed",)
 
@@ -73,6 +74,7 @@ class Stage(World):
         self._draws = draws = Draws(f"stage {seed}")
         self._disk = SimulatedDisk(ManualClock()) if draws.below(ON_DISK) == 0 else None
         self._disk_clock = ManualClock(seed=97)
+        self._full_from = 1 + draws.below(CUT_WITHIN)
         self._cut_at = 1 + draws.below(CUT_WITHIN)
         self.watch = Watch(self._filled(), LAYOUT, lambda: self.notes.instant, self.notes.head_written)
         self._faulty = FaultyStore(self.watch, self.notes.weather)
@@ -88,6 +90,9 @@ class Stage(World):
             return Outcome(None, ProcessCrash(actor), _CRASHED)
         if self._disk is not None and self.notes.instant == self._cut_at:
             self._disk.crash_at = self._disk.calls + 1 + self._draws.below(8)
+        if self._disk is not None and request.verb == "put":
+            self._disk.full = self._full_from <= self.notes.instant < self._full_from + FULL_FOR
+            self.notes.weather.counts[FULL] += self._disk.full
         self.notes.weather.actor = actor
         crash = self.notes.weather.crash()
         if crash == CRASH_BEFORE:
@@ -136,7 +141,7 @@ class Stage(World):
         assert not raised, f"raised: {raised}"
         self.notes.weather.end()
         if self._disk is not None:
-            self._disk.crash_at = None
+            self._disk.crash_at, self._disk.full = None, False
         self._faulty.release()
         self.check_step()
         chains = {session_id: chain_of(rows) for session_id, rows in self._by_session().items()}

@@ -15,8 +15,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from snapshots import codec
+from snapshots.fields import SCHEMA_VERSION
 from storage.testing.draws import Draws
 from storage.testing.plan import (
+    Altered,
     CutList,
     Delay,
     Deny,
@@ -39,6 +42,9 @@ ALL_OVER = 40  # single faults to one storm, and to one expiry of credentials
 WRITES_MORE = 3  # so much more often is a write hit than a read
 STORM_REQUESTS = 25
 EXPIRED_REQUESTS = 6
+STORM, EXPIRED, FULL = "SlowDown storm", "credentials expired", "disk full"
+CRASH_BEFORE, CRASH_AFTER, POWER_CUT = "crash before a request", "crash after a request", "power cut"
+NEWER = "record of a newer version"
 SLOW_DOWN = FailBefore("no", "SlowDown")
 
 Make = Callable[[Draws], Fault]
@@ -53,10 +59,22 @@ class Kind:
     Attributes:
         verbs: To what it happens.
         make: Draws one.
+        part: Must be contained in the key.
     """
 
     verbs: tuple[Verb, ...]
     make: Make
+    part: str = ""
+
+    def fits(self, verb: str, keys: Sequence[str]) -> bool:
+        """Say whether it can happen to a request."""
+        return verb in self.verbs and any(self.part in key for key in keys)
+
+
+def of_newer_version(data: bytes) -> bytes:
+    """Return a guarded record as a newer version of this software would have written it."""
+    plain = codec.decode(codec.unguarded(data, key=NEWER), key=NEWER)
+    return codec.guarded(codec.encode({**plain, "schema_version": SCHEMA_VERSION + 1}))
 
 
 KINDS: Mapping[str, Kind] = {
@@ -69,11 +87,10 @@ KINDS: Mapping[str, Kind] = {
     "delivered twice": Kind(_WRITES, lambda draws: Repeat(1 + draws.below(LATE_MAX))),
     "body truncated": Kind(("get",), lambda draws: Truncate(draws.below(200))),
     "bit flipped": Kind(("get",), lambda draws: FlipBit(draws.below(1 << 16))),
+    NEWER: Kind(("get",), lambda _: Altered(of_newer_version), part="/heads/"),
     "listing cut": Kind(("list",), lambda draws: CutList(draws.below(4))),
 }
-STORM, EXPIRED = "SlowDown storm", "credentials expired"
-CRASH_BEFORE, CRASH_AFTER, POWER_CUT = "crash before a request", "crash after a request", "power cut"
-DAMAGES = (Truncate, FlipBit)
+DAMAGES = (Truncate, FlipBit, Altered)
 
 
 class Weather(FaultPlan):
@@ -116,7 +133,7 @@ class Weather(FaultPlan):
         """Return the fault that hits this request, if any. Called once per request."""
         if self._ended:
             return None
-        fault = self._all_over() or self._single(verb)
+        fault = self._all_over() or self._single(verb, keys)
         if fault is None:
             return None
         if isinstance(fault, DAMAGES):
@@ -142,10 +159,10 @@ class Weather(FaultPlan):
             return Deny()
         return None
 
-    def _single(self, verb: str) -> Fault | None:
+    def _single(self, verb: str, keys: Sequence[str]) -> Fault | None:
         if not self._hits(self._rate * (WRITES_MORE if verb in _WRITES else 1)):
             return None
-        name = self._draws.pick([name for name, kind in KINDS.items() if verb in kind.verbs])
+        name = self._draws.pick([name for name, kind in KINDS.items() if kind.fits(verb, keys)])
         self.counts[name] += 1
         return KINDS[name].make(self._draws)
 
