@@ -31,7 +31,6 @@ from snapshots.roots import named_packs
 from snapshots.sessions import for_each_head
 from snapshots.state import SessionRelation, relation_parent
 from storage.errors import CorruptObjectError, NotFoundError
-from storage.executor import InlineExecutor
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +151,7 @@ def _seen_with_packs(environment: Environment) -> tuple[list[_Seen], Mapping[str
 
 
 def _heads(environment: Environment) -> Iterator[_Seen]:
-    # A thread that waited for others of its own pool might wait for ever.
-    inline = replace(environment, executor=InlineExecutor())
-    return for_each_head(environment, lambda row: _seen(inline, row.key))
+    return for_each_head(environment, lambda row: _seen(environment, row.key))
 
 
 def _seen(environment: Environment, key: str) -> _Seen:

@@ -14,7 +14,6 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
@@ -61,6 +60,7 @@ from snapshots.state import (
 from snapshots.writer import Writer
 from storage.backends import open_store
 from storage.clock import Clock, SystemClock, backoff_seconds
+from storage.executor import NestingExecutor
 from storage.leases import Free, Lease
 from storage.store import ObjectStore
 from storage.wrappers.metered import MeteredStore, Metrics
@@ -107,7 +107,7 @@ class SnapshotRepository:
     ) -> None:
         metered = MeteredStore(store)
         self._metrics = metered.metrics
-        self._executor = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="snapshots")
+        self._executor = NestingExecutor(THREADS_MAX, thread_name_prefix="snapshots")
         self._environment = Environment(metered, Layout(tenant), clock or SystemClock(), self._executor)
         try:
             store_id = store_object.open_or_create(self._environment, create=create, url=url)

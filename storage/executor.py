@@ -1,8 +1,10 @@
-"""`InlineExecutor`: an executor without threads. What is submitted has been run when `submit` returns.
+"""Executors: one without threads, and one with threads that never wait for each other.
 
 Rules:
-1. Everything runs in the caller's thread, in the order of submission: equal calls, equal order of requests.
-2. An `Exception` goes into the future; anything stronger (a crash, an interrupt) passes straight through `submit`.
+1. In an `InlineExecutor` everything runs in the caller's thread, in the order of submission: equal calls, equal order
+   of requests. An `Exception` goes into the future; anything stronger (a crash, an interrupt) passes through `submit`.
+2. In a `NestingExecutor` what one of its own threads submits runs there and then: a pool whose threads all wait for
+   what they have submitted to it would wait for ever.
 
     with InlineExecutor() as executor:
         assert list(executor.map(str, [1, 2])) == ["1", "2"]
@@ -10,8 +12,9 @@ Rules:
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -43,3 +46,30 @@ class InlineExecutor(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002  nothing is pending
         """Take no more calls."""
         self._ended = True
+
+
+class NestingExecutor(ThreadPoolExecutor):
+    """Threads, and calls that may submit further calls and wait for them (rule 2).
+
+    Args:
+        max_workers: How many threads.
+        thread_name_prefix: What their names begin with.
+    """
+
+    def __init__(self, max_workers: int, thread_name_prefix: str = "") -> None:
+        super().__init__(max_workers, thread_name_prefix=thread_name_prefix, initializer=self._mark_thread)
+        self._own = threading.local()
+        self._inline = InlineExecutor()
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Let a thread run `fn`; the caller's own if it is one of these.
+
+        Raises:
+            RuntimeError: The executor was shut down.
+        """
+        if getattr(self._own, "is_worker", False):
+            return self._inline.submit(fn, *args, **kwargs)
+        return super().submit(fn, *args, **kwargs)
+
+    def _mark_thread(self) -> None:
+        self._own.is_worker = True

@@ -13,7 +13,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import groupby
 
@@ -26,7 +26,6 @@ from snapshots.repository import SnapshotRepository
 from snapshots.restore import HeadRead, head_at
 from snapshots.sessions import for_each_head
 from storage.errors import CorruptObjectError, NotFoundError, PermissionDeniedError, UnsupportedServerError
-from storage.executor import InlineExecutor
 from storage.store import ListedObject
 from storage.unfinished import UnfinishedWrite, unfinished_in
 
@@ -163,7 +162,6 @@ class _Heads:
         self.spared: dict[str, str] = {}  # prefix of a family → why
         self.count = self.cached = 0
         self._environment = environment
-        self._inline = replace(environment, executor=InlineExecutor())  # threads that wait for threads wait for ever
         self._dead: set[bytes] = set()  # digests of what the keys of a deleted session end with
 
     def read_all(self, progress: Progress) -> None:
@@ -185,15 +183,15 @@ class _Heads:
             self._dead.add(key_digest(key.removeprefix(layout.heads)))
 
     def _seen(self, key: str) -> _Seen:
-        read = head_at(self._inline, key)
+        read = head_at(self._environment, key)
         for _ in range(ATTEMPTS_MAX):
             known = self.before.marks.packs_of(key, read.version)
             if known is not None:
                 return _Seen(read, known, cached=True)
             try:
-                return _Seen(read, frozenset(map(pack_mark, pack_keys(self._inline, read.head))))
+                return _Seen(read, frozenset(map(pack_mark, pack_keys(self._environment, read.head))))
             except (NotFoundError, CorruptObjectError) as error:
-                again = head_at(self._inline, key)
+                again = head_at(self._environment, key)
                 if again.version == read.version:
                     return _Seen(read, frozenset(), reason=str(error))
                 read = again

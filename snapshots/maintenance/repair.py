@@ -1,11 +1,11 @@
-"""Repairing: storing again what damage has taken, as far as it can be proved. The one operation that writes.
+"""Repairing: storing again what damage has taken, as far as it can be proved. `verify` finds, this writes.
 
 Rules:
 1. A plan rests on the state id of each head; if that has changed, the session is refused: plan again.
 2. What is repaired is uploaded, in packs of their own, staged under the epoch of the head just read; a repair never
    names what the head did not name before. One compare-and-swap of the head publishes all of it.
-3. Every pack that the session names no longer is copied first, under `quarantine/`: no collection destroys evidence.
-   Nothing is deleted.
+3. Every pack that the session names no longer is copied first, under `quarantine/`, so that no collection destroys
+   evidence; one that the store cannot read is named, to be copied by hand. Nothing is deleted.
 4. Checkpoints, commit ids and turns stay as they are. A fall-back is a revision of the kind "restore".
 5. Interrupted anywhere it leaves a correct store, and another run finishes. What is done already is not done again.
 

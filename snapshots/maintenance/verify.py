@@ -36,7 +36,6 @@ from snapshots.repository import SnapshotRepository
 from snapshots.restore import LOAD_ATTEMPTS_MAX, HeadRead, head_at, read_head, read_stored_manifest
 from snapshots.turns import TurnRecord
 from storage.errors import CorruptObjectError, NotFoundError
-from storage.executor import InlineExecutor
 from storage.packs import read_index
 
 Level = Literal["heads", "presence", "full"]
@@ -69,8 +68,7 @@ def verify(
             raise SessionNotFoundError(session_id)
         yield from _verify_session(environment, memory, level, key)
         return
-    inline = replace(environment, executor=InlineExecutor())  # threads that wait for threads would wait for ever
-    one = partial(_verify_session, inline, memory, level)
+    one = partial(_verify_session, environment, memory, level)
     listing = environment.store.list(environment.layout.heads, start_after=start_after)
     while page := [row.key for row in islice(listing, SESSIONS_SIDE_BY_SIDE)]:
         for reported in environment.executor.map(one, page):

@@ -25,7 +25,7 @@ from storage.testing.draws import Draws
 T = TypeVar("T")
 RACERS = 16  # threads
 ROUNDS = 5  # of Create races
-INCREMENTS = 6  # of each racer, on one counter
+APPENDS = 6  # of each racer, to one object
 PAGED_KEYS = 1050  # more than one page of 1,000
 PACK_BYTES = 20 << 20  # above every single-request limit: multipart on S3
 
@@ -140,12 +140,12 @@ class LoadConformance(ABC):
         store.put("names", b"", Create())
 
         def append_all(racer: int) -> None:
-            for number in range(INCREMENTS):
+            for number in range(APPENDS):
                 _append(store, racer, number)
 
         together(RACERS, append_all)
         names = (self.raw(store, "names") or b"").decode().split()
-        assert sorted(names) == sorted(f"{racer}-{number}" for racer in range(RACERS) for number in range(INCREMENTS))
+        assert sorted(names) == sorted(f"{racer}-{number}" for racer in range(RACERS) for number in range(APPENDS))
 
     def test_a_reader_never_sees_half_an_object(self, store: ObjectStore) -> None:
         """While others overwrite and replace it; get, version and size belong together."""

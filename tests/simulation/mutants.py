@@ -21,7 +21,7 @@ from snapshots.epochs import take_number
 from snapshots.errors import RevisionConflictError
 from snapshots.head import LIVE, RESERVED, Head
 from snapshots.maintenance import collect as real
-from snapshots.maintenance.raising import key_digest
+from snapshots.maintenance.raising import Homes, key_digest
 from snapshots.restore import HeadRead, head_at, read_live_head
 from snapshots.testing import collector as collecting
 from snapshots.testing.simulation.weather import Weather
@@ -279,14 +279,18 @@ def real_higher_numbers_ignored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(real.Raising, "_to_be_raised", lambda self, key, head: head.epoch < self.number)  # noqa: ARG005  the signature that it stands for
 
 
+def families_of_later_batches_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Homes, "is_elsewhere", lambda self, key, batch: batch > 0)  # noqa: ARG005  the signature that it stands for
+
+
 def real_packs_of_the_plan_deleted(patch: pytest.MonkeyPatch) -> None:
-    """Delete what the plan found, without fencing anything."""
+    """Delete what the plan found, without raising anything."""
 
     def execute(plan: Any, **_: Any) -> Any:
         for one in plan.families:
             keys = [row.key for row in plan.environment.store.list(one.prefix)]
-            named = real.plan_on(plan.environment)
-            if one.prefix in {again.prefix for again in named.families}:
+            again = real.plan_on(plan.environment)
+            if one.prefix in {one.prefix for one in again.families}:
                 plan.environment.store.delete_many(keys)
         return None
 
@@ -341,6 +345,7 @@ MUTANTS = (
     Mutant("raise reservations too (reference)", reservations_not_raised, "writers", 1),
     Mutant("list the heads again", real_heads_not_listed_again, "a real collection", 2, "w g"),
     Mutant("list the heads again (reference)", heads_not_listed_again, "writers", 1),
+    Mutant("read in every batch the heads of its families", families_of_later_batches_forgotten, "batches", 1),
     Mutant("mark the bytes that were put", real_marks_of_the_first_reading_only, "a real collection", 2),
     Mutant("mark the bytes that were put (reference)", bytes_marked_are_not_those_put, "writers", 2),
     Mutant("stop at a higher number", real_higher_numbers_ignored, FORK_OF_A_FORK, 1, IN_FLIGHT),

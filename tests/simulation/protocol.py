@@ -89,6 +89,7 @@ class Protocol(World):
         self.watch = Watch(filled, LAYOUT)
         self.start = start
         self.commits: dict[str, Commit] = {}
+        self.batches = 0  # the most that one collection had
         self.forked: dict[str, str] = {}  # child → commit id that was acknowledged
         super().__init__({name: role(self) for name, role in roles.items()}, self.watch)
 
@@ -283,10 +284,11 @@ def collector(runs: int = 1) -> Callable[[Protocol], Actor]:
 def real_collector(runs: int = 1, *, batch_packs: int = BATCH_PACKS) -> Callable[[Protocol], Actor]:
     """Return a role that collects as the command does: plan, then execute."""
 
-    def role(world: Protocol) -> Actor:  # noqa: ARG001  a role
+    def role(world: Protocol) -> Actor:
         def act(store: ObjectStore, clock: Clock) -> None:
             for _ in range(runs):
-                execute(plan_on(environment_of(store, clock)), batch_packs=batch_packs)
+                report = execute(plan_on(environment_of(store, clock)), batch_packs=batch_packs)
+                world.batches = max(world.batches, report.batches)
 
         return act
 

@@ -8,6 +8,7 @@ import pytest
 
 from storage.testing.simulation import explore, random_walks, replay, run
 from tests.simulation.mutants import IN_FLIGHT, MUTANTS, Mutant
+from tests.simulation.protocol import Protocol
 from tests.simulation.table import find, table
 from tests.simulation.worlds import WORLDS, maker, running
 
@@ -44,6 +45,17 @@ def test_nothing_is_lost_in_any_order(world: str, preemptions: int, crashes: int
 def test_nothing_is_lost_by_a_fork_of_a_fork_in_flight() -> None:
     done = explore(maker("fork in flight"), preemptions=2, crashes=1, prefix=IN_FLIGHT, limit=1_000_000)
     assert done.complete
+
+
+def test_a_collection_has_several_batches_in_the_world_for_it() -> None:
+    worlds = []
+
+    def made() -> Protocol:
+        worlds.append(maker("batches")())
+        return worlds[-1]
+
+    random_walks(made, seed=3, count=40)
+    assert max(world.batches for world in worlds) == 2
 
 
 @pytest.mark.timeout(900)

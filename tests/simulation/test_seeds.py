@@ -48,7 +48,15 @@ def test_every_kind_of_fault_happens_and_every_outcome_is_told() -> None:
     assert not totals.failed, "\n".join(totals.failed.values())
     assert totals.runs == 100
     assert set(totals.faults) == set(EVERY_KIND)
-    for what in ("commit done", "commit refused", "commit unknown", "commit gone", "read done", "delete done"):
+    for what in (
+        "commit done",
+        "commit refused",
+        "commit unknown",
+        "commit gone",
+        "commit dropped",
+        "read done",
+        "delete done",
+    ):
         assert totals.operations[what], what
 
 

@@ -6,7 +6,7 @@ python -m tests.simulation.worlds "fork in flight" --preemptions 3 --crashes 0
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 import pytest
@@ -31,7 +31,7 @@ from tests.simulation.protocol import (
 
 Role = Callable[[Protocol], Actor]
 WORLDS: Mapping[str, tuple[int, Mapping[str, Role]]] = {
-    # Name: revisions of session "s" at the start, and the actors.
+    # Name: revisions of session "s" at the start (of "t" too in TWO_FAMILIES), and the actors.
     "writers": (1, {"w": writer("w", "s"), "f": forker("s", "c"), "d": deleter("s"), "g": collector()}),
     "two writers": (1, {"w": writer("w", "s", 2), "v": writer("v", "s"), "f": forker("s", "c"), "g": collector()}),
     "creators": (0, {"a": creator("a", "n"), "b": creator("b", "n"), "g": collector()}),
@@ -63,9 +63,9 @@ WORLDS: Mapping[str, tuple[int, Mapping[str, Role]]] = {
     "batches": (
         1,
         {
-            "w": writer("w", "s"),
             "f": forker("s", "c"),
             "d": deleter("s"),
+            "e": deleter("t"),
             "g": real_collector(batch_packs=1),
         },
     ),
@@ -104,15 +104,19 @@ def running(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(graph, "_clock", RunningClock(ManualClock()))
 
 
+TWO_FAMILIES = ("batches",)
+
+
 @cache
-def _start(revisions: int) -> Start:
-    return Start.of({"s": revisions} if revisions else {})
+def _start(revisions: int, families: Sequence[str]) -> Start:
+    return Start.of(dict.fromkeys(families, revisions) if revisions else {})
 
 
 def maker(name: str) -> Callable[[], Protocol]:
     """Return what makes a fresh world of this name."""
     revisions, roles = WORLDS[name]
-    return lambda: Protocol(_start(revisions), roles)
+    families = ("s", "t") if name in TWO_FAMILIES else ("s",)
+    return lambda: Protocol(_start(revisions, families), roles)
 
 
 def main() -> None:

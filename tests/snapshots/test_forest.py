@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -20,6 +19,7 @@ from snapshots.state import ROOT, ChildRelation, HandoffRelation
 from snapshots.testing.collector import collect
 from storage.backends.memory import MemoryStore
 from storage.errors import UnavailableError
+from storage.executor import NestingExecutor
 from storage.store import Create, Overwrite
 from storage.testing.clock import ManualClock
 from storage.testing.faults import Crash, CrashBefore, FailBefore, FaultyStore
@@ -438,7 +438,7 @@ def test_a_session_collected_between_its_head_and_its_log_is_read_again(place: P
 def test_one_thread_is_enough(place: Place) -> None:
     for number in range(3):
         place.session(f"s{number}", "a0", "a1")
-    with ThreadPoolExecutor(1) as executor:
+    with NestingExecutor(1) as executor:
         trees = forest(replace(place.repo.environment, executor=executor))
     assert [tree.root.revision for tree in trees] == [2, 2, 2]
 

@@ -1,4 +1,4 @@
-"""The executor without threads: in order, in the caller's thread, errors in the future."""
+"""Executors: without threads, in order, errors in the future; with threads that may submit further calls."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from storage.executor import InlineExecutor
+from storage.executor import InlineExecutor, NestingExecutor
 from storage.testing.plan import Crash
 
 
@@ -36,3 +36,23 @@ def test_it_ends() -> None:
     executor.shutdown()
     with pytest.raises(RuntimeError, match="after shutdown"):
         executor.submit(int, "7")
+
+
+def test_threads_that_submit_and_wait_never_wait_for_each_other() -> None:
+    def outer(number: int) -> list[int]:
+        return list(executor.map(lambda inner: 10 * number + inner, range(3)))
+
+    with NestingExecutor(2) as executor:
+        assert list(executor.map(outer, range(8))) == [[10 * n, 10 * n + 1, 10 * n + 2] for n in range(8)]
+
+
+def test_threads_run_side_by_side() -> None:
+    meeting = threading.Barrier(2, timeout=30)
+    with NestingExecutor(2) as executor:
+        list(executor.map(lambda _: meeting.wait(), range(2)))
+
+
+def test_what_a_thread_submits_keeps_its_error_in_the_future() -> None:
+    with NestingExecutor(1) as executor:
+        inner = executor.submit(lambda: executor.submit(int, "x")).result()
+        assert isinstance(inner.exception(), ValueError)

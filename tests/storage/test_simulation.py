@@ -129,7 +129,7 @@ def draw(store: ObjectStore, clock: Clock) -> None:
         store.put(f"ids/{clock.new_id()}", f"{clock.now()} {clock.monotonic()}".encode(), Create())
 
 
-def objects(store: MemoryStore) -> dict[str, bytes]:
+def objects(store: ObjectStore) -> dict[str, bytes]:
     return {row.key: store.get(row.key).data for row in store.list("")}
 
 

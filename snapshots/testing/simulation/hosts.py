@@ -4,7 +4,7 @@ Rules:
 1. A crash ends the process, not the host: its memory is lost, its `journal` is on its disk, and it is started again.
 2. Every operation is noted with its instants and what was told. Errors must be typed; "corrupt" may only be said by
    whoever was given damaged bytes.
-3. What is in doubt is repeated with the same state object, or after a crash with the same turn, until it is settled or
+3. A commit in doubt is repeated with the same state object, or after a crash with the same turn, until it is settled or
    the host gives up on it.
 """
 
@@ -20,6 +20,7 @@ from snapshots.environment import Environment
 from snapshots.errors import (
     CommitUnknownError,
     CorruptSnapshotError,
+    RevisionNotFoundError,
     SessionDeletedError,
     SessionNotFoundError,
     SnapshotError,
@@ -250,6 +251,8 @@ class Host:
                 return "" if error.applied == "unknown" else "refused"
             case SessionDeletedError() if error.session_id == operation.session_id:
                 return "gone"
+            case RevisionNotFoundError():
+                return "dropped"
             case SessionNotFoundError() if error.session_id == operation.session_id:
                 return "absent"
             case CorruptSnapshotError() | CorruptObjectError() | UnsupportedSchemaError() if (

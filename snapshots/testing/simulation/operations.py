@@ -23,7 +23,7 @@ from snapshots.head import LIVE, TOMBSTONE
 from snapshots.testing.simulation.watch import Publication
 
 What = Literal["commit", "read", "delete", "other"]
-Told = Literal["done", "refused", "gone", "absent", ""]
+Told = Literal["done", "refused", "dropped", "gone", "absent", ""]
 NEVER = -1
 
 
@@ -37,7 +37,8 @@ class Operation:
         session_id: Of which session.
         called: Instant of the first attempt.
         answered: Instant of the last answer, NEVER while there is none.
-        told: What it was: "done", "refused", "gone", "absent", or "" when nobody knows.
+        told: What it was: "done", "refused", "dropped" (retention has no such revision: of a commit, no longer), "gone"
+            (the session was deleted), "absent" (there is no such session), or "" when nobody knows.
         revision: The revision told, 0 without one.
         commit_id: The commit told, "" without one.
         fence: Of the owner that it was done for, 0 for nobody.

@@ -8,11 +8,11 @@ def read(host: Host) -> None:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from snapshots.delete import delete
 from snapshots.fork import ForkRequest, fork
 from snapshots.history import RESTORE, REWIND
+from snapshots.maintenance.collect import BATCH_PACKS
 from snapshots.maintenance.collect import execute as execute_collection
 from snapshots.maintenance.collect import plan_on as plan_collection_on
 from snapshots.maintenance.prune import execute as execute_prune
@@ -148,13 +148,11 @@ def own(host: Host) -> None:
 
 
 def _owned_turn(host: Host, writer: Writer, session_id: str) -> bool:
-    operation = host.begin("commit", session_id)
-    operation.fence = writer.fence
-    name = host.new_name()
-    state = host.attempt(replace(operation, what="other"), lambda: writer.state)
+    state = host.attempt(host.begin("other", session_id), lambda: writer.state)
     if state is None:
-        operation.told, operation.answered = "refused", operation.called
         return False
+    name, operation = host.new_name(), host.begin("commit", session_id)
+    operation.fence = writer.fence
     take_turn(state, name)
     host.commit(operation, state, lambda: writer.commit(state, TurnStamp(name)))
     return operation.told == "done"
@@ -178,7 +176,8 @@ def read(host: Host) -> None:
 def collect(host: Host) -> None:
     """Collect as the command does."""
     operation = host.begin("other", "")
-    host.attempt(operation, lambda: execute_collection(plan_collection_on(host.environment)))
+    batch_packs = host.draws.pick((1, 3, BATCH_PACKS))
+    host.attempt(operation, lambda: execute_collection(plan_collection_on(host.environment), batch_packs=batch_packs))
 
 
 @role("plain_collector", least=0, most=1)

@@ -4,8 +4,8 @@ Rules:
 1. All of it follows from the seed: who plays, what each does, what fails, who goes when.
 2. A request of a process that crashed raises `ProcessCrash` until the process is started again; a power cut ends all.
 3. After every request the watch is asked; in the end every operation must be explained by one order
-   (`operations.problems`), every session loads with the content that was committed, and two quiet collections leave
-   nothing that no head names.
+   (`operations.problems`), every live session loads (its present revision and two more) with what was committed, and
+   two quiet collections leave nothing that no head names.
 
     stage = Stage(7)
     with Simulation(stage) as simulation: …
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from snapshots.commit import commit
 from snapshots.environment import Environment
-from snapshots.head import LIVE, Head
+from snapshots.head import LIVE, Head, Origin
 from snapshots.history import HistoryRow
 from snapshots.layout import Layout
 from snapshots.maintenance.collect import execute, plan_on
@@ -183,17 +183,26 @@ class Stage(World):
             assert seen == content, f"revision {revision} of {session_id} was read as {seen}, and is {content}"
 
     def _expected(self, head: Head, history: Mapping[int, HistoryRow], revision: int) -> Content | None:
-        """Return what was committed as a revision; None if it came from a session whose history is gone."""
+        """Return what was committed as a revision; None if that can no longer be found out."""
         row = history[revision]
         if row.commit_id in self.notes.contents:
             return self.notes.contents[row.commit_id]
         if row.parent:
             return self._expected(head, history, row.parent)
-        if head.origin is None:
+        assert head.origin is not None, f"nobody committed revision {revision} of {head.session_id}"
+        return self._of_origin(head.origin)
+
+    def _of_origin(self, origin: Origin) -> Content | None:
+        """Return what was committed as the revision that a fork came from."""
+        heads = [one.head for one in self._by_session().get(origin.session_id, [])]
+        commit_ids = (one.commits.commit_id(origin.revision) for one in reversed(heads) if one.revision)
+        known = next((commit_id for commit_id in commit_ids if commit_id in self.notes.contents), None)
+        if known is not None:
+            return self.notes.contents[known]
+        first = next((one for one in heads if one.status == LIVE), None)
+        if first is None or first.origin is None or origin.revision != 1:
             return None
-        source = self._by_session().get(head.origin.session_id, [])
-        of_origin = (one.head.commit_id for one in source if one.head.revision == head.origin.revision)
-        return self.notes.contents.get(next(of_origin, ""))
+        return self._of_origin(first.origin)
 
     def _check_nothing_left(self) -> None:
         store, named = self.watch, set[str]()
