@@ -33,6 +33,11 @@ def named_packs(environment: Environment, head: Head) -> frozenset[str]:
     return frozenset(kept_packs(head, [*placement.packs, *ended]))
 
 
+def named_keys(environment: Environment, head: Head) -> frozenset[str]:
+    """Return the keys of all packs that a head names. Raises as `named_packs`."""
+    return frozenset(environment.layout.pack(head.family, name) for name in named_packs(environment, head))
+
+
 def kept_packs(head: Head, uses: Iterable[PackUse]) -> Iterator[str]:
     """Yield the packs that a retained revision needs."""
     below = head.kept_below_floor

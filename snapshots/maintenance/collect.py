@@ -29,9 +29,9 @@ from snapshots.epochs import take_number
 from snapshots.maintenance.garbage import CollectPlan, FamilyGarbage, Spared, plan_collect, plan_on
 from snapshots.maintenance.marks import Marks, MarksRead, write_marks
 from snapshots.maintenance.raising import Homes, Progress, Raising, StoppedError, quiet
-from storage.errors import StorageError
+from storage.errors import PermissionDeniedError, StorageError, UnsupportedServerError
 from storage.store import DeleteFailure
-from storage.unfinished import discard_in
+from storage.unfinished import UnfinishedWrite, discard_in
 from storage.wrappers.metered import MeteredStore
 
 __all__ = [
@@ -65,6 +65,7 @@ class CollectReport:
         deleted_bytes: Their size.
         satellites: Registers of deleted sessions deleted.
         unfinished: Unfinished writes discarded.
+        unfinished_left: Why some of them were not, "" if all were: packs are collected all the same.
         spared: Families left alone, and why.
         stopped: Why the run ended before its last batch was done, "" if it did not.
         marks: What became of the mark cache, "" if it was not to be written.
@@ -81,6 +82,7 @@ class CollectReport:
     deleted_bytes: int = 0
     satellites: int = 0
     unfinished: int = 0
+    unfinished_left: str = ""
     spared: tuple[Spared, ...] = ()
     stopped: str = ""
     marks: str = ""
@@ -108,14 +110,14 @@ def execute(plan: CollectPlan, *, progress: Progress = quiet, batch_packs: int =
     marks = plan.marks.copy()
     report = _collected(environment, plan, marks, progress, batch_packs)
     _delete(environment, plan.satellites, "registers deleted", progress)
-    for done, write in enumerate(plan.unfinished, 1):
-        discard_in(environment.store, write)
-        progress("unfinished writes discarded", done, len(plan.unfinished))
+    remembered = _remembered(environment, marks, plan.marks_read) if report.deleted else ""
+    discarded, left = _discard(environment, plan.unfinished, progress)
     return replace(
         report,
         satellites=len(plan.satellites),
-        unfinished=len(plan.unfinished),
-        marks=_remembered(environment, marks, plan.marks_read) if report.deleted else "",
+        unfinished=discarded,
+        unfinished_left=left,
+        marks=remembered,
         requests=metered.metrics.snapshot().total_requests,
         seconds=environment.clock.monotonic() - begun,
     )
@@ -222,6 +224,17 @@ def _delete(environment: Environment, keys: Sequence[str], what: str, progress: 
         if failures:
             raise failures[0].error
         progress(what, min(start + DELETED_AT_ONCE, len(keys)), len(keys))
+
+
+def _discard(environment: Environment, writes: Sequence[UnfinishedWrite], progress: Progress) -> tuple[int, str]:
+    """Discard what nobody will finish; return how many, and why the rest was left to the next run."""
+    for done, write in enumerate(writes):
+        try:
+            discard_in(environment.store, write)
+        except (PermissionDeniedError, UnsupportedServerError) as error:
+            return done, str(error)
+        progress("unfinished writes discarded", done + 1, len(writes))
+    return len(writes), ""
 
 
 def _remembered(environment: Environment, marks: Marks, before: MarksRead) -> str:

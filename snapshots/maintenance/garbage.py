@@ -21,9 +21,10 @@ from snapshots.environment import Environment
 from snapshots.errors import SnapshotError
 from snapshots.head import LIVE, TOMBSTONE
 from snapshots.maintenance.marks import Marks, MarksRead, pack_mark, read_marks
-from snapshots.maintenance.raising import ATTEMPTS_MAX, Progress, key_digest, pack_keys, quiet
+from snapshots.maintenance.raising import ATTEMPTS_MAX, Progress, key_digest, quiet
 from snapshots.repository import SnapshotRepository
 from snapshots.restore import HeadRead, head_at
+from snapshots.roots import named_keys
 from snapshots.sessions import for_each_head
 from storage.errors import CorruptObjectError, NotFoundError, PermissionDeniedError, UnsupportedServerError
 from storage.store import ListedObject
@@ -163,11 +164,18 @@ class _Heads:
         self.count = self.cached = 0
         self._environment = environment
         self._dead: set[bytes] = set()  # digests of what the keys of a deleted session end with
+        self._roots: set[bytes] = set()  # digests of the prefixes of families whose first session was seen
+        self._forks: dict[str, tuple[str, str]] = {}  # prefix of a family → it, and a session forked into it
 
     def read_all(self, progress: Progress) -> None:
         for seen in for_each_head(self._environment, lambda row: self._seen(row.key)):
             self._remember(seen)
             progress("heads read", self.count, 0)
+        for prefix, (family, fork) in self._forks.items():
+            if key_digest(prefix) not in self._roots:
+                lost = self._environment.layout.head(family)
+                why = f"session {fork!r} was forked from it, and heads are never deleted"
+                self.spared[prefix] = f"{lost} is missing: {why}"
 
     def _remember(self, seen: _Seen) -> None:
         layout, head = self._environment.layout, seen.read.head
@@ -175,6 +183,10 @@ class _Heads:
         self.count += 1
         self.cached += seen.cached
         self.named |= seen.named
+        if head.family == head.session_id:
+            self._roots.add(key_digest(layout.family(head.family)))
+        elif head.family:
+            self._forks[layout.family(head.family)] = head.family, head.session_id
         if seen.reason:
             self.spared[layout.family(head.family)] = seen.reason
         elif head.status == LIVE:
@@ -189,7 +201,7 @@ class _Heads:
             if known is not None:
                 return _Seen(read, known, cached=True)
             try:
-                return _Seen(read, frozenset(map(pack_mark, pack_keys(self._environment, read.head))))
+                return _Seen(read, frozenset(map(pack_mark, named_keys(self._environment, read.head))))
             except (NotFoundError, CorruptObjectError) as error:
                 again = head_at(self._environment, key)
                 if again.version == read.version:

@@ -25,7 +25,7 @@ from snapshots.errors import SnapshotError
 from snapshots.head import LIVE, RESERVED, Head
 from snapshots.maintenance.marks import Marks, pack_mark
 from snapshots.restore import HeadRead, head_at
-from snapshots.roots import named_packs
+from snapshots.roots import named_keys
 from snapshots.sessions import PAGE
 from storage.digest import short_hash
 from storage.errors import CorruptObjectError, NotFoundError, PreconditionFailedError, UnavailableError
@@ -46,11 +46,6 @@ def quiet(_what: str, _done: int, _total: int) -> None:
 def key_digest(key: str) -> bytes:
     """Return what stands for a key where many are remembered and no two may be taken for one."""
     return short_hash(key.encode(), KEY_DIGEST_BYTES)
-
-
-def pack_keys(environment: Environment, head: Head) -> frozenset[str]:
-    """Return the keys of the packs that a head names. Raises as `named_packs`."""
-    return frozenset(environment.layout.pack(head.family, name) for name in named_packs(environment, head))
 
 
 class StoppedError(Exception):
@@ -217,7 +212,7 @@ class Raising:
         """Mark what a head names; return the head read again if it moved meanwhile, None when it is marked."""
         self._named = None
         try:
-            self._named = pack_keys(self._environment, read.head)
+            self._named = named_keys(self._environment, read.head)
             self.marked |= self._named
         except (NotFoundError, CorruptObjectError, SnapshotError) as error:
             again = head_at(self._environment, key)

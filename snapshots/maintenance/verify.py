@@ -94,13 +94,12 @@ def _verify_session(environment: Environment, memory: Memory, level: Level, key:
     except DAMAGE as error:
         return [Subject("", key).found(error, What.HEAD), Verified(key, "", 0, 1)]
     check = _SessionCheck(environment, memory, read, key)
-    if level == "heads":
-        found: list[Finding] = []
-    elif level == "presence":
-        found = check.presence()
-    else:
+    found = check.family()
+    if level == "presence":
+        found += check.presence()
+    elif level == "full":
         with memory.alone_in(read.head.family or read.head.session_id):
-            found = check.full()
+            found += check.full()
     return [*found, Verified(key, read.head.session_id, check.revisions, len(found))]
 
 
@@ -121,6 +120,19 @@ class _SessionCheck:
         self._blobs = Blobs(environment, read.head.family, memory)
         self._revision_check = RevisionCheck(self._blobs, self._subject)
         self._known: tuple[HeadRead, Present] | None = None
+
+    def family(self) -> list[Finding]:
+        """Return whether the session that a fork's family began with is lost: heads are never deleted."""
+        head = self._read.head
+        if head.family in ("", head.session_id):
+            return []
+        key = self._environment.layout.head(head.family)
+        try:
+            self._environment.store.stat(key)
+        except NotFoundError:
+            reason = f"the head is missing, and session {head.session_id!r} was forked from it; restore it from a copy"
+            return [Finding(head.session_id, None, key, "", What.HEAD, reason)]
+        return []
 
     def presence(self) -> list[Finding]:
         """Return what a look at manifest, logs and the listing of packs finds."""

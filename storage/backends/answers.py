@@ -112,7 +112,7 @@ def _refused(call: Call, answer: Refused) -> StorageError:
         return PreconditionFailedError(call.key, f"{answer}: the object changed or exists already")
     if answer.status == 416:
         return CorruptObjectError(call.key, "the range begins at or behind the object's end")
-    if answer.status == 501:
+    if answer.status in (405, 501):
         return UnsupportedServerError([f"{call.verb} was answered with {answer}"])
     # 409 ConditionalRequestConflict: another write is under way. Ours is said not to have landed; not all keep to it.
     certainly_not = 400 <= answer.status < 500 and answer.status != 409

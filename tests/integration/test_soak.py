@@ -25,7 +25,7 @@ from snapshots.maintenance.collect import execute, plan_collect
 from snapshots.maintenance.findings import Finding
 from snapshots.maintenance.verify import verify
 from snapshots.restore import HeadRead, head_at, read_base
-from snapshots.roots import named_packs
+from snapshots.roots import named_keys
 from storage.testing.draws import Draws
 from tests.integration.journals import Operation, read_journal
 
@@ -160,6 +160,7 @@ def test_a_store_in_use_loses_nothing(shared_url: str, tmp_path: Path) -> None:
             with running(shared_url, directory) as places:
                 kills = soak(places, Draws(SEED))
             operations = [one for path in sorted(directory.glob("*.jsonl")) for one in read_journal(path)]
+            check_they_worked(operations)
             check_collections(operations)
             quiet = collect_in_quiet(repo)
             read = check_sessions(repo.environment, operations)
@@ -171,6 +172,12 @@ def test_a_store_in_use_loses_nothing(shared_url: str, tmp_path: Path) -> None:
 
 
 # What must be.
+
+
+def check_they_worked(operations: Operations) -> None:
+    """Check that there was something to lose: a run in which nobody did anything shows nothing."""
+    done = Counter(one.what for one in operations if one.said == "done")
+    assert all(done[what] for what in ("commit", "fork", "collect")), done
 
 
 def check_collections(operations: Operations) -> None:
@@ -188,7 +195,7 @@ def collect_in_quiet(repo: SnapshotRepository) -> dict[str, int]:
         deleted += report.deleted
     environment = repo.environment
     listed = {row.key for row in environment.store.list(environment.layout.packs)}
-    assert listed == {key for read in all_heads(environment) for key in keys_of(environment, read.head)}
+    assert listed == {key for read in all_heads(environment) for key in named_keys(environment, read.head)}
     return {"packs left to quiet collections": deleted, "packs in the end": len(listed)}
 
 
@@ -281,10 +288,6 @@ def refused(operations: Iterable[Operation]) -> set[str]:
 def all_heads(environment: Environment) -> list[HeadRead]:
     rows = environment.store.list(environment.layout.heads)
     return list(environment.executor.map(lambda row: head_at(environment, row.key), rows))
-
-
-def keys_of(environment: Environment, head: Head) -> set[str]:
-    return {environment.layout.pack(head.family, name) for name in named_packs(environment, head)}
 
 
 def figures(operations: Operations) -> dict[str, object]:

@@ -10,7 +10,7 @@ from snapshots.errors import CorruptSnapshotError
 from snapshots.layout import Layout
 from snapshots.restore import read_live_head
 from snapshots.rewrite import rewrite_head
-from snapshots.roots import named_packs
+from snapshots.roots import named_keys
 from storage.packs import PackedBlob, read_index
 from storage.store import ObjectStore, Overwrite
 
@@ -25,7 +25,7 @@ def packs(store: ObjectStore) -> list[str]:
 def named(repo: SnapshotRepository, session_id: str) -> set[str]:
     """Return the keys of the packs that a session's head names."""
     head = read_live_head(repo.environment, session_id).head
-    return {LAYOUT.pack(head.family, name) for name in named_packs(repo.environment, head)}
+    return set(named_keys(repo.environment, head))
 
 
 def pack_of(repo: SnapshotRepository, session_id: str, revision: int) -> str:

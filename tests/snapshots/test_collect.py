@@ -585,3 +585,37 @@ def test_a_store_that_refuses_to_list_uploads_is_collected_all_the_same(tmp_path
         assert "credentials" in plan.unfinished_unknown
         assert plan.unfinished == ()
         assert execute(plan).deleted == 1
+
+
+def test_a_store_that_refuses_to_discard_is_collected_all_the_same(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    faulty = FaultyStore(store)
+    with SnapshotRepository(faulty, clock=ManualClock()) as repo:
+        repo.commit(take_turn(new_session("s1"), "one"))
+        repo.delete("s1")
+        old = [leave_temporary(store, timedelta(days=2), name * 32) for name in "ab"]
+        plan = plan_collect(repo)
+        faulty.plan.on("delete", "", nth=2, fault=Deny())
+        report = execute(plan)
+        assert (report.deleted, report.unfinished) == (1, 1)
+        assert "credentials" in report.unfinished_left
+        assert [path.exists() for path in old].count(True) == 1
+        again = execute(plan_collect(repo))
+        assert (again.unfinished, again.unfinished_left) == (1, "")
+
+
+# A lost head.
+
+
+def test_a_family_whose_first_head_is_lost_is_spared(place: Place) -> None:
+    before = place.packs()
+    place.store.delete(LAYOUT.head("s1"))  # which nobody does: heads are never deleted
+    plan = plan_collect(place.repo)
+    (spared,) = plan.spared
+    assert spared.family == "s1"
+    assert f"{LAYOUT.head('s1')} is missing: session 'c1' was forked from it" in spared.reason
+    report = execute(plan)
+    assert report.deleted > 0
+    of_s1 = [key for key in before if "/packs/s1/" in key]
+    assert of_s1
+    assert [key for key in place.packs() if "/packs/s1/" in key] == of_s1

@@ -651,3 +651,14 @@ def test_a_pack_that_the_head_does_not_keep_is_found(place: Place) -> None:
     found = place.findings()
     assert kinds(found) == {What.PACKS}
     assert {(one.revision, one.key) for one in found} == {(TURNS, place.pack_of(1))}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_lost_head_of_a_session_that_others_were_forked_from_is_found(place: Place, level: Level) -> None:
+    place.repo.fork(SESSION, "f1")
+    place.repo.fork("f1", "f2")
+    key = LAYOUT.head(SESSION)
+    place.store.delete(key)  # which nobody does: heads are never deleted
+    found = place.findings(level=level)
+    assert [(one.session_id, one.key, one.what) for one in found] == [("f1", key, What.HEAD), ("f2", key, What.HEAD)]
+    assert all("restore it from a copy" in one.reason for one in found)

@@ -42,6 +42,7 @@ def answer(failure: Failure, verb: str, mode: PutMode | None = None) -> StorageE
         ("put", CREATE, Refused(412, "PreconditionFailed"), PreconditionFailedError),
         ("get", None, Refused(416, "InvalidRange"), CorruptObjectError),
         ("put", CREATE, Refused(501, "NotImplemented"), UnsupportedServerError),
+        ("list", None, Refused(405, "MethodNotAllowed"), UnsupportedServerError),
     ],
 )
 def test_what_the_server_said_has_its_class(

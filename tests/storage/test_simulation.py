@@ -304,6 +304,21 @@ def read_beside(store: ObjectStore, _clock: Clock) -> None:
         assert [found.data for found in executor.map(store.get, ["n", "n"])] == [b"0", b"0"]
 
 
+def interrupted(store: ObjectStore, clock: Clock) -> None:  # noqa: ARG001  an actor
+    store.get("a")
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_of_the_program_ends_everybody_and_passes() -> None:
+    world = World({"a": interrupted, "b": draw})
+    world.store.put("a", b"", Create())
+    simulation = Simulation(world)
+    with pytest.raises(KeyboardInterrupt):
+        simulation.take(Choice("a"))
+    simulation.close()
+    assert {ending.how for ending in simulation.endings().values()} == {"crashed"}
+
+
 def test_an_inline_executor_keeps_the_actor_in_its_thread() -> None:
     world = counter()
     world.actors["r"] = read_beside

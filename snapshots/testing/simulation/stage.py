@@ -70,7 +70,7 @@ class Stage(World):
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self.notes = Notes(Weather(Draws(f"weather {seed}")))
+        self.notes = Notes(Weather(Draws(f"weather {seed}"), LAYOUT.heads))
         self._draws = draws = Draws(f"stage {seed}")
         self._disk = SimulatedDisk(ManualClock()) if draws.below(ON_DISK) == 0 else None
         self._disk_clock = ManualClock(seed=97)

@@ -20,7 +20,7 @@ from typing import BinaryIO
 from snapshots.environment import Environment
 from snapshots.head import LIVE, TOMBSTONE, Head
 from snapshots.layout import Layout
-from snapshots.roots import named_packs
+from snapshots.roots import named_keys
 from storage.errors import NotFoundError
 from storage.executor import InlineExecutor
 from storage.store import (
@@ -181,7 +181,7 @@ class Watch:
 def packs_named(store: ObjectStore, layout: Layout, head: Head) -> frozenset[str]:
     """Return the keys of the packs that a head names, read from a store without faults."""
     environment = Environment(store, layout, ManualClock(), InlineExecutor(), home=HOME)
-    return frozenset(layout.pack(head.family, name) for name in named_packs(environment, head))
+    return named_keys(environment, head)
 
 
 def succession(key: str, old: Head, new: Head) -> list[str]:

@@ -5,7 +5,7 @@ Rules:
 2. Each run has a climate of its own: calm, changeable or stormy; a storm refuses half of what is sent for a while.
 3. Damaged answers are noted for the actor that got them: it may then say that something is corrupt, and only then.
 
-    weather = Weather(Draws("weather 7"))
+    weather = Weather(Draws("weather 7"), layout.heads)
     store = FaultyStore(MemoryStore(), weather)
 """
 
@@ -59,16 +59,16 @@ class Kind:
     Attributes:
         verbs: To what it happens.
         make: Draws one.
-        part: Must be contained in the key.
+        of_head: Whether it happens to heads alone.
     """
 
     verbs: tuple[Verb, ...]
     make: Make
-    part: str = ""
+    of_head: bool = False
 
-    def fits(self, verb: str, keys: Sequence[str]) -> bool:
+    def fits(self, verb: str, *, to_head: bool) -> bool:
         """Say whether it can happen to a request."""
-        return verb in self.verbs and any(self.part in key for key in keys)
+        return verb in self.verbs and (to_head or not self.of_head)
 
 
 def of_newer_version(data: bytes) -> bytes:
@@ -87,7 +87,7 @@ KINDS: Mapping[str, Kind] = {
     "delivered twice": Kind(_WRITES, lambda draws: Repeat(1 + draws.below(LATE_MAX))),
     "body truncated": Kind(("get",), lambda draws: Truncate(draws.below(200))),
     "bit flipped": Kind(("get",), lambda draws: FlipBit(draws.below(1 << 16))),
-    NEWER: Kind(("get",), lambda _: Altered(of_newer_version), part="/heads/"),
+    NEWER: Kind(("get",), lambda _: Altered(of_newer_version), of_head=True),
     "listing cut": Kind(("list",), lambda draws: CutList(draws.below(4))),
 }
 DAMAGES = (Truncate, FlipBit, Altered)
@@ -98,6 +98,7 @@ class Weather(FaultPlan):
 
     Args:
         draws: Where all of it comes from.
+        heads: What the keys of heads begin with.
 
     Attributes:
         actor: Whose request comes next; whoever sends requests sets it.
@@ -105,12 +106,13 @@ class Weather(FaultPlan):
         damaged: Actors that were given damaged bytes since they were last forgiven.
     """
 
-    def __init__(self, draws: Draws) -> None:
+    def __init__(self, draws: Draws, heads: str) -> None:
         super().__init__()
         self.actor = ""
         self.counts: Counter[str] = Counter()
         self.damaged: set[str] = set()
         self._draws = draws
+        self._heads = heads
         self._rate = draws.pick(RATES)
         self._crashes = draws.pick(CRASHES)
         self._storm_left = 0
@@ -162,7 +164,8 @@ class Weather(FaultPlan):
     def _single(self, verb: str, keys: Sequence[str]) -> Fault | None:
         if not self._hits(self._rate * (WRITES_MORE if verb in _WRITES else 1)):
             return None
-        name = self._draws.pick([name for name, kind in KINDS.items() if kind.fits(verb, keys)])
+        to_head = any(key.startswith(self._heads) for key in keys)
+        name = self._draws.pick([name for name, kind in KINDS.items() if kind.fits(verb, to_head=to_head)])
         self.counts[name] += 1
         return KINDS[name].make(self._draws)
 

@@ -243,6 +243,9 @@ class _Running:
     def crash(self) -> None:
         """End it. Raises MisuseError if it goes on."""
         self._crashing = True
+        if not self._greenlet:  # never begun, or ended by an interrupt of the whole program
+            self.ending = Ending("crashed")
+            return
         self._greenlet.throw(Crash(self.name))
         if self.ending.how != "crashed":
             raise MisuseError(f"actor {self.name!r} caught its crash and has {self.ending}; catch Exception at most")
