@@ -30,9 +30,8 @@ from storage import packs
 from storage.errors import PreconditionFailedError
 from storage.testing.disk import SimulatedDisk
 from storage.testing.plan import IgnoreCondition, On
+from tests.simulation.worlds import IN_FLIGHT
 
-# A fork of a fork whose source is deleted while both are in flight: three pre-emptions are spent on getting there.
-IN_FLIGHT = "f*2 j d*2"
 FORK_OF_A_FORK = "two writers and a fork of a fork"
 Install = Callable[[pytest.MonkeyPatch], None]
 
@@ -292,7 +291,7 @@ def real_packs_of_the_plan_deleted(patch: pytest.MonkeyPatch) -> None:
             again = real.plan_on(plan.environment)
             if one.prefix in {one.prefix for one in again.families}:
                 plan.environment.store.delete_many(keys)
-        return None
+        return real.CollectReport()
 
     patch.setattr("tests.simulation.protocol.execute", execute)
 

@@ -49,7 +49,6 @@ def find(mutant: Mutant) -> Finding:
     if not mutant.world:
         return _found_in_seeds(mutant)
     make = maker(mutant.world)
-    assert _is_sound(mutant.world, mutant.preemptions, mutant.prefix)
     with pytest.MonkeyPatch.context() as patch:
         running(patch)
         mutant.install(patch)
@@ -80,14 +79,6 @@ def _first_violation() -> tuple[int, str]:
         except ViolationError as error:
             return seed, str(error.violation.cause)
     raise AssertionError(f"nothing is found in seeds {SEEDS}")
-
-
-@cache
-def _is_sound(world: str, preemptions: int, prefix: str) -> bool:
-    """Explore the code as it is, once for all mutants that are looked for there; a violation raises."""
-    with pytest.MonkeyPatch.context() as patch:
-        running(patch)
-        return explore(maker(world), preemptions=preemptions, prefix=prefix).complete
 
 
 def _check_in(cause: str) -> str:

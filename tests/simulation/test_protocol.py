@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from storage.testing.simulation import explore, random_walks, replay, run
-from tests.simulation.mutants import IN_FLIGHT, MUTANTS, Mutant
+from tests.simulation.mutants import MUTANTS, Mutant
 from tests.simulation.protocol import Protocol
 from tests.simulation.table import find, table
-from tests.simulation.worlds import WORLDS, maker, running
+from tests.simulation.worlds import GATES, WORLDS, Gate, maker, running
 
 
 @pytest.fixture(autouse=True)
@@ -19,32 +19,19 @@ def _running(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    ("world", "preemptions", "crashes"),
-    [
-        ("writers", 2, 1),
-        ("creators", 2, 1),
-        ("dropped revisions", 2, 1),
-        ("rewinds", 2, 0),
-        ("owners", 2, 1),
-        ("two writers", 2, 0),
-        ("two collectors", 1, 0),
-        ("a real collection", 1, 1),
-        ("batches", 1, 1),
-        ("fork in flight", 2, 0),
-    ],
-)
-def test_nothing_is_lost_in_any_order(world: str, preemptions: int, crashes: int) -> None:
-    done = explore(maker(world), preemptions=preemptions, crashes=crashes, limit=1_000_000)
+@pytest.mark.parametrize("gate", GATES, ids=lambda gate: f"{gate.world}, {gate.preemptions}, {gate.crashes}")
+def test_nothing_is_lost_in_any_order(gate: Gate) -> None:
+    done = explore(
+        maker(gate.world), preemptions=gate.preemptions, crashes=gate.crashes, prefix=gate.prefix, limit=1_000_000
+    )
     assert done.complete
     assert done.violations == 0
-    print(world, done)
+    print(gate, done)
 
 
-@pytest.mark.timeout(900)
-def test_nothing_is_lost_by_a_fork_of_a_fork_in_flight() -> None:
-    done = explore(maker("fork in flight"), preemptions=2, crashes=1, prefix=IN_FLIGHT, limit=1_000_000)
-    assert done.complete
+@pytest.mark.parametrize("mutant", [one for one in MUTANTS if one.world], ids=lambda mutant: mutant.rule)
+def test_with_every_rule_the_search_that_finds_a_loss_finds_nothing(mutant: Mutant) -> None:
+    assert any(gate.covers(mutant.world, mutant.preemptions, mutant.prefix) for gate in GATES)
 
 
 def test_a_collection_has_several_batches_in_the_world_for_it() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from typing import NamedTuple
 
 import pytest
 
@@ -63,7 +64,7 @@ WORLDS: Mapping[str, tuple[int, Mapping[str, Role]]] = {
     "batches": (
         1,
         {
-            "f": forker("s", "c"),
+            "f": forker("t", "c"),
             "d": deleter("s"),
             "e": deleter("t"),
             "g": real_collector(batch_packs=1),
@@ -105,6 +106,38 @@ def running(patch: pytest.MonkeyPatch) -> None:
 
 
 TWO_FAMILIES = ("batches",)
+# A fork of a fork whose source is deleted while both are in flight: three pre-emptions are spent on getting there.
+IN_FLIGHT = "f*2 j d*2"
+
+
+class Gate(NamedTuple):
+    """A search that finds nothing: a world, and with how many pre-emptions and crashes, behind what prefix."""
+
+    world: str
+    preemptions: int
+    crashes: int = 0
+    prefix: str = ""
+
+    def covers(self, world: str, preemptions: int, prefix: str) -> bool:
+        """Say whether a search without crashes is a part of this one."""
+        return self.world == world and self.preemptions >= preemptions and self.prefix in ("", prefix)
+
+
+GATES = (
+    Gate("writers", 2, 1),
+    Gate("creators", 2, 1),
+    Gate("dropped revisions", 2, 1),
+    Gate("rewinds", 2),
+    Gate("owners", 2, 1),
+    Gate("two writers", 2),
+    Gate("two collectors", 1),
+    Gate("a real collection", 1, 1),
+    Gate("a real collection", 2),
+    Gate("batches", 1, 1),
+    Gate("fork in flight", 2),
+    Gate("fork in flight", 2, 1, IN_FLIGHT),
+    Gate("two writers and a fork of a fork", 1, 0, IN_FLIGHT),
+)
 
 
 @cache
