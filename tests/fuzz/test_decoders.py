@@ -6,20 +6,28 @@ SNAPSHOTS_FUZZ_SECONDS=600 python -m pytest tests/fuzz -s
 from __future__ import annotations
 
 import gc
+import importlib
 import itertools
 import json
 import os
+import pkgutil
+import re
+import sys
 import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from secrets import token_hex
+from types import CodeType, FunctionType
 from typing import Any
 
 import cbor2
 import pytest
 
+import snapshots
+import storage
 from snapshots import codec
 from snapshots.adapters.transcripts.reading import parse_transcripts
 from snapshots.errors import InvalidInputError
@@ -32,6 +40,7 @@ from tests.snapshots.state.builders import lines_run
 
 SECONDS = float(os.environ.get("SNAPSHOTS_FUZZ_SECONDS", "30"))
 SEED = os.environ.get("SNAPSHOTS_FUZZ_SEED") or token_hex(4)
+ROOT = Path(__file__).parents[2]
 NAMED = {decoder.name: decoder for decoder in DECODERS}
 EACH = pytest.mark.parametrize("decoder", DECODERS, ids=lambda decoder: decoder.name)
 
@@ -84,6 +93,42 @@ def _traced() -> Iterator[None]:
 def test_valid_examples_are_read(decoder: Decoder) -> None:
     for example in decoder.examples:
         assert outcome(decoder, decoder.wrap(example)) == "read"
+
+
+DECODES = re.compile(r"decode|open_frame|open_manifest|unguarded|read_index|_?[a-z_]*from_plain")
+# What is called so and reads nothing that is stored as bytes.
+OTHERS = frozenset({"_ModeTagged.decode"})
+
+
+def decoding_functions() -> dict[CodeType, str]:
+    """Return the functions of the packages that read what is stored, by their code."""
+    found: dict[CodeType, str] = {}
+    for package in (snapshots, storage):
+        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if ".testing" in info.name or ".cli" in info.name:
+                continue
+            module = importlib.import_module(info.name)
+            holders = [module, *(one for one in vars(module).values() if isinstance(one, type))]
+            for holder in holders:
+                for value in vars(holder).values():
+                    function = getattr(value, "__func__", value)
+                    if isinstance(function, FunctionType) and DECODES.fullmatch(function.__name__):
+                        found[function.__code__] = function.__qualname__
+    return found
+
+
+def test_every_function_that_decodes_is_reached_by_a_decoder_here() -> None:
+    reached: set[CodeType] = set()
+    sys.setprofile(lambda frame, _event, _argument: reached.add(frame.f_code))
+    try:
+        for decoder in DECODERS:
+            for example in decoder.examples:
+                decoder.read(decoder.wrap(example))
+    finally:
+        sys.setprofile(None)
+    ours = {code: name for code, name in decoding_functions().items() if code.co_filename.startswith(str(ROOT))}
+    missing = {name for code, name in ours.items() if code not in reached} - OTHERS
+    assert not missing, f"give {sorted(missing)} a row in tests/fuzz/decoders.py, or name it in OTHERS"
 
 
 # A fresh seed each time.
