@@ -10,7 +10,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import replace
 from itertools import islice, product
 
@@ -20,10 +20,11 @@ from snapshots.logs import Segment
 from snapshots.maintenance.remains import FoundManifest, LostError, Remains
 from snapshots.maintenance.segments import Segments, numbered, overlapping
 from snapshots.placement import PackUse, Placement, PlaceRow
-from storage.digest import blob_ref
+from storage.digest import BlobRef, blob_ref
 
 TRIES_MAX = 256  # ways to put one segment together: a commit that was uploaded twice has two manifests
 Uses = frozenset[tuple[str, int]]  # packs with the first revision that needs them
+Option = tuple[int, PlaceRow | FoundManifest]  # a revision with what may tell where it lies
 
 
 def places_of(head: Head, present: Placement, remains: Remains, segments: Segments) -> tuple[PlaceRow, ...]:
@@ -44,8 +45,8 @@ def places_of(head: Head, present: Placement, remains: Remains, segments: Segmen
         try:
             found = list(segments.rows(segment, present, placement.row_from_plain))
         except LostError as error:
-            options = [_options(head, first + index, remains, segments) for index in range(1, segment.count + 1)]
-            found = _proved(segment, options, later, str(error))
+            numbers = range(first + 1, first + segment.count + 1)
+            found = _proved(segment, _options(head, numbers, remains, segments), later, str(error))
         later |= _starts(use for row in found for use in row.ended)
         rows = [*found, *rows]
     if [row.revision for row in rows] != list(range(1, head.revision)):
@@ -57,31 +58,44 @@ def _starts(uses: Iterable[PackUse]) -> Uses:
     return frozenset((use.pack, use.first_revision) for use in uses)
 
 
-def _options(
-    head: Head, number: int, remains: Remains, segments: Segments
-) -> list[tuple[int, PlaceRow | FoundManifest]]:
-    """Return what may tell where an earlier revision lies, each with its number, the likeliest first (rule 1)."""
-    rows: list[PlaceRow] = []
-    manifests: list[FoundManifest] = []
-    for found in remains.manifests:
-        if found.session_id not in ("", head.session_id):
-            continue
-        if found.checkpoint.revision == number:
-            manifests.append(found)
-        for _, segment in overlapping(found.placement.places, number - 1, number):
+def _options(head: Head, numbers: range, remains: Remains, segments: Segments) -> list[list[Option]]:
+    """Return what may tell where each of these revisions lies, each with its number, the likeliest first (rule 1)."""
+    mine = [found for found in remains.manifests if found.session_id in ("", head.session_id)]
+    rows: dict[int, list[Option]] = {number: [] for number in numbers}
+    for row in _rows_in(mine, numbers, segments):
+        if (row.revision, row) not in rows[row.revision]:
+            rows[row.revision].append((row.revision, row))
+    manifests: dict[int, list[FoundManifest]] = {number: [] for number in numbers}
+    for found in mine:
+        if found.checkpoint.revision in manifests:
+            manifests[found.checkpoint.revision].append(found)
+    for number in numbers:
+        commit_id = head.commits.commit_id(number)
+        ordered = sorted(manifests[number], key=lambda found: _is_no_pack_of(commit_id, found))
+        rows[number] += [(number, found) for found in ordered]
+    return list(rows.values())
+
+
+def _rows_in(manifests: Iterable[FoundManifest], numbers: range, segments: Segments) -> Iterator[PlaceRow]:
+    """Yield the rows of these revisions in all logs of places; what several manifests name is parsed once."""
+    seen: set[BlobRef] = set()
+    for found in manifests:
+        for _, segment in overlapping(found.placement.places, numbers.start - 1, numbers.stop - 1):
+            if segment.ref in seen:
+                continue
+            seen.add(segment.ref)
             try:
                 log = segments.rows(segment, found.placement, placement.row_from_plain)
             except LostError:
                 continue  # the next one; when there is none, that is said
-            rows += [row for row in log if row.revision == number and row not in rows]
-    commit_id = head.commits.commit_id(number)
-    manifests.sort(key=lambda found: found.place is None or found.place.pack.partition(".")[0] != commit_id)
-    return [*((number, row) for row in rows), *((number, found) for found in manifests)]
+            yield from (row for row in log if row.revision in numbers)
 
 
-def _proved(
-    segment: Segment, options: Sequence[Sequence[tuple[int, PlaceRow | FoundManifest]]], later: Uses, reason: str
-) -> list[PlaceRow]:
+def _is_no_pack_of(commit_id: str | None, found: FoundManifest) -> bool:
+    return found.place is None or found.place.pack.partition(".")[0] != commit_id
+
+
+def _proved(segment: Segment, options: Sequence[Sequence[Option]], later: Uses, reason: str) -> list[PlaceRow]:
     for chosen in islice(product(*options), TRIES_MAX):
         rows = _rows(chosen, later)
         if blob_ref(codec.encode([row.to_plain() for row in rows])) == segment.ref:
@@ -89,16 +103,17 @@ def _proved(
     raise LostError(f"the log of places cannot be had: {reason}")
 
 
-def _rows(chosen: Sequence[tuple[int, PlaceRow | FoundManifest]], later: Uses) -> list[PlaceRow]:
+def _rows(chosen: Sequence[Option], later: Uses) -> list[PlaceRow]:
+    named = set(later)
     rows: list[PlaceRow] = []
     for number, one in reversed(chosen):
-        row = one if isinstance(one, PlaceRow) else _row(one, number, later)
-        later |= _starts(row.ended)
-        rows = [row, *rows]
-    return rows
+        row = one if isinstance(one, PlaceRow) else _row(one, number, named)
+        named |= _starts(row.ended)
+        rows.append(row)
+    return rows[::-1]
 
 
-def _row(found: FoundManifest, number: int, later: Uses) -> PlaceRow:
+def _row(found: FoundManifest, number: int, later: Set[tuple[str, int]]) -> PlaceRow:
     """Return the row that names a manifest (rule 1)."""
     assert found.place is not None, "it was found in a pack"
     uses = found.placement.packs
