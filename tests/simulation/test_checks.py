@@ -8,8 +8,8 @@ import pytest
 
 from snapshots.head import TOMBSTONE, Head
 from snapshots.layout import Layout
-from snapshots.testing.simulation.operations import Chain, Operation, Written, chain_of, problems
-from snapshots.testing.simulation.watch import Publication, Watch, succession
+from snapshots.testing.simulation.operations import Chain, HeadWritten, Operation, Written, chain_of, problems
+from snapshots.testing.simulation.watch import Watch, succession
 from storage.backends.memory import MemoryStore
 from storage.store import Create, Overwrite
 from storage.testing.clock import ManualClock
@@ -87,7 +87,7 @@ def head(store: MemoryStore) -> Head:
 def test_a_chain_is_what_heads_tell(head: Head) -> None:
     first = replace(head, revision=1, commit_id="c1")
     heads = [first, replace(first, epoch=3), head, replace(head, status=TOMBSTONE)]
-    chain = chain_of([Publication(10 * number, one) for number, one in enumerate(heads, 1)])
+    chain = chain_of([HeadWritten(10 * number, one) for number, one in enumerate(heads, 1)])
     assert [(row.revision, row.begun, row.ended) for row in chain.revisions] == [(1, 10, 30), (2, 30, 40)]
     assert chain.deleted == 40
 

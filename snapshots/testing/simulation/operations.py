@@ -8,7 +8,7 @@ Rules (each a named check). The order is known: a revision counts from the insta
 4. "gone": a session said to be deleted, or not to exist, was so at some instant between call and answer.
 5. "owner": what an owner was told as committed was written under its own fence; anybody else's while nobody held it.
 
-    problems(operations, chain_of(publications))
+    problems(operations, chain_of(written))
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Literal
 
-from snapshots.head import LIVE, TOMBSTONE
-from snapshots.testing.simulation.watch import Publication
+from snapshots.head import LIVE, TOMBSTONE, Head
 
 What = Literal["commit", "read", "delete", "other"]
 Told = Literal["done", "refused", "dropped", "gone", "absent", ""]
@@ -62,6 +61,19 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadWritten:
+    """A head that was written.
+
+    Attributes:
+        instant: When, in the watch's own time.
+        head: What it says.
+    """
+
+    instant: int
+    head: Head
+
+
+@dataclass(frozen=True, slots=True)
 class Written:
     """A revision, from the instant of its writing to that of the next one's or the session's end."""
 
@@ -86,11 +98,11 @@ class Chain:
     deleted: int | None
 
 
-def chain_of(publications: Sequence[Publication]) -> Chain:
+def chain_of(written: Sequence[HeadWritten]) -> Chain:
     """Return the revisions that a session's heads tell."""
-    rows = [one for one in publications if one.head.status == LIVE]
+    rows = [one for one in written if one.head.status == LIVE]
     firsts = [one for at, one in enumerate(rows) if at == 0 or rows[at - 1].head.revision != one.head.revision]
-    deleted = next((one.instant for one in publications if one.head.status == TOMBSTONE), None)
+    deleted = next((one.instant for one in written if one.head.status == TOMBSTONE), None)
     ends = [*(one.instant for one in firsts[1:]), deleted]
     return Chain(
         tuple(

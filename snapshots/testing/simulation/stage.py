@@ -28,9 +28,9 @@ from snapshots.restore import load, read_history
 from snapshots.state import PersistedSessionState, graph
 from snapshots.testing.collector import collect
 from snapshots.testing.simulation.hosts import Content, Host, Notes, ProcessCrash, Role, content_of, take_turn
-from snapshots.testing.simulation.operations import chain_of, problems
+from snapshots.testing.simulation.operations import HeadWritten, chain_of, problems
 from snapshots.testing.simulation.roles import ROLES
-from snapshots.testing.simulation.watch import HOME, Publication, Watch, packs_named
+from snapshots.testing.simulation.watch import HOME, Watch, packs_named
 from snapshots.testing.simulation.weather import CRASH_AFTER, CRASH_BEFORE, FULL, POWER_CUT, Weather
 from storage.backends.local import LocalStore
 from storage.backends.memory import MemoryStore
@@ -155,8 +155,8 @@ class Stage(World):
         self.watch.check()
         self._check_nothing_left()
 
-    def _by_session(self) -> dict[str, list[Publication]]:
-        return {rows[-1].head.session_id: rows for rows in self.watch.publications.values()}
+    def _by_session(self) -> dict[str, list[HeadWritten]]:
+        return {rows[-1].head.session_id: rows for rows in self.watch.written.values()}
 
     def _check_contents(self, environment: Environment) -> None:
         read: dict[tuple[str, int], Content] = {}

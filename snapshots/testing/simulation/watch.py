@@ -14,13 +14,13 @@ Rules (the guarantees of the store, each a named check):
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from snapshots.environment import Environment
 from snapshots.head import LIVE, TOMBSTONE, Head
 from snapshots.layout import Layout
 from snapshots.roots import named_keys
+from snapshots.testing.simulation.operations import HeadWritten
 from storage.errors import NotFoundError
 from storage.executor import InlineExecutor
 from storage.store import (
@@ -40,19 +40,6 @@ KNOWN_MAX = 20_000  # heads of some KiB; an exploration comes back to the same o
 _KNOWN: dict[tuple[str, bytes], tuple[Head, frozenset[str]]] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Publication:
-    """One head that came to be.
-
-    Attributes:
-        instant: When, in the watch's own time.
-        head: What it says.
-    """
-
-    instant: int
-    head: Head
-
-
 class Watch:
     """An `ObjectStore` around another that lies in this process.
 
@@ -64,7 +51,7 @@ class Watch:
 
     Attributes:
         wrong: What was found, oldest first.
-        publications: Every head that was written, by key, oldest first.
+        written: Every head that was written, by key, oldest first.
     """
 
     def __init__(
@@ -75,7 +62,7 @@ class Watch:
         seen: Callable[[Head], None] = lambda _: None,
     ) -> None:
         self.wrong: list[str] = []
-        self.publications: dict[str, list[Publication]] = {}
+        self.written: dict[str, list[HeadWritten]] = {}
         self._store = store
         self._layout = layout
         self._instant = instant
@@ -159,7 +146,7 @@ class Watch:
         self._bytes[key] = data
         self._named[key] = named
         self._seen(head)
-        self.publications.setdefault(key, []).append(Publication(self._instant(), head))
+        self.written.setdefault(key, []).append(HeadWritten(self._instant(), head))
         self._check_there(key, named)
 
     def _read(self, key: str, data: bytes) -> tuple[Head, frozenset[str]]:
