@@ -20,6 +20,7 @@ from snapshots.environment import Environment
 from snapshots.maintenance.findings import DAMAGE
 from snapshots.placement import ManifestPlace, Placement, open_manifest
 from snapshots.restore import head_at
+from snapshots.roots import named_packs
 from snapshots.sessions import for_each_head
 from storage.digest import BlobRef, Digest, blob_ref
 from storage.errors import CorruptObjectError, NotFoundError
@@ -85,6 +86,20 @@ class Remains:
                 continue  # the next place; when there is none, that is said
         raise LostError(f"blob {ref.digest} lies whole in no pack of the family")
 
+    def lies(self, ref: BlobRef, extents: Sequence[Extent]) -> bool:
+        """Say whether a blob can be read from that place. Raises UnavailableError."""
+        try:
+            read_blobs(self._environment.store, {ref: extents}, self.key_of, self._environment.executor)
+        except (NotFoundError, CorruptObjectError):
+            return False
+        return True
+
+    def named_by_no_other(self, session_id: str) -> frozenset[str]:
+        """Return the packs that lie there and that no head but this session's is known to name."""
+        key = self._environment.layout.head(session_id)
+        others = (names for whose, names in self._named if whose != key)
+        return frozenset(row.key.rpartition("/")[2] for row in self._listing).difference(*others)
+
     def _candidates(self, ref: BlobRef, known: Iterable[Sequence[Extent]]) -> Iterator[Sequence[Extent]]:
         yield from known
         yield from self._places.get(ref.digest, ())  # Rule 2.
@@ -114,8 +129,23 @@ class Remains:
 
     @cached_property
     def _packs(self) -> tuple[_Pack, ...]:
-        listing = self._environment.store.list(self._environment.layout.family(self._family))
-        return tuple(self._environment.executor.map(self._look, list(listing)))
+        return tuple(self._environment.executor.map(self._look, self._listing))
+
+    @cached_property
+    def _listing(self) -> tuple[ListedObject, ...]:
+        return tuple(self._environment.store.list(self._environment.layout.family(self._family)))
+
+    @cached_property
+    def _named(self) -> tuple[tuple[str, frozenset[str]], ...]:
+        """What each head of the family names, by its key; nothing where that cannot be read."""
+        return tuple(for_each_head(self._environment, self._named_by))
+
+    def _named_by(self, row: ListedObject) -> tuple[str, frozenset[str]]:
+        try:
+            head = head_at(self._environment, row.key).head
+            return row.key, named_packs(self._environment, head) if head.family == self._family else frozenset()
+        except DAMAGE:
+            return row.key, frozenset()
 
     def _look(self, row: ListedObject) -> _Pack:
         name = row.key.rpartition("/")[2]

@@ -14,13 +14,14 @@ Rules:
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from snapshots.environment import Environment
 from snapshots.errors import LimitExceededError
-from snapshots.head import HEAD_COMMIT_BYTES_MAX, LIVE
+from snapshots.head import HEAD_COMMIT_BYTES_MAX, LIVE, Head
 from snapshots.layout import pack_name
 from snapshots.maintenance.findings import DAMAGE, Finding, Verified, What
 from snapshots.maintenance.remains import LostError, Remains
@@ -61,7 +62,7 @@ class Proposal:
         finding: The finding.
         action: What.
         reason: How, or why nothing can be done.
-        remedy: What a person can do, "" unless the action is NONE.
+        remedy: What a person can do instead, "" for what is rebuilt.
     """
 
     finding: Finding
@@ -78,7 +79,8 @@ class SessionPlan:
         key: Key of its head.
         session_id: Its id, "" if its head does not tell.
         proposals: One for each finding, and for each that a repair would bring to light.
-        revision: The present revision that the plan rests on.
+        revision: The present revision that the plan rests on, 0 if there is no head that can be read and mended.
+        held_by: Who holds the session, "" if nobody does.
         state_id: The state that it rests on, "" if there is nothing to be done.
         repair_id: State id of the head afterwards, and commit id of a fall-back.
         target: Revision to fall back to, None to keep the present one.
@@ -94,6 +96,7 @@ class SessionPlan:
     session_id: str
     proposals: tuple[Proposal, ...]
     revision: int = 0
+    held_by: str = ""
     state_id: str = ""
     repair_id: str = ""
     target: int | None = None
@@ -227,6 +230,7 @@ class _Planning:
         self._identity = Identity(environment.clock.new_id(), environment.clock.now(), None)
         self._why: dict[int, str] = {}
         self._forkable: set[int] = set()
+        self._loadable: set[int] = set()
 
     def plan(self) -> SessionPlan:
         if any(one.what is What.SCHEMA for one in self._found):
@@ -236,7 +240,7 @@ class _Planning:
             survey = Survey(self._environment, self._head, remains, self._damaged, self._broken)
         except LostError as error:
             return self._nothing(f"what all revisions stand on is lost: {error}")
-        self._why, self._forkable = survey.lost, survey.forkable
+        self._why, self._forkable, self._loadable = survey.lost, survey.forkable, survey.loadable
         if self._head.revision in survey.whole:
             targets: list[int | None] = [None]
         else:
@@ -251,7 +255,7 @@ class _Planning:
                 continue
             if target is not None and any(one.revision == staged.head.revision for one in after):
                 reason = f"revision {target} cannot be made the present one again"
-            elif set(self._found) - set(after):
+            elif target is not None or set(self._found) - set(after):
                 return self._plan(target, staged, after)
         return self._nothing(reason)
 
@@ -273,16 +277,14 @@ class _Planning:
         layout, head = self._environment.layout, self._head
         left = set(after)
         keys = tuple(layout.pack(head.family, name) for name in staged.left)
-        proposals = [
-            self._left(one) if one in left else _repaired(one, target, staged, held_by=head.held_by)
-            for one in self._found
-        ]
+        proposals = [self._left(one) if one in left else _repaired(one, target, staged, head) for one in self._found]
         proposals += [self._left(one) for one in after if one not in self._found]
         return SessionPlan(
             key=self._key,
             session_id=head.session_id,
             proposals=tuple(proposals),
             revision=head.revision,
+            held_by=head.held_by,
             state_id=head.state_id,
             repair_id=self._identity.commit_id,
             target=target,
@@ -305,24 +307,38 @@ class _Planning:
 
     def _nothing(self, reason: str) -> SessionPlan:
         proposals = tuple(self._left(one, reason) for one in self._found)
-        return SessionPlan(self._key, self._head.session_id, proposals)
+        head = self._head
+        return SessionPlan(self._key, head.session_id, proposals, revision=head.revision, held_by=head.held_by)
 
     def _left(self, finding: Finding, reason: str = "") -> Proposal:
         lost = "" if finding.revision is None else self._why.get(finding.revision, "")
         proposal = left_alone(finding, lost or reason)
+        if finding.revision in self._loadable:
+            loads = f"revision {finding.revision} still loads without its execution state"
+            return replace(proposal, remedy=f"{proposal.remedy}; {loads}")
         if finding.revision not in self._forkable:
             return proposal
         fork = f"only its history is lost: fork revision {finding.revision} to keep the content"
         return replace(proposal, remedy=f"{proposal.remedy}; {fork}")
 
 
-def _repaired(finding: Finding, target: int | None, staged: Restaged, *, held_by: str) -> Proposal:
+def _repaired(finding: Finding, target: int | None, staged: Restaged, head: Head) -> Proposal:
     gone = finding.revision is None or finding.revision in staged.dropped
     if target is None or not gone:
         return Proposal(finding, Action.REBUILD, "what is needed of it can be had, and is stored again")
-    held = f"; it is held by {held_by!r} and has to be released first" if held_by else ""
-    reason = f"revision {target} becomes revision {staged.head.revision}{held}"
-    return Proposal(finding, Action.FALL_BACK, reason)
+    remedy = (
+        f"if there is a copy of {finding.key}, restore that object instead and nothing of it is lost; "
+        "a repair gives the later revisions up (pin one to keep it named)"
+    )
+    if head.holder is not None:
+        remedy = f"held by {head.held_by!r}: {repair_again(head)}; {remedy}"
+    return Proposal(finding, Action.FALL_BACK, f"revision {target} becomes revision {staged.head.revision}", remedy)
+
+
+def repair_again(head: Head) -> str:
+    """Return what to do about a held session whose present revision is not whole."""
+    release = f"snapshots release {shlex.quote(head.session_id)} --owner {shlex.quote(head.held_by)}"
+    return f"release it ({release}), then repair again"
 
 
 def left_alone(finding: Finding, reason: str = "") -> Proposal:

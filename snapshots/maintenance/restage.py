@@ -6,7 +6,8 @@ Rules:
    earlier revisions have no log of places then: nobody reads it.
 3. A damaged pack is named no longer, unless a retained revision that is not whole needs it.
 4. A fall-back is one more revision, with the content of the newest whole one. Revisions after that are retained no
-   longer, as far as the head has room to say so; those with a pin stay, and those that can still be forked.
+   longer, as far as the head has room to say so; those with a pin stay, and those that can still be forked, or loaded
+   without their execution state.
 
     staged = Restaging(survey, None, identity, names).staged()
 """
@@ -278,9 +279,7 @@ class Restaging:
 
     def _left(self, named: set[str]) -> tuple[str, ...]:
         """Return the packs that were named before and are not among those `named` now."""
-        ended = [use for row in self._survey.rows for use in row.ended]
-        before = kept_packs(self._survey.head, [*self._survey.uses, *ended])
-        return tuple(sorted({*before} - named))
+        return tuple(sorted(self._survey.named() - named))
 
 
 def _retention(survey: Survey, target: int | None) -> tuple[Head, tuple[int, ...]]:
@@ -289,9 +288,11 @@ def _retention(survey: Survey, target: int | None) -> tuple[Head, tuple[int, ...
     if target is None:
         return head, ()
     ruled = [number for number in (*survey.whole, *survey.lost) if number >= head.floor or number in head.kept]
-    kept = tuple(sorted(number for number in ruled if number <= target or number in survey.forkable))
+    of_use = survey.forkable | survey.loadable
+    kept = tuple(sorted(number for number in ruled if number <= target or number in of_use))
     if len(kept) > KEPT_MAX:
         return head, ()
     after = replace(head, floor=head.revision + 1, kept=kept)
-    dropped = (number for number in survey.lost if head.retains(number) and not after.retains(number))
+    known = (*survey.whole, *survey.lost)
+    dropped = (number for number in known if head.retains(number) and not after.retains(number))
     return after, tuple(sorted(dropped))

@@ -8,6 +8,8 @@ Rules:
 3. A revision is whole if its checkpoint and every blob that it needs can be had.
 4. What lies in a sound pack that the head names for a revision stays there; everything else has to be stored again,
    wherever it was found.
+5. Which packs the head names stands in the manifest that it names and nowhere else: another manifest of the same
+   checkpoint may come from an upload that was never published. Of what it says of packs nothing is believed.
 
     survey = Survey(environment, head, Remains(environment, head.family), damaged)
     survey.whole, survey.lost, survey.rescued
@@ -32,7 +34,8 @@ from snapshots.maintenance.places import places_of
 from snapshots.maintenance.remains import FoundManifest, LostError, Remains
 from snapshots.maintenance.segments import Segments, numbered, overlapping, places
 from snapshots.placement import PackUse, Placement, PlaceRow, open_manifest
-from snapshots.restore import manifest_from, named_by, read_stored_manifest
+from snapshots.restore import manifest_from, named_by, read_manifest_at, read_stored_manifest
+from snapshots.roots import kept_packs
 from storage.digest import BlobRef, blob_ref
 from storage.extents import Extent
 
@@ -91,6 +94,7 @@ class Survey:
         whole: Those of them that are whole.
         lost: Why a retained revision is not whole, by number.
         forkable: Those of the lost ones of which only the history is lost: a fork does not need it.
+        loadable: Those of the lost ones that load from where they lie, without their execution state.
         rescued: Bytes of the blobs that whole revisions need and that lie in a damaged pack.
 
     Raises:
@@ -114,11 +118,14 @@ class Survey:
         self.whole: dict[int, Revision] = {}
         self.lost: dict[int, str] = {}
         self.forkable: set[int] = set()
+        self.loadable: set[int] = set()
         self._environment = environment
         self._remains = remains
         self._unread: dict[BlobRef, str] = {}
         self.present = self._revision(named_by(head), inline=head.inline_manifest)
         self.rows = self._places()
+        if not self.present.own:
+            self.rows = tuple(replace(row, ended=()) for row in self.rows)  # rule 5
         self.uses = self._uses()
         self._ranges = _by_pack([*self.uses, *(use for row in self.rows for use in row.ended)])
         self._know()
@@ -126,10 +133,16 @@ class Survey:
 
     def stays(self, extents: Iterable[Extent], number: int) -> bool:
         """Say whether what lies there is left there for a revision (rule 4)."""
-        return all(
-            extent.pack not in self.damaged and any(map(self._covering(number), self._ranges.get(extent.pack, ())))
-            for extent in extents
-        )
+        return all(extent.pack not in self.damaged and self._names(extent.pack, number) for extent in extents)
+
+    def named(self) -> frozenset[str]:
+        """Return the packs that the head names; when nothing says which, all that no other head does (rule 5)."""
+        if not self.present.own:
+            return self._remains.named_by_no_other(self.head.session_id)
+        return frozenset(kept_packs(self.head, [use for many in self._ranges.values() for use in many]))
+
+    def _names(self, pack: str, number: int) -> bool:
+        return any(map(self._covering(number), self._ranges.get(pack, ())))
 
     def _covering(self, number: int) -> Callable[[PackUse], bool]:
         return lambda use: use.first_revision <= number <= (use.last_revision or self.head.revision)
@@ -206,9 +219,28 @@ class Survey:
                 self.lost[number] = str(error)
                 if revision.in_place and all(self._stays(ref, revision) for ref in _content(revision.checkpoint)):
                     self.forkable.add(number)
+                if self._loads(revision):
+                    self.loadable.add(number)
             else:
                 self.whole[number] = revision
                 self.rescued |= rescued
+
+    def _loads(self, revision: Revision) -> bool:
+        """Say whether a revision loads from where it lies, but for its execution state."""
+        row, placed = revision.row, revision.placement
+        if not revision.own or not self._names(row.manifest.pack, row.revision):
+            return False
+        try:
+            read_manifest_at(self._environment, self.head, row)
+        except DAMAGE:
+            return False
+        needed = (*replace(revision.checkpoint, execution_state=None).refs(), *(one.ref for one in placed.places))
+        return all(any(self._lies(ref, one, row.revision) for one in places(ref, placed)) for ref in needed)
+
+    def _lies(self, ref: BlobRef, extents: Sequence[Extent], number: int) -> bool:
+        if self.stays(extents, number):
+            return True
+        return all(self._names(one.pack, number) for one in extents) and self._remains.lies(ref, extents)
 
     def _to_be_moved(self, revision: Revision) -> Iterator[BlobRef]:
         needed = set(revision.checkpoint.refs())
