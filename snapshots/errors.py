@@ -7,7 +7,7 @@
     ├─ EffectConflictError(session_id, turn_id, key)        give the effect a new key, or abandon the turn
     ├─ FencedError(fence, holder) · LeaseHeldError(holder, expires_at)                     stop, or acquire again
     ├─ CommitUnknownError(commit_id, stamp)                 repeat with the same state object or stamp
-    ├─ CorruptSnapshotError(key, ref, reason)               verify; restore a copy
+    ├─ CorruptSnapshotError(key, ref, reason)               verify, then repair
     ├─ UnsupportedSchemaError(record, found, supported)     use a newer version of this software
     ├─ InvalidStateError(reason) · IllegalTransitionError(from, to) (also ValueError)      mend the argument
     ├─ InvalidInputError(source, position, reason)          mend the input
@@ -23,6 +23,8 @@ from datetime import datetime
 
 REPEAT_THE_COMMIT = "commit the same state object or stamp again, it is recognised"
 STOP_OR_ACQUIRE = "stop writing; its Writer commits, or whoever acquires it next"
+CHOOSE_RETAINED = "choose one that is retained (snapshots log shows them)"
+VERIFY_THEN_REPAIR = "run snapshots verify, then snapshots repair"
 LOOK_FIRST = "look for this commit id in the session's history, and only if it is not there do it again"
 
 
@@ -43,7 +45,7 @@ class SessionNotFoundError(_MissingError):
 
 
 class RevisionNotFoundError(_MissingError):
-    """The session has no such revision or pin, or retention dropped it. Remedy: choose one of its history or pins.
+    """The session has no such revision or pin, or it was dropped. Remedy: choose one that is retained.
 
     Attributes:
         revision: The number, or the name of a pin.
@@ -56,7 +58,7 @@ class RevisionNotFoundError(_MissingError):
         self.reason = reason
         what = f"pin {revision!r}" if isinstance(revision, str) else f"revision {revision}"
         because = f" ({reason})" if reason else ""
-        super().__init__(f"session {session_id!r} has no {what}{because}; choose one of its history or pins")
+        super().__init__(f"session {session_id!r} has no {what}{because}; {CHOOSE_RETAINED}")
 
 
 class StoreNotFoundError(_MissingError):
@@ -198,7 +200,7 @@ class CommitUnknownError(SnapshotError):
 
 
 class CorruptSnapshotError(SnapshotError):
-    """A stored record or blob is missing, altered or misplaced. Remedy: verify the store; restore from a copy.
+    """A stored record or blob is missing, altered or misplaced. Remedy: verify the store, then repair it.
 
     Attributes:
         key: Object in which it was found.
@@ -211,7 +213,7 @@ class CorruptSnapshotError(SnapshotError):
         self.ref = ref
         self.reason = reason
         where = f" [{ref}]" if ref else ""
-        super().__init__(f"{key}: {reason}{where}; verify the store, restore this from a copy")
+        super().__init__(f"{key}: {reason}{where}; {VERIFY_THEN_REPAIR}")
 
 
 class UnsupportedSchemaError(SnapshotError):

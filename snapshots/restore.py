@@ -132,7 +132,7 @@ def revision_of(head: Head, revision: int | str | None, now: datetime) -> int:
             raise RevisionNotFoundError(head.session_id, revision, reason=reason)
         return pin.revision
     if not head.retains(revision):
-        reason = "retention dropped it" if 1 <= revision <= head.revision else ""
+        reason = "retention or a repair dropped it" if 1 <= revision <= head.revision else ""
         raise RevisionNotFoundError(head.session_id, revision, reason=reason)
     return revision
 

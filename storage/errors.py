@@ -6,7 +6,7 @@ StorageError
 ├─ UnavailableError(applied)         retry; `applied` says whether the write may have landed
 ├─ PermissionDeniedError             fix the policy or the credentials
 ├─ InvalidKeyError (also ValueError) give another id or key
-├─ CorruptObjectError(key, reason)   verify; restore a copy
+├─ CorruptObjectError(key, reason)   verify, then repair
 └─ UnsupportedServerError(findings)  use a server that keeps conditions
 """
 
@@ -75,12 +75,12 @@ class InvalidKeyError(StorageError, ValueError):
 
 
 class CorruptObjectError(StorageError):
-    """Stored bytes are not what was written. Remedy: verify the store; restore the object from a copy."""
+    """Stored bytes are not what was written. Remedy: verify the store, then repair it."""
 
     def __init__(self, key: str, reason: str) -> None:
         self.key = key
         self.reason = reason
-        super().__init__(f"{key}: {reason}; verify the store and restore this object from a copy")
+        super().__init__(f"{key}: {reason}; run snapshots verify, then snapshots repair")
 
 
 class UnsupportedServerError(StorageError):

@@ -44,8 +44,16 @@ class UsageError(Exception):
         super().__init__(message)
 
 
+class NotConfirmedError(Exception):
+    """The user was asked, and does not want it. Remedy: nothing was changed; ask again, or say `--yes`."""
+
+    def __init__(self) -> None:
+        super().__init__("not confirmed; nothing was changed")
+
+
 EXIT_CODES: Mapping[type[Exception], int] = {
     UsageError: USAGE,
+    NotConfirmedError: INTERRUPTED,
     sessions.SessionNotFoundError: NOT_FOUND,
     sessions.RevisionNotFoundError: NOT_FOUND,
     sessions.StoreNotFoundError: NOT_FOUND,

@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
@@ -19,8 +20,8 @@ from dataclasses import dataclass, field
 
 import typer
 
-from snapshots.cli.exits import UsageError
-from snapshots.cli.output import Output
+from snapshots.cli.exits import NotConfirmedError, UsageError
+from snapshots.cli.output import Output, one_line
 from snapshots.errors import RevisionNotFoundError, SessionDeletedError, SessionMovedError, SessionNotFoundError
 from snapshots.pins import find_pin, is_pin_name
 from snapshots.repository import SnapshotRepository
@@ -71,15 +72,25 @@ class Invocation:
         """Return if the user agrees, by `--yes` or at a terminal.
 
         Raises:
-            typer.Abort: They do not.
+            NotConfirmedError: They do not.
+            typer.Abort: They interrupt it.
             UsageError: There is nobody to ask.
         """
         if self.yes:
             return
         if not sys.stdin.isatty():
             raise UsageError("there is no terminal to ask at; say --yes")
-        if not typer.confirm(question, err=True):
-            raise typer.Abort
+        if not typer.confirm(one_line(question), err=True):
+            raise NotConfirmedError
+
+    def command(self, *words: str) -> str:
+        """Return a command on this store and tenant, to be typed as it stands."""
+        options = []
+        if self.store not in (DEFAULT_STORE, os.environ.get("SNAPSHOTS_STORE")):
+            options += ["--store", self.store]
+        if self.tenant not in (DEFAULT_TENANT, os.environ.get("SNAPSHOTS_TENANT")):
+            options += ["--tenant", self.tenant]
+        return shlex.join(["snapshots", *options, *words])
 
 
 def invocation(context: typer.Context) -> Invocation:

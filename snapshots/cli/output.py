@@ -3,7 +3,7 @@
 Rules:
 1. With `--json` only records are printed, everything else is silent.
 2. Text from a store is shown as text: no markup, and control characters made visible.
-3. Progress is shown only if stderr is a terminal.
+3. Progress is shown only if stderr is a terminal; results that come meanwhile stand on lines of their own.
 
     output.rows(rows, {"session": "session_id", "head": lambda row: human_bytes(row["head_bytes"])})
 """
@@ -18,7 +18,15 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -28,6 +36,8 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 Row = Mapping[str, Any]
 Columns = Mapping[str, str | Callable[[Row], Any]]  # heading → field, or what to make of the row
+Counted = Callable[[str, int, int], None]
+"""Told what is done, how much of it, and of how much; the last is 0 where that is not known."""
 
 
 class Output:
@@ -45,12 +55,14 @@ class Output:
         width = None if sys.stdout.isatty() else PLAIN_WIDTH
         self._console = Console(width=width, soft_wrap=False, **plain)
         self._errors = Console(stderr=True, **plain)
+        self._bar: Progress | None = None
 
     def record(self, row: Row, *, flush: bool = False) -> None:
         """Print one JSON object on a line of its own; with `flush` a reader has it at once."""
-        sys.stdout.write(json.dumps(row, ensure_ascii=False, allow_nan=False, default=_json_default) + "\n")
-        if flush:
-            sys.stdout.flush()
+        with self._bar_hidden():
+            sys.stdout.write(json.dumps(row, ensure_ascii=False, allow_nan=False, default=_json_default) + "\n")
+            if flush:
+                sys.stdout.flush()
 
     def rows(self, rows: Iterable[Row], columns: Columns, *, title: str = "", optional: Sequence[str] = ()) -> None:
         """Print rows: as JSON objects as they come, or as a table of these columns.
@@ -102,7 +114,8 @@ class Output:
     def line(self, text: str = "") -> None:
         """Print a line of the result for people (nothing with `--json`)."""
         if not self.as_json:
-            self._console.print(visible(text), soft_wrap=True)
+            with self._bar_hidden():
+                self._console.print(visible(text), soft_wrap=True)
 
     def note(self, text: str) -> None:
         """Print a line that is not a result (nothing with `--json` or `--quiet`)."""
@@ -116,22 +129,58 @@ class Output:
         Args:
             total: Steps, None where nobody knows.
         """
+        with self._shown(BarColumn(), MofNCompleteColumn()) as bar:
+            if bar is None:
+                yield lambda label: None  # noqa: ARG005  the same signature
+                return
+            task = bar.add_task("", total=total)
+            yield lambda label: bar.update(task, advance=1, description=visible(label))
+
+    @contextmanager
+    def counted(self) -> Iterator[Counted]:
+        """Show while the block runs what is being done and how much of it; the function given is told."""
+        with self._shown(SpinnerColumn()) as bar:
+            if bar is None:
+                yield lambda what, done, total: None  # noqa: ARG005  the same signature
+                return
+            task = bar.add_task("", total=None)
+            yield lambda what, done, total: bar.update(task, description=visible(_step(what, done, total)))
+
+    @contextmanager
+    def _shown(self, *columns: ProgressColumn) -> Iterator[Progress | None]:
+        """Give what shows progress on stderr, None where nobody would see it."""
         if self.quiet or not sys.stderr.isatty():
-            yield lambda label: None  # noqa: ARG005  the same signature
+            yield None
             return
-        bar = Progress(
+        self._bar = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
+            *columns,
             TimeElapsedColumn(),
             console=self._errors,
             transient=True,
             redirect_stdout=False,  # results that come meanwhile are for stdout, not for the bar's console
             redirect_stderr=False,
         )
-        with bar:
-            task = bar.add_task("", total=total)
-            yield lambda label: bar.update(task, advance=1, description=visible(label))
+        try:
+            with self._bar as bar:
+                yield bar
+        finally:
+            self._bar = None
+
+    @contextmanager
+    def _bar_hidden(self) -> Iterator[None]:
+        """Take the bar away while something is printed on the terminal that shows it (rule 3)."""
+        if self._bar is None or not sys.stdout.isatty():
+            yield
+            return
+        self._bar.stop()
+        yield
+        sys.stdout.flush()
+        self._bar.start()
+
+
+def _step(what: str, done: int, total: int) -> str:
+    return f"{what}: {done:,} of {total:,}" if total else f"{what}: {done:,}"
 
 
 def _table(rows: Iterable[Row], columns: Columns, optional: Sequence[str]) -> Table:
@@ -184,14 +233,38 @@ def one_line(text: str) -> str:
     return visible(" ".join(text.split()))
 
 
-def human_bytes(count: int) -> str:
+def count(number: int, what: str) -> str:
+    """Return a number of things as people read it: `1 pack`, `1,200 packs`, `2 families`."""
+    return f"{number:,} {what if number == 1 else plural(what)}"
+
+
+def plural(what: str) -> str:
+    """Return the plural of a word: `packs`, `families`, `batches`."""
+    if what.endswith("y"):
+        return f"{what[:-1]}ies"
+    return f"{what}es" if what.endswith("ch") else f"{what}s"
+
+
+def numbered(what: str, numbers: Sequence[int]) -> str:
+    """Return numbers that rise, runs of them as a range: `revision 8`, `revisions 3, 8–21`."""
+    runs: list[tuple[int, int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1] = runs[-1][0], number
+        else:
+            runs.append((number, number))
+    shown = ", ".join(f"{first}" if first == last else f"{first}–{last}" for first, last in runs)
+    return f"{what if len(numbers) == 1 else plural(what)} {shown}"
+
+
+def human_bytes(number: int) -> str:
     """Return a number of bytes as people read it: `1.2 KiB`."""
-    size = float(count)
+    size = float(number)
     for unit in _UNITS:
         if size < 1024 or unit == _UNITS[-1]:
             break
         size /= 1024
-    return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
+    return f"{number} B" if unit == "B" else f"{size:.1f} {unit}"
 
 
 def human_time(instant: datetime) -> str:

@@ -5,8 +5,6 @@ snapshots demo; snapshots replay runs.json; snapshots show runs-1-0@3
 
 from __future__ import annotations
 
-import os
-import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,7 +20,7 @@ import typer
 
 from snapshots.adapters.transcripts import TranscriptSession
 from snapshots.cli import views
-from snapshots.cli.invocation import DEFAULT_STORE, DEFAULT_TENANT, Invocation, invocation, session_at
+from snapshots.cli.invocation import Invocation, invocation, session_at
 from snapshots.cli.names import RevisionOption, SessionId, SessionName
 from snapshots.cli.output import Columns, human_bytes
 from snapshots.cli.replay import ReplayReport, read_files, replay_session
@@ -54,8 +52,9 @@ LOG_COLUMNS: Columns = {
     "nodes": "nodes",
     "tokens": "tokens",
     "pins": lambda row: ", ".join(row["pins"]),
+    "retained": lambda row: "" if row["retained"] else "no longer",
 }
-LOG_COLUMNS_OPTIONAL = ("pins",)
+LOG_COLUMNS_OPTIONAL = ("pins", "retained")
 REPLAY_COLUMNS: Columns = {
     "session": "session_id",
     "turns": "turns",
@@ -106,12 +105,7 @@ def demo(context: typer.Context) -> None:
 
 
 def _next_commands(run: Invocation, session_id: str) -> list[str]:
-    words = ["snapshots"]
-    if run.store not in (DEFAULT_STORE, os.environ.get("SNAPSHOTS_STORE")):
-        words += ["--store", shlex.quote(run.store)]
-    if run.tenant not in (DEFAULT_TENANT, os.environ.get("SNAPSHOTS_TENANT")):
-        words += ["--tenant", shlex.quote(run.tenant)]
-    command = " ".join(words)
+    command = run.command()
     looks = (f"show {session_id}@3", f"cat {session_id} messages", f"diff {session_id}@3 {session_id}")
     changes = (f"fork {session_id}@3 {session_id}-fork", f"rewind {session_id} 3")
     return [f"{command} {rest}" for rest in (*looks, *changes, "tree", "ls", "stats")]

@@ -33,7 +33,7 @@ class LevelName(StrEnum):
 @commands.command()
 def verify(
     context: typer.Context,
-    session: Annotated[str | None, typer.Argument(metavar="[S]", help="A session, all of them without.")] = None,
+    session: Annotated[str | None, typer.Argument(metavar="S", help="A session, all of them without.")] = None,
     level: Annotated[
         LevelName,
         typer.Option(help="heads: they can be read. presence: also every pack is there. full: all is read and hashed."),

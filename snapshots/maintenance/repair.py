@@ -39,6 +39,7 @@ from snapshots.maintenance.repair_plan import (
     SessionPlan,
     plan_repair,
     quiet,
+    repair_again,
 )
 from snapshots.maintenance.restage import Restaged, Restaging
 from snapshots.maintenance.survey import Survey
@@ -66,7 +67,6 @@ __all__ = [
 
 READ_BYTES = 8 << 20  # of a pack that is copied, per request
 CONTENT_HASH_BYTES = 8  # tells apart what different damage left of one pack
-REPAIR_AGAIN = "let its owner release it, then repair again"
 _REFUSALS = (RevisionConflictError, InvalidStateError, FencedError, SessionDeletedError, SessionMovedError)
 
 
@@ -91,6 +91,7 @@ class Repaired:
     Attributes:
         session_id: Which.
         revision: Its present revision afterwards.
+        content_of: Earlier revision that this one has the content of, None if the present one was kept.
         state_id: The state of its head afterwards.
         written: Revisions whose manifest was written again, rising.
         dropped: Revisions that are retained no longer, rising.
@@ -99,6 +100,7 @@ class Repaired:
 
     session_id: str
     revision: int
+    content_of: int | None
     state_id: str
     written: tuple[int, ...]
     dropped: tuple[int, ...]
@@ -185,7 +187,15 @@ class _Repair:
         read = read_live_head(self._environment, self._plan.session_id)
         read = rewrite_head(self._environment, read, self._changed, limit_bytes=HEAD_COMMIT_BYTES_MAX)
         head, plan = read.head, self._plan
-        return Repaired(plan.session_id, head.revision, head.state_id, plan.written, plan.dropped, self._quarantined)
+        return Repaired(
+            session_id=plan.session_id,
+            revision=head.revision,
+            content_of=plan.target,
+            state_id=head.state_id,
+            written=plan.written,
+            dropped=plan.dropped,
+            quarantined=self._quarantined,
+        )
 
     def _changed(self, head: Head) -> Head | None:
         """Return the head that names what is stored again; None if it does already (rule 5)."""
@@ -210,7 +220,7 @@ class _Repair:
         if head.state_id != plan.state_id:
             raise InvalidStateError(f"what session {plan.session_id!r} names changed since this plan; plan again")
         if plan.target is not None and head.holder is not None:
-            raise FencedError(plan.session_id, fence=head.fence, holder=head.held_by, remedy=REPAIR_AGAIN)
+            raise FencedError(plan.session_id, fence=head.fence, holder=head.held_by, remedy=repair_again(head))
 
     def _uploaded(self, head: Head) -> Restaged:
         """Copy aside what is left behind, and upload the packs under names that were never used."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,18 @@ class Outcome:
 
 
 Command = Callable[..., Outcome]
+Answering = Callable[[str], None]
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def answering(monkeypatch: pytest.MonkeyPatch) -> Answering:
+    """Give a function after which somebody sits at a terminal who answers the next question so."""
+    return lambda answer: monkeypatch.setattr(sys, "stdin", _Terminal(f"{answer}\n"))
 
 
 @pytest.fixture

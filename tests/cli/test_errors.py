@@ -26,7 +26,7 @@ from snapshots.errors import LeaseHeldError, SnapshotError
 from storage.backends import open_store
 from storage.errors import PermissionDeniedError, StorageError
 from storage.store import Overwrite
-from tests.cli.conftest import Command
+from tests.cli.conftest import Answering, Command
 from tests.cli.test_use import DEMO, SAMPLES
 
 EXPECTED = {
@@ -229,6 +229,7 @@ def test_a_corrupt_head_and_a_corrupt_pack_are_named(filled: Command, url: str) 
     store.put(head, good[: len(good) // 2], Overwrite())
     for command in (("ls",), ("show", DEMO), ("log", DEMO), ("stats",)):
         assert filled("--json", *command, code=4).error["key"] == head
+    assert filled("show", DEMO, code=4).err.endswith("; run snapshots verify, then snapshots repair\n")
     store.put(head, good, Overwrite())
     for row in list(store.list("default/packs/")):
         store.put(row.key, b"\0" * row.size_bytes, Overwrite())
@@ -287,6 +288,40 @@ def test_ctrl_c_is_130(cli: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     cli("--quiet", "demo")
     monkeypatch.setattr(SnapshotRepository, "sessions", interrupted)
     assert cli("ls", code=130).err.strip() == "error: interrupted"
+
+
+def test_ctrl_c_while_it_starts_is_130_too() -> None:
+    program = (
+        "import sys\n"
+        "class Impatient:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'typer':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Impatient())\n"
+        "from snapshots.cli import main\nsys.exit(main(sys.argv[1:]))"
+    )
+    done = python(program, "ls")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
+    done = python(program, "ls", "--json")
+    error = {"error": "KeyboardInterrupt", "message": "interrupted", "exit_code": 130}
+    assert (done.returncode, json.loads(done.stderr)) == (130, error)
+
+
+def test_who_answers_no_is_told_that_nothing_was_changed(filled: Command, answering: Answering) -> None:
+    answering("n")
+    assert filled("rm", DEMO, code=130).err.endswith("error: not confirmed; nothing was changed\n")
+    answering("n")
+    assert '"exit_code": 130' in filled("--json", "rm", DEMO, code=130).err
+    answering("y")
+    filled("rm", DEMO)
+    filled("show", DEMO, code=3)
+
+
+def test_optional_arguments_have_one_pair_of_brackets(cli: Command) -> None:
+    for command in ("verify", "repair", "tree"):
+        text = cli(command, "--help").out
+        assert "[S]" in text
+        assert "[[" not in text
 
 
 SNAPSHOTS = str(Path(sys.executable).with_name("snapshots"))

@@ -177,7 +177,7 @@ class Place:
             if row.retained:
                 found[row.revision] = whole(self.repo.load(session_id, row.revision, execution_state=True))
             else:
-                with pytest.raises(RevisionNotFoundError, match="retention dropped it"):
+                with pytest.raises(RevisionNotFoundError, match="retention or a repair dropped it"):
                     self.repo.load(session_id, row.revision)
         return found
 
@@ -262,7 +262,7 @@ def test_what_is_dropped_cannot_be_used_any_more(place: Place) -> None:
     ]
     written = raw_head(place.store).write_id
     for ask in asks:
-        with pytest.raises(RevisionNotFoundError, match="retention dropped it"):
+        with pytest.raises(RevisionNotFoundError, match="retention or a repair dropped it"):
             ask()
     assert raw_head(place.store).write_id == written
     place.repo.fork(SESSION, "c2", 9)
