@@ -8,6 +8,8 @@ Rules:
    evidence; one that the store cannot read is named, to be copied by hand. Nothing is deleted.
 4. Checkpoints, commit ids and turns stay as they are. A fall-back is a revision of the kind "restore".
 5. Interrupted anywhere it leaves a correct store, and another run finishes. What is done already is not done again.
+6. In memory are, of one session at a time, what is stored again, and of a pack without an index all of it; beside
+   them the manifests of the family, and each pack while it is copied.
 
     plan = plan_repair(repo, "s1")
     print(plan)
@@ -16,20 +18,25 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from snapshots.environment import Environment
 from snapshots.errors import (
+    CorruptSnapshotError,
     FencedError,
     InvalidStateError,
+    LimitExceededError,
     RevisionConflictError,
     SessionDeletedError,
     SessionMovedError,
+    SessionNotFoundError,
     SnapshotError,
+    UnsupportedSchemaError,
 )
 from snapshots.head import HEAD_COMMIT_BYTES_MAX, Head
 from snapshots.layout import pack_name
+from snapshots.maintenance.findings import DAMAGE
 from snapshots.maintenance.remains import LostError, Remains
 from snapshots.maintenance.repair_plan import (
     Action,
@@ -45,6 +52,7 @@ from snapshots.maintenance.restage import Restaged, Restaging
 from snapshots.maintenance.survey import Survey
 from snapshots.restore import read_live_head
 from snapshots.rewrite import rewrite_head
+from snapshots.roots import named_packs
 from snapshots.staging import Identity
 from storage.digest import short_hash
 from storage.errors import CorruptObjectError, NotFoundError
@@ -67,7 +75,19 @@ __all__ = [
 
 READ_BYTES = 8 << 20  # of a pack that is copied, per request
 CONTENT_HASH_BYTES = 8  # tells apart what different damage left of one pack
-_REFUSALS = (RevisionConflictError, InvalidStateError, FencedError, SessionDeletedError, SessionMovedError)
+_REFUSALS = (
+    RevisionConflictError,
+    InvalidStateError,
+    FencedError,
+    SessionNotFoundError,
+    SessionDeletedError,
+    SessionMovedError,
+    CorruptSnapshotError,
+    CorruptObjectError,
+    UnsupportedSchemaError,
+    LimitExceededError,
+)
+"""What keeps one session from being repaired, and no other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +129,10 @@ class Repaired:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A session that was not repaired, since the plan no longer fits it."""
+    """A session that was not repaired: the plan no longer fits it, its head cannot be read, or has no room."""
 
     session_id: str
-    error: SnapshotError
+    error: SnapshotError | CorruptObjectError
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +164,10 @@ def execute(plan: RepairPlan, *, progress: Progress = quiet) -> RepairReport:
         RevisionConflictError: Somebody committed since; nothing was written. Plan again.
         InvalidStateError: The session names something else now, or less is left of it; likewise.
         FencedError: Somebody holds a session whose present revision is not whole. Release it, then repair again.
-        SessionDeletedError, SessionMovedError: Meanwhile.
-            Any of these only if no session of the plan was repaired; else they stand in the report.
+        SessionNotFoundError, SessionDeletedError, SessionMovedError: Meanwhile.
+        CorruptSnapshotError, CorruptObjectError, UnsupportedSchemaError: Its head cannot be read. Plan again.
+        LimitExceededError: Its head has no room for it. Drop pins of the session, then plan again.
+            Any of these only if the plan is of one session; else they stand in the report.
         UnavailableError: The store did not answer. Executing it again is safe.
     """
     metered = MeteredStore(plan.environment.store)
@@ -160,7 +182,7 @@ def execute(plan: RepairPlan, *, progress: Progress = quiet) -> RepairReport:
         except _REFUSALS as error:
             refused.append(Refused(one.session_id, error))
         progress("sessions repaired", number, len(wanted))
-    if refused and not repaired:
+    if refused and len(plan.sessions) == 1:
         raise refused[0].error
     return RepairReport(
         repaired=tuple(repaired),
@@ -200,6 +222,7 @@ class _Repair:
     def _changed(self, head: Head) -> Head | None:
         """Return the head that names what is stored again; None if it does already (rule 5)."""
         if self._is_done(head):
+            self._quarantined = self._quarantined or tuple(self._copied(head.family))
             return None
         self._check(head)
         if self._staged is None or head.epoch != self._epoch:  # rule 2
@@ -209,8 +232,18 @@ class _Repair:
 
     def _is_done(self, head: Head) -> bool:
         plan = self._plan
+        if (head.revision, head.state_id) == (plan.revision, plan.state_id):
+            return False
         fell_back = plan.target is not None and head.commits.commit_id(plan.revision + 1) == plan.repair_id
-        return fell_back or head.state_id == plan.repair_id
+        return fell_back or head.state_id == plan.repair_id or self._is_named(head)
+
+    def _is_named(self, head: Head) -> bool:
+        """Say whether a head that somebody else wrote names what was stored again: then it was published before."""
+        try:
+            names = named_packs(self._environment, head)
+        except DAMAGE:
+            return False  # nothing says so: it is refused, and planned again
+        return any(name.startswith(f"{self._plan.repair_id}.") for name in names)
 
     def _check(self, head: Head) -> None:
         """Check that the head is what the plan rests on (rule 1)."""
@@ -219,6 +252,8 @@ class _Repair:
             raise RevisionConflictError(plan.session_id, expected=plan.revision, actual=head.revision)
         if head.state_id != plan.state_id:
             raise InvalidStateError(f"what session {plan.session_id!r} names changed since this plan; plan again")
+        if plan.target is not None and self._survey is not None and head.pins != self._survey.head.pins:
+            raise InvalidStateError(f"what session {plan.session_id!r} retains changed since this plan; plan again")
         if plan.target is not None and head.holder is not None:
             raise FencedError(plan.session_id, fence=head.fence, holder=head.held_by, remedy=repair_again(head))
 
@@ -247,6 +282,16 @@ class _Repair:
         if (staged.written, staged.dropped, left) != (plan.written, plan.dropped, plan.left):
             raise changed
         return staged
+
+    def _copied(self, family: str) -> Iterator[Quarantined]:
+        """Yield the copies that an earlier run made."""
+        environment = self._environment
+        for key in self._plan.left:
+            if key in self._plan.unreadable:
+                yield Quarantined(key, "")
+            prefix = environment.layout.quarantined(family, key.rpartition("/")[2], b"")
+            for row in environment.store.list(prefix):
+                yield Quarantined(key, row.key)
 
     def _copies(self, family: str, names: Sequence[str]) -> list[Quarantined]:
         """Copy packs aside (rule 3); the name of a copy tells its content, so that a second run finds it."""

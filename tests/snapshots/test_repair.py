@@ -778,7 +778,7 @@ def test_a_plan_that_is_done_is_done(place: Place) -> None:
     before = place.objects()
     place.watched.start_over()
     assert execute(plan).repaired[0].revision == TURNS + 1
-    assert {verb for verb, _ in place.watched.requests} == {"get"}
+    assert {verb for verb, _ in place.watched.requests} == {"get", "list"}
     place.turn(TURNS)
     with_turn = place.objects()
     execute(plan)

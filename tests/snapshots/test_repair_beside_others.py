@@ -9,22 +9,37 @@ import pytest
 
 import snapshots.fork
 import snapshots.staging
+from snapshots import codec
+from snapshots.errors import (
+    CorruptSnapshotError,
+    InvalidStateError,
+    LimitExceededError,
+    RevisionConflictError,
+    SessionNotFoundError,
+    UnsupportedSchemaError,
+)
+from snapshots.layout import pack_name
 from snapshots.logs import Segment
-from snapshots.maintenance import restage
+from snapshots.maintenance import repair, restage
 from snapshots.maintenance.collect import execute as collect
 from snapshots.maintenance.collect import plan_collect
 from snapshots.maintenance.places import places_of
 from snapshots.maintenance.remains import Remains
-from snapshots.maintenance.repair import Action, execute, plan_repair
+from snapshots.maintenance.repair import Action, RepairPlan, execute, plan_repair
+from snapshots.maintenance.restage import Restaging
 from snapshots.maintenance.segments import Segments
+from snapshots.maintenance.survey import Survey
 from snapshots.placement import Placement
 from snapshots.restore import read_live_head, read_manifest
+from snapshots.staging import Identity
 from storage.digest import BlobRef
-from storage.testing.faults import Meanwhile
-from tests.integration.builders import SESSION
+from storage.store import ObjectStore, Overwrite
+from storage.testing.faults import CrashAfter, LoseAnswer, Meanwhile
+from storage.testing.plan import Crash
+from tests.integration.builders import SESSION, raw_head
 from tests.integration.turns import stamp, take
-from tests.snapshots.damage import LAYOUT, altered_index, blobs_of, flip, missing, named, whole
-from tests.snapshots.test_repair import LARGE, TURNS, Place
+from tests.snapshots.damage import LAYOUT, Damage, altered_begin, altered_index, blobs_of, flip, missing, named, whole
+from tests.snapshots.test_repair import LARGE, TURNS, Place, commit
 
 
 @pytest.fixture
@@ -145,6 +160,130 @@ def test_a_revision_of_which_more_is_lost_is_dropped(place: Place) -> None:
         flip(place.store, key, blob.extents[0].offset + 30)
     plan, _ = place.repair()
     assert (plan.sessions[0].target, plan.sessions[0].dropped) == (TURNS, (TURNS + 1,))
+
+
+# What others do between upload and publication.
+
+
+@pytest.mark.parametrize("pin", [2, TURNS + 1], ids=["a whole revision", "the damaged one"])
+@pytest.mark.parametrize("damage", [missing, altered_begin])
+def test_a_pin_that_is_set_amid_a_fall_back_refuses_it(place: Place, damage: Damage, pin: int) -> None:
+    place.turn(TURNS + 1)
+    damage(place.store, place.pack_of(TURNS))
+    plan = plan_repair(place.repo)
+    assert plan.sessions[0].target is not None
+    before = raw_head(place.store)
+    fault = Meanwhile(lambda: place.other.pin(SESSION, pin, "keep"))
+    place.faulty.plan.on("put", LAYOUT.heads, nth=1, fault=fault)
+    with pytest.raises(InvalidStateError, match="changed since this plan; plan again"):
+        execute(plan)
+    after = raw_head(place.store)
+    assert (after.revision, after.state_id) == (before.revision, before.state_id)
+    place.repair()
+    assert raw_head(place.store).retains(pin)
+
+
+@pytest.mark.parametrize("damage", [altered_index, altered_begin], ids=["rebuild", "fall back"])
+def test_a_repair_whose_answer_was_lost_is_done_though_somebody_committed_on_it(place: Place, damage: Damage) -> None:
+    damage(place.store, place.pack_of(TURNS))
+    plan = plan_repair(place.repo)
+    place.faulty.plan.on("put", LAYOUT.heads, nth=1, fault=LoseAnswer())
+    place.faulty.plan.on("get", LAYOUT.heads, nth=2, fault=Meanwhile(lambda: commit(place)))
+    report = execute(plan)
+    assert [one.session_id for one in report.repaired] == [SESSION]
+    assert report.repaired[0].revision == raw_head(place.store).revision
+    assert {copy.key for copy in report.repaired[0].quarantined} == set(plan.sessions[0].left)
+    assert place.findings() == set()
+    assert execute(plan).repaired == report.repaired, "nor when it is executed once more"
+
+
+def test_a_repair_that_was_not_done_is_not_taken_for_done(place: Place) -> None:
+    altered_index(place.store, place.pack_of(3))
+    plan = plan_repair(place.repo)
+    place.faulty.plan.on("put", LAYOUT.heads, nth=1, fault=Meanwhile(lambda: commit(place)))
+    with pytest.raises(RevisionConflictError):
+        execute(plan)
+    assert place.findings() != set()
+
+
+# Other sessions of one plan.
+
+
+def of_three(place: Place) -> RepairPlan:
+    for session_id in ("s2", "s3"):
+        place.session(session_id, 3)
+    for session_id in (SESSION, "s2", "s3"):
+        altered_index(place.store, place.pack_of(3, session_id))
+    plan = plan_repair(place.repo)
+    assert len(plan.sessions) == 3
+    return plan
+
+
+def later_schema(store: ObjectStore, key: str) -> None:
+    plain = codec.decode(codec.unguarded(store.get(key).data, key=key), key=key)
+    store.put(key, codec.guarded(codec.encode({**plain, "schema_version": 2})), Overwrite())
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda store, key: flip(store, key, 30), CorruptSnapshotError),
+        (later_schema, UnsupportedSchemaError),
+        (missing, SessionNotFoundError),
+    ],
+    ids=["altered", "later schema", "missing"],
+)
+def test_a_head_that_cannot_be_read_keeps_no_other_from_being_repaired(
+    place: Place, damage: Damage, expected: type[Exception]
+) -> None:
+    plan = of_three(place)
+    damage(place.store, LAYOUT.head("s2"))
+    report = execute(plan)
+    assert {one.session_id for one in report.repaired} == {SESSION, "s3"}
+    assert [(one.session_id, type(one.error)) for one in report.refused] == [("s2", expected)]
+    assert (place.findings(SESSION), place.findings("s3")) == (set(), set())
+
+
+def test_a_plan_of_several_sessions_reports_every_refusal(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = of_three(place)
+    monkeypatch.setattr(repair, "HEAD_COMMIT_BYTES_MAX", 100)
+    report = execute(plan)
+    assert report.repaired == ()
+    assert [type(one.error) for one in report.refused] == [LimitExceededError] * 3
+    with pytest.raises(LimitExceededError):
+        execute(plan_repair(place.repo, "s2"))
+
+
+# A second run.
+
+
+@pytest.mark.parametrize("damage", [altered_index, altered_begin], ids=["rebuild", "fall back"])
+def test_a_second_run_reports_the_copies_of_the_first(place: Place, damage: Damage) -> None:
+    damage(place.store, place.pack_of(TURNS))
+    plan = plan_repair(place.repo)
+    place.faulty.plan.on("put", LAYOUT.heads, nth=1, fault=CrashAfter())
+    with pytest.raises(Crash):
+        execute(plan)
+    place.faulty.restart()
+    place.faulty.plan.clear()
+    (one,) = execute(plan).repaired
+    copies = {row.key for row in place.store.list(LAYOUT.quarantine)}
+    assert copies
+    assert {copy.copy_key for copy in one.quarantined} == copies
+    assert {copy.key for copy in one.quarantined} == set(plan.sessions[0].left)
+
+
+def test_whole_revisions_that_a_fall_back_gives_up_are_told(place: Place) -> None:
+    key = place.pack_of(TURNS)
+    missing(place.store, key)
+    environment = place.repo.environment
+    head = read_live_head(environment, SESSION).head
+    survey = Survey(environment, head, Remains(environment, SESSION), frozenset({key.rpartition("/")[2]}))
+    identity = Identity(environment.clock.new_id(), environment.clock.now(), None)
+    names = (pack_name(identity.commit_id, "1" * 32), pack_name(identity.commit_id, "2" * 32))
+    staged = Restaging(survey, TURNS - 2, identity, names).staged()
+    assert set(survey.whole) == set(range(1, TURNS))
+    assert staged.dropped == (TURNS - 1, TURNS)
 
 
 # Many revisions.
