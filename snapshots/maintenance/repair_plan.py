@@ -34,6 +34,7 @@ from snapshots.restore import LOAD_ATTEMPTS_MAX, HeadRead, head_at
 from snapshots.staging import Identity
 from storage.errors import CorruptObjectError, NotFoundError
 
+FAMILIES_MAX = 4  # whose manifests are held in memory at a time
 TARGETS_MAX = 8  # whole revisions that are tried for a fall-back; each costs a verification
 DAMAGED = frozenset({What.MISSING, What.ALTERED, What.MANIFEST, What.PACK, What.PACKS})  # the pack is left behind
 BROKEN = frozenset({What.GRAPH, What.PART})  # every byte is there, and they cannot be loaded
@@ -169,9 +170,10 @@ def plan_repair(repo: SnapshotRepository, session_id: str | None = None, *, prog
         UnavailableError: The store did not answer.
     """
     damaged = list(_damaged(repo, session_id, progress))
+    families = _Families(repo.environment)
     plans = []
     for number, (seen, found) in enumerate(damaged, start=1):
-        plans += _planned(repo.environment, seen, found)
+        plans += _planned(families, seen, found)
         progress("sessions planned", number, len(damaged))
     return RepairPlan(tuple(plans), repo.environment)
 
@@ -192,9 +194,27 @@ def _damaged(
         found = []
 
 
-def _planned(environment: Environment, seen: Verified, found: Sequence[Finding]) -> list[SessionPlan]:
+class _Families:
+    """What is left of the families last looked at: forks share what damaged them, and it is read once."""
+
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+        self._kept: dict[str, Remains] = {}
+
+    def remains(self, family: str) -> Remains:
+        found = self._kept.pop(family, None) or Remains(self.environment, family)
+        self._kept[family] = found  # the last one now
+        if len(self._kept) > FAMILIES_MAX:
+            del self._kept[next(iter(self._kept))]
+        return found
+
+    def forget(self, family: str) -> None:
+        self._kept.pop(family, None)
+
+
+def _planned(families: _Families, seen: Verified, found: Sequence[Finding]) -> list[SessionPlan]:
     """Return the plan for one session, from findings and a head that belong together; none if nothing is found now."""
-    key, session_id = seen.key, seen.session_id
+    environment, key, session_id = families.environment, seen.key, seen.session_id
     for _ in range(LOAD_ATTEMPTS_MAX):
         try:
             read = head_at(environment, key)
@@ -206,20 +226,30 @@ def _planned(environment: Environment, seen: Verified, found: Sequence[Finding])
             return []
         if read.head.status != LIVE:
             break
-        plan = _Planning(environment, read, found).plan()
-        if head_at(environment, key).head.state_id == read.head.state_id:
+        plan = _Planning(environment, read, found, families.remains(read.head.family)).plan()
+        if _state_id(environment, key) == read.head.state_id:
             return [plan]
+        families.forget(read.head.family)
     else:
         reason, remedy = "the session kept moving while it was looked at", "plan again"
         return [SessionPlan(key, session_id, tuple(Proposal(one, Action.NONE, reason, remedy) for one in found))]
     return [SessionPlan(key, session_id, tuple(left_alone(one) for one in found))]
 
 
+def _state_id(environment: Environment, key: str) -> str:
+    """Return the state of a head now, "" if it cannot be read any more."""
+    try:
+        return head_at(environment, key).head.state_id
+    except DAMAGE:
+        return ""
+
+
 class _Planning:
     """The plan of one live session."""
 
-    def __init__(self, environment: Environment, read: HeadRead, found: Sequence[Finding]) -> None:
+    def __init__(self, environment: Environment, read: HeadRead, found: Sequence[Finding], remains: Remains) -> None:
         self._environment = environment
+        self._remains = remains
         self._head = read.head
         self._found = found
         self._key = environment.layout.head(read.head.session_id)
@@ -235,9 +265,8 @@ class _Planning:
     def plan(self) -> SessionPlan:
         if any(one.what is What.SCHEMA for one in self._found):
             return self._nothing("a record is of a later schema")
-        remains = Remains(self._environment, self._head.family)
         try:
-            survey = Survey(self._environment, self._head, remains, self._damaged, self._broken)
+            survey = Survey(self._environment, self._head, self._remains, self._damaged, self._broken)
         except LostError as error:
             return self._nothing(f"what all revisions stand on is lost: {error}")
         self._why, self._forkable, self._loadable = survey.lost, survey.forkable, survey.loadable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +21,7 @@ from snapshots.errors import (
 )
 from snapshots.layout import pack_name
 from snapshots.logs import Segment
-from snapshots.maintenance import repair, restage
+from snapshots.maintenance import repair, repair_plan, restage
 from snapshots.maintenance.collect import execute as collect
 from snapshots.maintenance.collect import plan_collect
 from snapshots.maintenance.places import places_of
@@ -252,6 +253,45 @@ def test_a_plan_of_several_sessions_reports_every_refusal(place: Place, monkeypa
     assert [type(one.error) for one in report.refused] == [LimitExceededError] * 3
     with pytest.raises(LimitExceededError):
         execute(plan_repair(place.repo, "s2"))
+
+
+def requests_of_a_plan(forks: int) -> Counter[str]:
+    """Return how often each pack is read, and their listing, for a plan of so many forks of one damaged pack."""
+    place = Place(turns=9)
+    for number in range(forks):
+        place.repo.fork(SESSION, f"f{number}", 9)
+    missing(place.store, place.pack_of(9))
+    place.watched.start_over()
+    plan = plan_repair(place.repo)
+    assert len(plan.sessions) == forks + 1
+    read = Counter(key for _, key in place.watched.requests if key.startswith(LAYOUT.family(SESSION)))
+    place.close()
+    return read
+
+
+def test_forks_that_share_a_damaged_pack_are_planned_from_one_look_at_the_family(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shared = requests_of_a_plan(3)
+    monkeypatch.setattr(repair_plan, "FAMILIES_MAX", 0)
+    alone = requests_of_a_plan(3)
+    listing = LAYOUT.family(SESSION)
+    assert alone[listing] - shared[listing] == 3
+    assert shared.total() < alone.total()
+
+
+def test_a_head_that_is_damaged_while_it_is_planned_keeps_no_other_from_it(place: Place) -> None:
+    of_three(place)
+    key = LAYOUT.head("s2")
+    place.watched.start_over()
+    plan_repair(place.repo)
+    last = max(number for number, (_, one) in enumerate(place.watched.requests, start=1) if one == key)
+    place.watched.start_over()
+    place.watched.act(last, lambda: flip(place.store, key, 30))
+    plan = plan_repair(place.repo)
+    assert {one.session_id for one in plan.sessions if one.writes} == {SESSION, "s3"}
+    execute(plan)
+    assert {one.key for one in place.findings()} == {key}
 
 
 # A second run.
