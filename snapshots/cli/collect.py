@@ -5,23 +5,21 @@ snapshots collect --dry-run; snapshots --yes collect
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress as Display
-from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from snapshots.cli.exits import PARTLY
 from snapshots.cli.invocation import invocation
-from snapshots.cli.output import Columns, Output, Row, human_bytes
-from snapshots.maintenance.collect import CollectPlan, CollectReport, FamilyGarbage, Progress, execute, plan_collect
+from snapshots.cli.output import Columns, Output, Row, count, human_bytes
+from snapshots.maintenance.collect import CollectPlan, CollectReport, FamilyGarbage, execute, plan_collect
+from snapshots.maintenance.garbage import Spared
 from storage.unfinished import UnfinishedWrite
 
 commands = typer.Typer()
+MEND = "run snapshots verify, then repair, and collect again"
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what can be deleted.")]
 GARBAGE_COLUMNS: Columns = {
     "family": "family",
     "packs": "packs",
@@ -36,66 +34,92 @@ UNFINISHED_COLUMNS: Columns = {
 
 
 @commands.command()
-def collect(
-    context: typer.Context,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what nobody names.")] = False,
-) -> None:
+def collect(context: typer.Context, dry_run: DryRun = False) -> None:
     """Delete the packs that no session names. Safe while others work, and when it is interrupted: run it again."""
     run = invocation(context)
     with run.repository() as repo:
-        with _shown(run.output) as progress:
+        with run.output.counted() as progress:
             plan = plan_collect(repo, progress=progress)
         if dry_run:
             _show(run.output, plan)
             _end(bool(plan.spared))
             return
         if not plan.is_empty:
-            run.confirm(f"Delete {plan} of {run.store}?")
-        with _shown(run.output) as progress:
+            run.confirm(f"Delete {_deletable(plan)} in {run.store}?")
+        with run.output.counted() as progress:
             report = execute(plan, progress=progress)
     if run.output.as_json:
         run.output.record(_report(plan, report))
-    run.output.note(_said(report))
+    run.output.note(_nothing(plan) if plan.is_empty else _said(report))
     _note_unknown(run.output, plan)
-    for one in report.spared:
-        run.output.note(f"family {one.family} was left alone: {one.reason}")
-    _end(bool(report.spared or report.stopped))
+    undone = list(not_done(report))
+    for line in undone:
+        run.output.line(line)
+    _end(bool(undone))
 
 
 @commands.command(name="gc", hidden=True)
-def gc(
-    context: typer.Context,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what nobody names.")] = False,
-) -> None:
+def gc(context: typer.Context, dry_run: DryRun = False) -> None:
     """Do what `collect` does."""
     collect(context, dry_run)
 
 
-@contextmanager
-def _shown(output: Output) -> Iterator[Progress]:
-    """Give what tells, on stderr if that is a terminal, what is being done and how much of it."""
-    if output.quiet or not sys.stderr.isatty():
-        yield lambda what, done, total: None  # noqa: ARG005  the same signature
-        return
-    console = Console(stderr=True, markup=False, highlight=False, emoji=False)
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Display(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as display:
-        task = display.add_task("", total=None)
-        yield lambda what, done, total: display.update(task, description=_step(what, done, total))
-
-
-def _step(what: str, done: int, total: int) -> str:
-    return f"{what}: {done:,} of {total:,}" if total else f"{what}: {done:,}"
-
-
 def _show(output: Output, plan: CollectPlan) -> None:
-    output.rows(map(_garbage, plan.families), GARBAGE_COLUMNS, title="what nobody names")
+    if plan.families or output.as_json:
+        output.rows(map(_garbage, plan.families), GARBAGE_COLUMNS, title="what can be deleted")
     if plan.unfinished:
         output.rows(map(_unfinished, plan.unfinished), UNFINISHED_COLUMNS, title="what nobody will finish")
+    if output.as_json:
+        output.record(_summary(plan))
     for key in plan.satellites:
         output.line(f"of a deleted session: {key}")
-    output.note(str(plan))
+    output.note(_nothing(plan) if plan.is_empty else f"{_deletable(plan)} can be deleted")
     _note_unknown(output, plan)
+    for one in plan.spared:
+        output.line(f"family {one.family} would be left alone: {one.reason}; {MEND}")
+
+
+def _deletable(plan: CollectPlan) -> str:
+    """Return what can be deleted: only what there is of it."""
+    packs, size = sum(one.packs for one in plan.families), sum(one.bytes for one in plan.families)
+    sizes = f"{human_bytes(size)} of {human_bytes(plan.packs_bytes)}"
+    families = count(len(plan.families), "session family")
+    said = [f"{packs:,} of {count(plan.packs, 'pack')} ({sizes}) of {families}"] if plan.families else []
+    if plan.satellites:
+        said.append(f"{count(len(plan.satellites), 'register')} of deleted sessions")
+    if plan.unfinished:
+        said.append(count(len(plan.unfinished), "unfinished write"))
+    return f"{', '.join(said[:-1])} and {said[-1]}" if said[1:] else said[0]
+
+
+def _nothing(plan: CollectPlan) -> str:
+    """Return what there is where nothing can be deleted."""
+    if not plan.packs:
+        return "nothing to delete: there are no packs"
+    packs = f"{count(plan.packs, 'pack')} ({human_bytes(plan.packs_bytes)})"
+    if plan.spared:
+        return f"nothing to delete: {packs} in use, or of families left alone"
+    return f"nothing to delete: {packs} {'is' if plan.packs == 1 else 'are all'} in use"
+
+
+def _summary(plan: CollectPlan) -> Row:
+    return {
+        "packs": sum(one.packs for one in plan.families),
+        "bytes": sum(one.bytes for one in plan.families),
+        "packs_listed": plan.packs,
+        "packs_bytes": plan.packs_bytes,
+        "heads_read": plan.heads,
+        "heads_cached": plan.heads_cached,
+        "registers": list(plan.satellites),
+        "unfinished": len(plan.unfinished),
+        "unfinished_unknown": plan.unfinished_unknown or None,
+        "marks_ignored": plan.marks_read.ignored or None,
+        "spared": _spared(plan.spared),
+    }
+
+
+def _spared(spared: Sequence[Spared]) -> list[Row]:
+    return [{"family": one.family, "reason": one.reason} for one in spared]
 
 
 def _garbage(one: FamilyGarbage) -> Row:
@@ -126,8 +150,9 @@ def _report(plan: CollectPlan, report: CollectReport) -> Row:
         "deleted_bytes": report.deleted_bytes,
         "satellites_deleted": report.satellites,
         "unfinished_discarded": report.unfinished,
+        "unfinished_left": report.unfinished_left or None,
         "unfinished_unknown": plan.unfinished_unknown or None,
-        "spared": [{"family": one.family, "reason": one.reason} for one in report.spared],
+        "spared": _spared(report.spared),
         "stopped": report.stopped or None,
         "marks": report.marks or None,
         "marks_ignored": plan.marks_read.ignored or None,
@@ -137,14 +162,23 @@ def _report(plan: CollectPlan, report: CollectReport) -> Row:
 
 
 def _said(report: CollectReport) -> str:
-    done = (
-        f"{report.deleted} packs deleted ({human_bytes(report.deleted_bytes)}), {report.satellites} registers, "
-        f"{report.unfinished} unfinished writes; {report.kept} packs kept ({human_bytes(report.kept_bytes)}), "
-        f"{report.raised} heads raised in {report.batches} batches, {report.requests} requests"
+    return (
+        f"{count(report.deleted, 'pack')} deleted ({human_bytes(report.deleted_bytes)}), "
+        f"{count(report.satellites, 'register')}, {count(report.unfinished, 'unfinished write')}; "
+        f"{count(report.kept, 'pack')} kept ({human_bytes(report.kept_bytes)}), "
+        f"{count(report.raised, 'head')} raised in {count(report.batches, 'batch')}, "
+        f"{count(report.requests, 'request')}"
     )
+
+
+def not_done(report: CollectReport) -> Iterator[str]:
+    """Yield what was left undone, and what to do about it."""
+    for one in report.spared:
+        yield f"family {one.family} was left alone: {one.reason}; {MEND}"
     if report.stopped:
-        return f"another collection is at work ({report.stopped}); run it again. Before that: {done}"
-    return done
+        yield f"another collection is at work ({report.stopped}); run it again"
+    if report.unfinished_left:
+        yield f"unfinished writes were left: {report.unfinished_left}"
 
 
 def _end(partly: bool) -> None:

@@ -13,13 +13,14 @@ from typing import Annotated
 import typer
 
 from snapshots.cli.exits import CORRUPT
-from snapshots.cli.invocation import invocation
-from snapshots.cli.output import Output
+from snapshots.cli.invocation import Invocation, invocation
+from snapshots.cli.output import count
 from snapshots.maintenance.findings import Finding, Verified
 from snapshots.maintenance.verify import verify as verify_sessions
-from storage.errors import UnavailableError
+from storage.errors import PermissionDeniedError, UnavailableError
 
 commands = typer.Typer()
+_STOPPED = (UnavailableError, PermissionDeniedError, KeyboardInterrupt)
 
 
 class LevelName(StrEnum):
@@ -44,32 +45,36 @@ def verify(
 ) -> None:
     """Look for damage, and change nothing; exit code 4 if there is any."""
     run = invocation(context)
-    tally = _Tally(run.output, level, start_after)
+    tally = _Tally(run, level, start_after)
     with run.repository() as repo:
         try:
-            for one in verify_sessions(repo, level=level.value, session_id=session, start_after=start_after):
-                tally.add(one)
-        except UnavailableError:
+            with run.output.counted() as progress:
+                for one in verify_sessions(repo, level=level.value, session_id=session, start_after=start_after):
+                    tally.add(one)
+                    progress("sessions verified", tally.sessions, 0)
+        except _STOPPED:
             tally.show(complete=False)
             raise
     tally.show(complete=True)
     if tally.findings:
+        run.output.note(f"see what can be mended: {run.command('repair', *filter(None, [session]), '--dry-run')}")
         raise typer.Exit(CORRUPT)
 
 
 class _Tally:
     """Prints findings as they come, and what there was in all."""
 
-    def __init__(self, output: Output, level: LevelName, last_key: str) -> None:
-        self.findings = 0
-        self._output = output
+    def __init__(self, run: Invocation, level: LevelName, last_key: str) -> None:
+        self.findings = self.sessions = 0
+        self._run = run
+        self._output = run.output
         self._level = level
         self._last_key = last_key
-        self._sessions = self._revisions = 0
+        self._revisions = 0
 
     def add(self, one: Finding | Verified) -> None:
         if isinstance(one, Verified):
-            self._sessions += 1
+            self.sessions += 1
             self._revisions += one.revisions
             self._last_key = one.key
             return
@@ -82,26 +87,33 @@ class _Tally:
         if self._output.as_json:
             self._output.record(
                 {
+                    "store": self._run.store,
+                    "tenant": self._run.tenant,
                     "level": self._level.value,
-                    "sessions": self._sessions,
+                    "sessions": self.sessions,
                     "revisions": self._revisions,
                     "findings": self.findings,
                     "last_key": self._last_key,
                     "complete": complete,
                 }
             )
-        looked = [_count(self._sessions, "session")]
-        if self._level is LevelName.FULL:
-            looked.append(_count(self._revisions, "revision"))
-        findings = _count(self.findings, "finding") if self.findings else "no findings"
-        self._output.note(f"{', '.join(looked)} verified ({self._level.value}): {findings}")
+        self._output.note(self._said())
         if not complete:
             where = f" with --start-after {self._last_key}" if self._last_key else ""
             self._output.note(f"not all was verified: go on{where}")
 
+    def _said(self) -> str:
+        where = f"of tenant {self._run.tenant!r} in {self._run.store}"
+        if not self.sessions:
+            return f"no sessions {where}{self._after()}: nothing was verified"
+        looked = [count(self.sessions, "session")]
+        if self._level is LevelName.FULL:
+            looked.append(count(self._revisions, "revision"))
+        findings = count(self.findings, "finding") if self.findings else "no findings"
+        return f"{', '.join(looked)} {where} verified ({self._level.value}): {findings}"
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+    def _after(self) -> str:
+        return f" after {self._last_key}" if self._last_key else ""
 
 
 def _line(finding: Finding) -> str:

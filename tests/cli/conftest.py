@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import pty
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,6 +53,37 @@ class _Terminal(io.StringIO):
 def answering(monkeypatch: pytest.MonkeyPatch) -> Answering:
     """Give a function after which somebody sits at a terminal who answers the next question so."""
     return lambda answer: monkeypatch.setattr(sys, "stdin", _Terminal(f"{answer}\n"))
+
+
+def at_terminal(*arguments: str, code: int = 0) -> str:
+    """Return all that somebody sees who runs the command at a terminal."""
+    ours, theirs = pty.openpty()
+    started = subprocess.Popen(
+        [str(Path(sys.executable).with_name("snapshots")), *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "400"},
+    )
+    os.close(theirs)
+    shown = read_to_the_end(ours)
+    assert started.wait(timeout=60) == code, shown
+    return shown.replace("\r\n", "\n")
+
+
+def read_to_the_end(terminal: int) -> str:
+    """Return what is written to the other side of a terminal, until that is closed."""
+    shown = b""
+    while True:
+        try:
+            piece = os.read(terminal, 65536)
+        except OSError:  # that is how a terminal ends
+            piece = b""
+        if not piece:
+            break
+        shown += piece
+    os.close(terminal)
+    return shown.decode()
 
 
 @pytest.fixture

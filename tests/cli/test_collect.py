@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from snapshots import SnapshotRepository
+from snapshots.cli.collect import not_done
+from snapshots.cli.output import human_bytes
+from snapshots.maintenance.collect import CollectReport
+from snapshots.maintenance.garbage import Spared
 from storage.backends import open_store
-from tests.cli.conftest import Command
+from tests.cli.conftest import Answering, Command, read_to_the_end
 from tests.cli.test_use import DEMO
 
 
@@ -18,16 +25,42 @@ def packs(url: str) -> int:
     return sum(1 for _ in open_store(url).list("default/packs/"))
 
 
-def test_what_nobody_names_is_deleted(filled: Command, url: str) -> None:
+def test_what_nobody_names_is_deleted(
+    filled: Command, url: str, answering: Answering, monkeypatch: pytest.MonkeyPatch
+) -> None:
     filled("fork", f"{DEMO}@3", "child")
     before = packs(url)
-    assert filled("--json", "collect", "--dry-run").rows == []
+    idle = filled("--json", "collect", "--dry-run").record
+    assert (idle["packs"], idle["packs_listed"], idle["spared"], idle["registers"]) == (0, before, [], [])
+    in_use = f"nothing to delete: {before} packs ({human_bytes(idle['packs_bytes'])}) are all in use\n"
+    assert filled("collect", "--dry-run").out == filled("collect").out == in_use
     nothing = filled("--json", "collect").record
     assert (nothing["packs_deleted"], nothing["requests"], nothing["stopped"]) == (0, 0, None)
     filled("--yes", "rm", DEMO)
-    (garbage,) = filled("--json", "collect", "--dry-run").rows
+    garbage, summary = filled("--json", "collect", "--dry-run").rows
     assert garbage["family"] == DEMO
+    assert summary == {
+        "packs": garbage["packs"],
+        "bytes": garbage["bytes"],
+        "packs_listed": before,
+        "packs_bytes": idle["packs_bytes"],
+        "heads_read": 2,
+        "heads_cached": 0,
+        "registers": [],
+        "unfinished": 0,
+        "unfinished_unknown": None,
+        "marks_ignored": None,
+        "spared": [],
+    }
+    sizes = f"{human_bytes(garbage['bytes'])} of {human_bytes(idle['packs_bytes'])}"
+    deletable = f"{garbage['packs']} of {before} packs ({sizes}) of 1 session family"
+    shown = filled("collect", "--dry-run").out
+    assert shown.startswith("what can be deleted\n")
+    assert shown.endswith(f"{deletable} can be deleted\n")
+    answering("n")
+    assert filled("collect", code=130).err.startswith(f"Delete {deletable} in {url}? [y/N]:")
     assert packs(url) == before
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
     filled("collect", code=2)  # nobody to ask
     assert packs(url) == before
     report = filled("--json", "--yes", "collect").record
@@ -43,28 +76,52 @@ def test_what_nobody_names_is_deleted(filled: Command, url: str) -> None:
     filled("--yes", "rm", "child")
     assert "packs deleted" in filled("--yes", "gc").out
     assert packs(url) == 0
+    assert filled("collect").out == "nothing to delete: there are no packs\n"
 
 
 def test_a_family_that_cannot_be_read_is_named_and_left_alone(filled: Command, url: str) -> None:
     filled("fork", DEMO, "child")
     store = open_store(url)
-    for row in store.list("default/packs/"):
-        store.delete(row.key)
-    outcome = filled("collect", "--dry-run", code=11)
-    assert "1 spared" in outcome.out
+    _, *others = [row.key for row in store.list("default/packs/")]
+    for key in others:
+        store.delete(key)
+    mend = "; run snapshots verify, then repair, and collect again\n"
+    for quiet in ([], ["--quiet"]):
+        (*_, said) = filled(*quiet, "collect", "--dry-run", code=11).out.splitlines(keepends=True)
+        assert said.startswith(f"family {DEMO} would be left alone: ")
+        assert said.endswith(mend)
+        (*_, said) = filled(*quiet, "--yes", "collect", code=11).out.splitlines(keepends=True)
+        assert said.startswith(f"family {DEMO} was left alone: ")
+        assert said.endswith(mend)
+    (spared,) = filled("--json", "collect", "--dry-run", code=11).record["spared"]
+    assert spared["family"] == DEMO
 
 
-def test_unfinished_writes_are_listed_and_discarded(filled: Command, url: str) -> None:
+def test_whatever_is_left_undone_is_named() -> None:
+    spared = (Spared("a", "a pack is missing"),)
+    report = CollectReport(spared=spared, stopped="number 3 was taken", unfinished_left="not allowed")
+    assert list(not_done(report)) == [
+        "family a was left alone: a pack is missing; run snapshots verify, then repair, and collect again",
+        "another collection is at work (number 3 was taken); run it again",
+        "unfinished writes were left: not allowed",
+    ]
+    assert list(not_done(CollectReport())) == []
+
+
+def test_unfinished_writes_are_listed_and_discarded(filled: Command, url: str, answering: Answering) -> None:
     path = Path(url.removeprefix("file:")) / ".tmp" / ("a" * 32)
     path.write_bytes(b"half")
-    assert filled("--json", "collect", "--dry-run").rows == []
+    assert filled("--json", "collect", "--dry-run").record["unfinished"] == 0
     os.utime(path, (1_600_000_000, 1_600_000_000))
-    (row,) = filled("--json", "collect", "--dry-run").rows
+    row, summary = filled("--json", "collect", "--dry-run").rows
+    assert summary["unfinished"] == 1
     assert row == {"key": "", "id": path.name, "begun_at": "2020-09-13T12:26:40+00:00", "bytes": 4}
     assert path.name in filled("collect", "--dry-run").out
     filled("collect", code=2)  # nobody to ask
     assert path.exists()
-    assert "1 unfinished writes" in filled("--yes", "collect").out
+    answering("n")
+    assert filled("collect", code=130).err.startswith(f"Delete 1 unfinished write in {url}? ")
+    assert "1 unfinished write;" in filled("--yes", "collect").out
     assert not path.exists()
 
 
@@ -87,18 +144,9 @@ def test_progress_is_shown_at_a_terminal_and_only_there(filled: Command, url: st
         command, stdout=subprocess.PIPE, stderr=theirs, env={**os.environ, "TERM": "xterm"}, check=True
     )
     os.close(theirs)
-    shown = b""
-    while True:
-        try:
-            piece = os.read(ours, 65536)
-        except OSError:  # the other end is closed: that is how a terminal ends
-            break
-        shown += piece
-        if not piece:
-            break
-    os.close(ours)
-    assert b"packs listed: 11" in shown
-    assert b"packs deleted: 11 of 11" in shown
+    shown = read_to_the_end(ours)
+    assert "packs listed: 11" in shown
+    assert "packs deleted: 11 of 11" in shown
     assert len(done.stdout.splitlines()) == 1
     assert filled("--yes", "collect").err == ""
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from snapshots import PersistedSessionState, SnapshotRepository
+from snapshots.cli import verify as command
+from snapshots.maintenance.findings import Finding, Verified
+from snapshots.maintenance.verify import verify
 from storage.backends import open_store
+from storage.errors import PermissionDeniedError
 from storage.store import ObjectStore, Overwrite
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, at_terminal
 from tests.cli.test_use import DEMO
 
 LEVELS = pytest.mark.parametrize("level", ["heads", "presence", "full"])
@@ -33,22 +39,34 @@ def damage(store: ObjectStore, key: str, position: int = 30) -> None:
 
 
 @LEVELS
-def test_a_healthy_store(filled: Command, level: str) -> None:
+def test_a_healthy_store(filled: Command, url: str, level: str) -> None:
     filled("fork", DEMO, "f1")
     looked = "2 sessions, 12 revisions" if level == "full" else "2 sessions"
-    assert filled("verify", "--level", level).out == f"{looked} verified ({level}): no findings\n"
+    assert (
+        filled("verify", "--level", level).out
+        == f"{looked} of tenant 'default' in {url} verified ({level}): no findings\n"
+    )
     assert filled("--quiet", "verify", "--level", level).out == ""
     summary = filled("--json", "verify", "--level", level).record
     assert summary["last_key"].startswith("default/heads/")
     del summary["last_key"]
     revisions = REVISIONS + 1 if level == "full" else 0
-    assert summary == {"level": level, "sessions": 2, "revisions": revisions, "findings": 0, "complete": True}
+    looked_at = {"store": url, "tenant": "default", "level": level, "sessions": 2, "revisions": revisions}
+    assert summary == {**looked_at, "findings": 0, "complete": True}
 
 
-def test_findings_are_one_per_line_and_exit_code_4(filled: Command, store: ObjectStore) -> None:
+def test_where_there_are_no_sessions_nothing_was_verified(filled: Command, url: str) -> None:
+    said = filled("--tenant", "other", "verify").out
+    assert said == f"no sessions of tenant 'other' in {url}: nothing was verified\n"
+    summary = filled("--json", "--tenant", "other", "verify").record
+    assert (summary["store"], summary["tenant"], summary["sessions"]) == (url, "other", 0)
+
+
+def test_findings_are_one_per_line_and_exit_code_4(filled: Command, store: ObjectStore, url: str) -> None:
     key = packs(store)[0]
     damage(store, key)
-    text = filled("verify", code=4).out.splitlines()
+    *text, see = filled("verify", code=4).out.splitlines()
+    assert see == "see what can be mended: snapshots repair --dry-run"
     rows = filled("verify", "--json", code=4).rows
     assert len(text) == len(rows) > 1
     for line, row in zip(text[:-1], rows[:-1], strict=True):
@@ -59,7 +77,9 @@ def test_findings_are_one_per_line_and_exit_code_4(filled: Command, store: Objec
     assert rows[-1]["findings"] == len(rows) - 1
     # A revision whose own manifest is altered cannot be looked into.
     assert rows[-1]["revisions"] in (REVISIONS, REVISIONS - 1)
-    assert text[-1].startswith(f"1 session, {rows[-1]['revisions']} revisions verified (full): {len(rows) - 1} finding")
+    looked = f"1 session, {rows[-1]['revisions']} revisions of tenant 'default' in {url} verified (full)"
+    assert text[-1].startswith(f"{looked}: {len(rows) - 1} finding")
+    assert filled("verify", DEMO, code=4).out.endswith(f" snapshots repair {DEMO} --dry-run\n")
     assert filled("--quiet", "verify", code=4).out.splitlines() == text[:-1], "findings are the result"
 
 
@@ -98,6 +118,8 @@ def test_it_goes_on_after_a_key(filled: Command, store: ObjectStore) -> None:
     assert (summary["sessions"], summary["last_key"]) == (1, keys[1])
     summary = filled("--json", "verify", "--start-after", keys[1]).record
     assert (summary["sessions"], summary["last_key"]) == (0, keys[1])
+    said = filled("verify", "--start-after", keys[1]).out
+    assert said.endswith(f" after {keys[1]}: nothing was verified\n")
 
 
 def test_a_store_that_stops_answering_says_where_to_go_on(cli: Command, url: str) -> None:
@@ -115,6 +137,35 @@ def test_a_store_that_stops_answering_says_where_to_go_on(cli: Command, url: str
     assert outcome.record["complete"] is False
     assert outcome.error["key"] == pack.key
     assert f"--start-after {keys[first]}\n" in cli("verify", code=6).out
+
+
+@pytest.mark.parametrize(("error", "code"), [(PermissionDeniedError("k", "no"), 8), (KeyboardInterrupt(), 130)])
+def test_what_was_verified_is_said_whatever_stops_it(
+    cli: Command, url: str, error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SnapshotRepository.open(url) as repo:
+        for name in ("a", "b"):
+            repo.commit(PersistedSessionState(session_id=name))
+        keys = sorted(repo.environment.layout.head(name) for name in ("a", "b"))
+
+    def stopped(*given: Any, **options: Any) -> Iterator[Finding | Verified]:
+        for one in verify(*given, **options):
+            yield one
+            raise error
+
+    monkeypatch.setattr(command, "verify_sessions", stopped)
+    summary = cli("--json", "verify", code=code).record
+    assert (summary["sessions"], summary["last_key"], summary["complete"]) == (1, keys[0], False)
+    assert cli("verify", code=code).out.endswith(f"not all was verified: go on with --start-after {keys[0]}\n")
+
+
+def test_findings_at_a_terminal_stand_on_lines_of_their_own(filled: Command, store: ObjectStore, url: str) -> None:
+    damage(store, packs(store)[0])
+    plain = filled("verify", code=4).out.splitlines()
+    shown = at_terminal("--store", url, "verify", code=4)
+    assert "sessions verified: 1" in shown
+    lines = [line.rpartition("\x1b[2K")[2].strip("\r") for line in shown.split("\n")]
+    assert [line for line in plain if line not in lines] == []
 
 
 def test_an_unknown_level_is_a_matter_of_usage(filled: Command) -> None:
