@@ -12,13 +12,15 @@ import typer
 from snapshots.cli.exits import UsageError
 from snapshots.cli.invocation import invocation
 from snapshots.cli.names import SessionId, span_of
-from snapshots.cli.output import Columns, Row
+from snapshots.cli.output import Columns, Row, count
 from snapshots.errors import InvalidStateError
 from snapshots.maintenance.prune import PrunePlan, Retention, execute, plan_prune
 
 commands = typer.Typer()
 REVISION_COLUMNS: Columns = {"revision": "revision", "fate": "fate", "because of": "reasons"}
-Count = Annotated[int, typer.Option(metavar="N", help="Keep the newest revision of each of so many.")]
+Days = Annotated[int, typer.Option(metavar="N", help="Keep the newest revision of each of the last N days.")]
+Weeks = Annotated[int, typer.Option(metavar="N", help="Keep the newest revision of each of the last N weeks.")]
+Months = Annotated[int, typer.Option(metavar="N", help="Keep the newest revision of each of the last N months.")]
 
 
 @commands.command()
@@ -27,31 +29,45 @@ def prune(
     session: SessionId,
     last: Annotated[int | None, typer.Option(metavar="N", help="Keep the newest N revisions.")] = None,
     within: Annotated[str | None, typer.Option(metavar="SPAN", help="Keep what is younger: 12h, 30d, 8w.")] = None,
-    daily: Count = 0,
-    weekly: Count = 0,
-    monthly: Count = 0,
+    daily: Days = 0,
+    weekly: Weeks = 0,
+    monthly: Months = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
-    """Drop the revisions that no rule keeps. Pinned ones stay, and the history; the bytes go with a collection."""
+    """Drop the revisions that no rule keeps. Pinned ones stay, and the history; the bytes go with a collection.
+
+    Days, weeks and months without a revision are not counted; they are those of UTC.
+    """
     run, retention = invocation(context), _retention(last, within, daily, weekly, monthly)
     with run.repository() as repo:
         plan = plan_prune(repo, session, retention)
         if dry_run:
             run.output.rows(_fates(plan), REVISION_COLUMNS, title=f"session {session} at revision {plan.revision}")
-            return
-        if plan.writes:
-            run.confirm(f"Drop {len(plan.dropped)} of {len(plan.dropped) + len(plan.kept)} revisions of {session!r}?")
+        elif plan.writes:
+            run.confirm(f"Drop {_goes(plan)} of session {session!r} of {run.store}?")
             execute(plan)
     if run.output.as_json:
-        run.output.record(
-            {
-                "session_id": session,
-                "kept": [one.revision for one in plan.kept],
-                "dropped": list(plan.dropped),
-                "pins_removed": [pin.name for pin in plan.pins_removed],
-            }
-        )
-    run.output.note(f"{len(plan.dropped)} revisions of session {session} dropped, {len(plan.kept)} kept")
+        run.output.record(_record(plan))
+    verb = "would be dropped" if dry_run else "dropped"
+    run.output.note(f"{_goes(plan)} of session {session} {verb}, {len(plan.kept):,} kept")
+    if plan.dropped:
+        run.output.note(f"their bytes come back with {run.command('collect')}")
+
+
+def _goes(plan: PrunePlan) -> str:
+    """Return what goes, of how much: revisions, and pins if there are any."""
+    revisions = f"{len(plan.dropped):,} of {count(len(plan.dropped) + len(plan.kept), 'revision')}"
+    pins = f" and {count(len(plan.pins_removed), 'expired pin')} ({', '.join(one.name for one in plan.pins_removed)})"
+    return f"{revisions}{pins if plan.pins_removed else ''}"
+
+
+def _record(plan: PrunePlan) -> Row:
+    return {
+        "session_id": plan.session_id,
+        "kept": [one.revision for one in plan.kept],
+        "dropped": list(plan.dropped),
+        "pins_removed": [pin.name for pin in plan.pins_removed],
+    }
 
 
 def _retention(last: int | None, within: str | None, daily: int, weekly: int, monthly: int) -> Retention:

@@ -14,7 +14,7 @@ import typer
 
 from snapshots.cli.exits import CORRUPT, UsageError
 from snapshots.cli.invocation import invocation
-from snapshots.cli.output import Columns, Output
+from snapshots.cli.output import Columns, Output, count
 from storage.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def simulate(
     """Run this software against lost answers, crashes and collections, in memory. No store is touched.
 
     Each run has hosts that commit, fork, rewind, prune, delete and collect, in an order and under faults that follow
-    from its seed. Exit code 4 if anything was lost or wrong; the seed repeats it.
+    from its seed. Exit code 4 if anything was lost or wrong; the seed repeats it. It needs greenlet, which comes with
+    the extra "simulate".
     """
     output = invocation(context).output
     chosen = _seeds(seeds)
@@ -47,7 +48,11 @@ def simulate(
     simulation, total = _simulation(), len(chosen) if isinstance(chosen, range) else None
     with output.progress(total) as step:
         totals = simulation.simulate(chosen, seconds=limit, clock=SystemClock(), progress=_Watcher(output, step))
-    _show(totals, output)
+    unrun = total - totals.runs if total is not None else 0
+    _show(totals, output, complete=not unrun)
+    if unrun:
+        were = "was" if unrun == 1 else "were"
+        output.note(f"stopped after {limit:g} s: {count(unrun, 'seed')} {were} not run")
     if totals.failed:
         raise typer.Exit(CORRUPT)
 
@@ -58,7 +63,7 @@ def _simulation() -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != "greenlet":
             raise
-        raise UsageError("simulate needs greenlet; pip install 'session-snapshots[simulate]'") from error
+        raise UsageError("simulate needs greenlet; pip install '.[simulate]' where this software was cloned") from error
     return simulation
 
 
@@ -84,18 +89,21 @@ class _Watcher:
 
     def __call__(self, totals: Totals) -> None:
         text = totals.failed.get(totals.last)
-        self._step(f"seed {totals.last}, {len(totals.failed)} violations")
+        self._step(f"seed {totals.last}, {count(len(totals.failed), 'violation')}")
         if text is not None:
             if self._output.as_json:
                 self._output.record({"seed": totals.last, "violation": text}, flush=True)
             self._output.line(f"seed {totals.last}: {text}")
 
 
-def _show(totals: Totals, output: Output) -> None:
+def _show(totals: Totals, output: Output, *, complete: bool) -> None:
     faults = [{"fault": name, "times": times} for name, times in totals.faults.most_common()]
     if output.as_json:
         output.record(
             {
+                "first": totals.first,
+                "last": totals.last,
+                "complete": complete,
                 "runs": totals.runs,
                 "steps": totals.steps,
                 "shortest": totals.shortest,
@@ -105,8 +113,12 @@ def _show(totals: Totals, output: Output) -> None:
             }
         )
         return
-    output.table(faults, COLUMNS, title="what went wrong on the way")
-    output.note(
-        f"seeds {totals.first}..{totals.last}: {totals.runs:,} runs, {totals.steps:,} requests "
-        f"(shortest run {totals.shortest}), {len(totals.failed)} violations"
+    output.table(faults, COLUMNS, title="faults that were injected")
+    verdict = (
+        f"seeds {totals.first}..{totals.last}: {count(totals.runs, 'run')}, {count(totals.steps, 'request')} "
+        f"(shortest run {totals.shortest}), {count(len(totals.failed), 'violation')}"
     )
+    if totals.failed:
+        output.line(verdict)
+    else:
+        output.note(verdict)

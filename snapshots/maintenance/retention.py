@@ -46,12 +46,12 @@ class Retention:
 
     def __post_init__(self) -> None:
         if self.last is not None and self.last < 1:
-            raise InvalidStateError(f"last={self.last} keeps nothing; give at least 1, or None for no such rule")
+            raise InvalidStateError(f"last {self.last} keeps nothing; give at least 1, or leave it out")
         if self.within is not None and self.within <= timedelta():
-            raise InvalidStateError(f"within={self.within} keeps nothing; give a positive age, or None for no rule")
+            raise InvalidStateError(f"within {self.within} keeps nothing; give a positive age, or leave it out")
         for name, count in (("daily", self.daily), ("weekly", self.weekly), ("monthly", self.monthly)):
             if count < 0:
-                raise InvalidStateError(f"{name}={count} is negative; give a number, or 0 for no such rule")
+                raise InvalidStateError(f"{name} {count} is negative; give a positive number, or leave it out")
         if self.last is None and self.within is None and not (self.daily or self.weekly or self.monthly):
             raise InvalidStateError("no rule of retention; give at least one of last, within, daily, weekly, monthly")
 

@@ -17,8 +17,9 @@ def test_seeds_are_run_and_counted(cli: Command) -> None:
     shown = cli("simulate", "--seeds", "1..3").out
     assert "seeds 1..3: 3 runs, " in shown
     assert "0 violations" in shown
+    assert shown.startswith("faults that were injected\n")
     record = cli("simulate", "--seeds", "1..3", "--json").record
-    assert record["runs"] == 3
+    assert (record["first"], record["last"], record["complete"], record["runs"]) == (1, 3, True, 3)
     assert record["violations"] == 0
     assert record["shortest"] >= 200
     assert record["steps"] >= 3 * record["shortest"]
@@ -26,7 +27,19 @@ def test_seeds_are_run_and_counted(cli: Command) -> None:
 
 
 def test_fresh_seeds_until_the_time_is_over(cli: Command) -> None:
-    assert cli("simulate", "--seconds", "0", "--json").record["runs"] == 1
+    record = cli("simulate", "--seconds", "0", "--json").record
+    assert (record["runs"], record["complete"]) == (1, True)
+    assert record["first"] == record["last"]
+    assert "not run" not in cli("simulate", "--seconds", "0").out
+
+
+def test_stopped_early_it_says_how_much_was_not_run(cli: Command) -> None:
+    shown = cli("simulate", "--seeds", "1..100000", "--seconds", "0").out.splitlines()
+    assert shown[-1] == "stopped after 0 s: 99,999 seeds were not run"
+    assert shown[-2].startswith("seeds 1..1: 1 run, ")
+    record = cli("simulate", "--seeds", "5..6", "--seconds", "0", "--json").record
+    assert (record["first"], record["last"], record["complete"]) == (5, 5, False)
+    assert cli("simulate", "--seeds", "5..6", "--seconds", "0").out.endswith(" 1 seed was not run\n")
 
 
 @pytest.mark.parametrize("seeds", ["x", "1..", "..3", "1-3", "3..1"])
@@ -45,6 +58,9 @@ def test_a_violation_is_exit_code_4_and_says_how_to_repeat_it(cli: Command, monk
     assert f"snapshots simulate --seeds {seed}\n" in rows[0]["violation"]
     shown = cli("simulate", "--seeds", str(seed), code=4).out
     assert f"seed {seed}: refused: " in shown
+    quiet = cli("simulate", "--seeds", str(seed), "--quiet", code=4).out
+    assert f"seed {seed}: refused: " in quiet
+    assert quiet.splitlines()[-1].endswith(", 1 violation")
 
 
 def test_without_greenlet_it_says_what_to_install(cli: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,4 +68,5 @@ def test_without_greenlet_it_says_what_to_install(cli: Command, monkeypatch: pyt
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr("snapshots.testing.simulation", raising=False)  # what is imported stands there too
     monkeypatch.setitem(sys.modules, "greenlet", None)
-    assert "pip install 'session-snapshots[simulate]'" in cli("simulate", code=2).err
+    assert "pip install '.[simulate]' where this software was cloned" in cli("simulate", code=2).err
+    assert 'extra "simulate"' in " ".join(cli("simulate", "--help").out.split())
