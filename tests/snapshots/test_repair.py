@@ -728,7 +728,7 @@ def test_a_session_that_somebody_holds_is_rebuilt_but_gets_no_revision(place: Pl
     missing(place.store, place.pack_of(TURNS + 1))
     plan = plan_repair(place.repo)
     assert "held by 'owner'" in str(plan)
-    with pytest.raises(FencedError, match="release it .snapshots release s1 --owner owner., then repair again"):
+    with pytest.raises(FencedError, match=r"release it .snapshots release s1 --owner owner., then repair again"):
         execute(plan)
     writer.release()
     place.repair()
