@@ -62,8 +62,15 @@ def repair(
     if run.output.as_json:
         run.output.record(_report(report))
     _say_done(run.output, report)
+    _end(exit_code_of(report))
+
+
+def exit_code_of(report: RepairReport) -> int:
+    """Return the exit code: damage that remains weighs more than what was given up or refused."""
+    if report.remaining or any(exit_code(one.error) == CORRUPT for one in report.refused):
+        return CORRUPT
     given_up = any(one.dropped for one in report.repaired)
-    _end(CORRUPT if report.remaining else PARTLY if given_up or report.refused else DONE)
+    return PARTLY if given_up or report.refused else DONE
 
 
 def _question(plans: Sequence[SessionPlan]) -> str:

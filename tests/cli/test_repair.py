@@ -8,8 +8,11 @@ import pytest
 
 from snapshots import PersistedSessionState, SnapshotRepository
 from snapshots.cli import repair as command
-from snapshots.maintenance.repair import RepairPlan, RepairReport, execute
+from snapshots.cli.repair import exit_code_of
+from snapshots.errors import InvalidStateError, SnapshotError
+from snapshots.maintenance.repair import Refused, RepairPlan, RepairReport, execute
 from storage.backends import open_store
+from storage.errors import CorruptObjectError
 from storage.store import ObjectStore
 from tests.cli.conftest import Answering, Command
 from tests.cli.test_use import DEMO
@@ -204,7 +207,10 @@ def test_a_session_that_changed_meanwhile_is_refused(
     filled("fork", DEMO, "child")
     altered_index(store, pack(url, REVISIONS))
     monkeypatch.setattr(command, "execute", meanwhile(url, DEMO, "child"))
-    assert "plan again" in filled("--json", "--yes", "repair", code=10).error["message"]
+    assert "plan again" in filled("--json", "--yes", "repair", DEMO, code=10).error["message"]
+    said = filled("--yes", "--quiet", "repair", code=11).out.splitlines()[-2:]
+    assert {line.partition(": ")[0] for line in said} == {"child", DEMO}
+    assert all("not repaired (exit code 10)" in line for line in said)
     monkeypatch.setattr(command, "execute", meanwhile(url, DEMO))
     done = filled("--json", "--yes", "repair", code=11).record
     assert [one["session_id"] for one in done["repaired"]] == ["child"]
@@ -213,6 +219,14 @@ def test_a_session_that_changed_meanwhile_is_refused(
     monkeypatch.setenv("SNAPSHOTS_STORE", url)
     filled("--yes", "repair")
     filled("verify")
+
+
+def test_a_refusal_for_damage_is_damage_that_remains() -> None:
+    def report(error: SnapshotError | CorruptObjectError) -> RepairReport:
+        return RepairReport((), (Refused(DEMO, error),), ())
+
+    assert exit_code_of(report(InvalidStateError("plan again"))) == 11
+    assert exit_code_of(report(CorruptObjectError("default/heads/x", "altered"))) == 4
 
 
 def test_a_session_that_is_not_there(filled: Command, cli: Command) -> None:
