@@ -232,7 +232,9 @@ class FaultyStore:
                 self._hold(act, after_requests)
                 raise UnavailableError(key, "injected: timed out", applied="unknown")
             case Repeat(after_requests):
-                self._hold(act, after_requests)
+                result = act()
+                self._hold(act, after_requests)  # what was refused for good is not delivered again
+                return result
             case OwnRetry():
                 act()
                 raise PreconditionFailedError(key, "injected: a hidden retry met its own write")

@@ -8,4 +8,5 @@ FORMER: Mapping[int, str] = {
     26: "a process that was started again gave a temporary file the name of one that a power cut had left",
     296: "a commit that was applied and then deleted with its session was taken for refused",
     2142: "a commit that retention had dropped before it was repeated was taken for refused",
+    9847: "a write that a full disk had refused was delivered again when there was room",
 }
