@@ -72,12 +72,14 @@ class Memory:
         verdicts: Key and reason of what is wrong with a blob or pack, both "" for nothing.
         records: Bytes of records.
         listings: Names of a family's packs.
+        firsts: Whether the head of a family's first session is there.
     """
 
     def __init__(self) -> None:
         self.verdicts: Remembered[tuple[str, str]] = Remembered(VERDICTS_MAX)
         self.records: Remembered[bytes] = Remembered(RECORD_BYTES_MAX)
         self.listings: Remembered[frozenset[str]] = Remembered(NAMES_MAX)
+        self.firsts: Remembered[bool] = Remembered(VERDICTS_MAX)
         self._locks = [threading.Lock() for _ in range(LOCKS)]
 
     def alone_in(self, family: str) -> threading.Lock:

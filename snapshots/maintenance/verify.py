@@ -127,12 +127,13 @@ class _SessionCheck:
         if head.family in ("", head.session_id):
             return []
         key = self._environment.layout.head(head.family)
-        try:
-            self._environment.store.stat(key)
-        except NotFoundError:
-            reason = f"the head is missing, and session {head.session_id!r} was forked from it; restore it from a copy"
-            return [Finding(head.session_id, None, key, "", What.HEAD, reason)]
-        return []
+        name = named("first", head.family)
+        there = self._memory.firsts.find(name)
+        if there is None:
+            there = self._is_there(key)
+            self._memory.firsts.keep(name, there)
+        reason = f"the head is missing, and session {head.session_id!r} was forked from it; restore it from a copy"
+        return [] if there else [Finding(head.session_id, None, key, "", What.HEAD, reason)]
 
     def presence(self) -> list[Finding]:
         """Return what a look at manifest, logs and the listing of packs finds."""
@@ -199,8 +200,11 @@ class _SessionCheck:
 
     def _exists(self, use: PackUse) -> bool:
         """Say whether a pack that was not listed came after the listing."""
+        return self._is_there(self._blobs.key_of(use.pack))
+
+    def _is_there(self, key: str) -> bool:
         try:
-            self._environment.store.stat(self._blobs.key_of(use.pack))
+            self._environment.store.stat(key)
         except NotFoundError:
             return False
         return True
