@@ -32,6 +32,8 @@ from storage.store import ByteRange, Create, ObjectStore
 
 BULK_BYTES_MIN = 32 << 10  # from here on a blob is read for itself, not along with its neighbours
 INDEX_BYTES_MAX = 64 << 20  # raw; an index has about 30 bytes per frame
+INDEX_RATIO_MAX = 32  # raw to stored: digests do not shrink to less than half, so an index is far from this
+INDEX_BYTES_FREE = 64 << 10  # raw, whatever its ratio
 PUT_ATTEMPTS_MAX = 5  # of one upload; the commit as a whole has its own bound
 _INDEX_STORED_BYTES_MAX = INDEX_BYTES_MAX // FRAME_BYTES_MAX * STORED_BYTES_MAX
 _MAGIC = b"SNAPPACK"
@@ -184,7 +186,8 @@ def read_index(store: ObjectStore, key: str, name: str) -> PackIndex:
     if short_hash(stored, 8) != checksum:
         raise CorruptObjectError(key, "the index of the pack does not match its footer")
     try:
-        plain = json.loads(open_run(stored, key=key, bytes_max=INDEX_BYTES_MAX))
+        bytes_max = min(INDEX_BYTES_MAX, INDEX_BYTES_FREE + INDEX_RATIO_MAX * len(stored))
+        plain = json.loads(open_run(stored, key=key, bytes_max=bytes_max))
         facts = {_text(fact): _text(value) for fact, value in plain["facts"].items()}
         return PackIndex(facts, tuple(_packed(name, row) for row in plain["blobs"]))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

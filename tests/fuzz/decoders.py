@@ -335,7 +335,14 @@ DECODERS: tuple[Decoder, ...] = (
         fixed_bytes=4 * RUN_BYTES_MAX,
     ),
     Decoder("blobs of a pack", read_pack, (CorruptObjectError,), Form.BYTES, (PACKED,)),
-    as_json("index of a pack", read_pack_index, (CorruptObjectError,), examples=(index_json(),), wrap=index_at_the_end),
+    as_json(
+        "index of a pack",
+        read_pack_index,
+        (CorruptObjectError,),
+        examples=(index_json(),),
+        wrap=index_at_the_end,
+        fixed_bytes=4 << 20,  # objects of 64 KiB of JSON, which may be stored in very little
+    ),
     as_json("lease", read_lease, (CorruptObjectError,), examples=(example_lease(),)),
     as_json(
         "state document",

@@ -32,6 +32,7 @@ from snapshots import codec
 from snapshots.adapters.transcripts.reading import parse_transcripts
 from snapshots.errors import InvalidInputError
 from snapshots.fields import U64_MAX
+from storage.digest import digest
 from storage.frame import seal_frame
 from tests.fuzz.decoders import DECODERS, PLACES, STATE, TURN, Decoder, encoded
 from tests.fuzz.inputs import BOMBS, Inputs, damaged, frame, zstd
@@ -236,6 +237,13 @@ def test_a_manifest_that_is_a_bomb_is_refused() -> None:
     assert outcome(NAMED["manifest"], data) == "CorruptSnapshotError"
 
 
+def test_an_index_that_is_a_bomb_is_refused() -> None:
+    rows = json.dumps({"facts": {}, "blobs": [["part", digest(b""), 1, []]] * 100_000}).encode()
+    data = NAMED["index of a pack"].wrap(rows)
+    assert len(rows) > 200 * len(data)
+    assert outcome(NAMED["index of a pack"], data) == "CorruptObjectError"
+
+
 # Work in proportion to the input.
 
 
@@ -261,7 +269,11 @@ def _turn(count: int) -> bytes:
 
 def _index(count: int) -> bytes:
     plain = json.loads(NAMED["index of a pack"].examples[0])
-    return json.dumps({**plain, "blobs": _repeated(plain["blobs"], count)}).encode()
+    rows = [
+        [kind, digest(number.to_bytes(8, "big")), *rest]
+        for number, (kind, _, *rest) in enumerate(_repeated(plain["blobs"], count))
+    ]
+    return json.dumps({**plain, "blobs": rows}).encode()
 
 
 def _nodes(count: int) -> list[dict[str, Any]]:
