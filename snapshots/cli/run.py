@@ -53,6 +53,7 @@ def run(arguments: Sequence[str]) -> int:
     except OSError as error:
         if error.errno not in _OUTPUT_FAILED:
             return _report(error, ordered, as_json=as_json)
+        _drop_output()
         return _failed(error, f"cannot write output: {error.strerror}", RETRY, as_json=as_json)
     except Exception as error:  # noqa: BLE001  rule 2: nothing but one line gets out
         return _report(error, ordered, as_json=as_json)
@@ -111,11 +112,15 @@ def _failed(error: BaseException, message: str, code: int, *, as_json: bool) -> 
 
 
 def _closed_pipe() -> int:
-    # What is still buffered can go nowhere; without this the interpreter complains about it at exit.
+    _drop_output()
+    return INTERRUPTED
+
+
+def _drop_output() -> None:
+    """Let what is still buffered go nowhere; the interpreter would complain about it at exit."""
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, sys.stdout.fileno())
     os.close(devnull)
-    return INTERRUPTED
 
 
 def _never_fail_on_characters() -> None:

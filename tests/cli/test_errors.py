@@ -409,7 +409,11 @@ def test_output_is_never_stopped_by_an_encoding(filled: Command) -> None:  # noq
         assert b"Traceback" not in done.stderr
 
 
-def test_output_that_cannot_be_written_is_no_bug_of_ours() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written_is_no_bug_of_ours(unbuffered: str) -> None:
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with open("/dev/full", "w") as full:
-        run = subprocess.run([SNAPSHOTS, "--help"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        run = subprocess.run(
+            [SNAPSHOTS, "--help"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, env=environment
+        )
     assert (run.returncode, run.stderr) == (6, "error: cannot write output: No space left on device\n")
