@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import Protocol
 
 from snapshots.layout import Layout
 from storage.clock import Clock
@@ -32,3 +33,12 @@ class Environment:
     def register(self, session_id: str) -> Register:
         """Return the register of a session's head. Raises InvalidKeyError for what is no id."""
         return Register(self.store, self.layout.head(session_id), self.clock)
+
+
+class HasEnvironment(Protocol):
+    """Whatever can be worked on: a `SnapshotRepository`, for instance."""
+
+    @property
+    def environment(self) -> Environment:
+        """Return what operations work with."""
+        ...

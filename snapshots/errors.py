@@ -37,11 +37,18 @@ class _MissingError(SnapshotError, KeyError):
 
 
 class SessionNotFoundError(_MissingError):
-    """No such session (a reservation counts as none). Remedy: check the id and tenant, or create it by a commit."""
+    """No such session (a reservation counts as none). Remedy: check the id and tenant, or create it by a commit.
 
-    def __init__(self, session_id: str) -> None:
+    Attributes:
+        what: What of the session is not there, "session" for all of it.
+    """
+
+    def __init__(self, session_id: str, *, what: str = "session") -> None:
         self.session_id = session_id
-        super().__init__(f"no session {session_id!r} in this store and tenant; check the id, or create it by a commit")
+        self.what = what
+        whose = f"session {session_id!r}" if what == "session" else f"{what} of session {session_id!r}"
+        remedy = "create it by a commit" if what == "session" else "create it"
+        super().__init__(f"no {whose} in this store and tenant; check the id, or {remedy}")
 
 
 class RevisionNotFoundError(_MissingError):
@@ -71,11 +78,17 @@ class StoreNotFoundError(_MissingError):
 
 
 class SessionExistsError(SnapshotError):
-    """The id is taken by a live session. Remedy: choose another id, or load this one."""
+    """The id is taken by a live session. Remedy: choose another id, or load this one.
 
-    def __init__(self, session_id: str) -> None:
+    Attributes:
+        what: What of the session is there already, "session" for all of it.
+    """
+
+    def __init__(self, session_id: str, *, what: str = "session") -> None:
         self.session_id = session_id
-        super().__init__(f"session {session_id!r} exists already; load it, or choose another id")
+        self.what = what
+        whose = f"session {session_id!r}" if what == "session" else f"{what} of session {session_id!r}"
+        super().__init__(f"{whose} exists already; load it, or choose another id")
 
 
 class SessionDeletedError(SnapshotError):

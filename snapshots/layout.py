@@ -5,6 +5,12 @@
     <tenant>/packs/<family>/<commit id>.<random> pack
     <tenant>/turns/<hh>/<s>                      the turn in flight
     <tenant>/leases/<hh>/<s>                     lease
+    <tenant>/records/<hh>/<s>                    session record
+    <tenant>/metadata/<hh>/<s>                   authoritative metadata
+    <tenant>/usage/<hh>/<s>/index                usage log: its live segments
+    <tenant>/usage/<hh>/<s>/<writer>-<seq>.jsonl.zst  a segment of it
+    <tenant>/realtime/<hh>/<s>/state             realtime session
+    <tenant>/realtime/<hh>/<s>/<seq>             a record of it, one per frame
     <tenant>/collect/epoch                       the last number given to a collection
     <tenant>/collect/marks                       mark cache: a hint for the next plan of a collection
     <tenant>/quarantine/<family>/<pack>.<hash>   copy of a pack that a repair left behind
@@ -26,6 +32,8 @@ from storage.keys import check_key, encode_id, fan_out
 STORE_KEY = "~store"
 
 _PACK_NAME = re.compile(r"[0-9a-f]{32}\.[0-9a-f]{16}")
+_SEGMENT_NAME = re.compile(r"[0-9a-f]{32}-[0-9]{10}\.jsonl\.zst")
+_SEQUENCE_DIGITS = 20  # of 64 bits, so that keys sort as numbers do
 _ENCODED_BYTE = re.compile(rb"%([0-9A-F]{2})")
 
 
@@ -79,14 +87,62 @@ class Layout:
         """Return the key of a session's lease. Raises InvalidKeyError for what is no id."""
         return self._of_session("leases", session_id)
 
+    def record(self, session_id: str) -> str:
+        """Return the key of a session's record. Raises InvalidKeyError for what is no id."""
+        return self._of_session("records", session_id)
+
+    def metadata(self, session_id: str) -> str:
+        """Return the key of a session's authoritative metadata. Raises InvalidKeyError for what is no id."""
+        return self._of_session("metadata", session_id)
+
+    def usage(self, session_id: str) -> str:
+        """Return the prefix under which a session's usage log lies. Raises InvalidKeyError for what is no id."""
+        return f"{self._of_session('usage', session_id)}/"
+
+    def usage_index(self, session_id: str) -> str:
+        """Return the key of the index of a session's usage log. Raises InvalidKeyError for what is no id."""
+        return check_key(f"{self.usage(session_id)}index")
+
+    def usage_segment(self, session_id: str, name: str) -> str:
+        """Return the key of a segment of a session's usage log."""
+        return check_key(f"{self.usage(session_id)}{check_segment_name(name)}")
+
+    def realtime(self, session_id: str) -> str:
+        """Return the prefix under which a realtime session lies. Raises InvalidKeyError for what is no id."""
+        return f"{self._of_session('realtime', session_id)}/"
+
+    def realtime_state(self, session_id: str) -> str:
+        """Return the key of the state of a realtime session. Raises InvalidKeyError for what is no id."""
+        return check_key(f"{self.realtime(session_id)}state")
+
+    def realtime_record(self, session_id: str, sequence: int) -> str:
+        """Return the key of a record of a realtime session; keys sort as their numbers do."""
+        assert 0 <= sequence < 10**_SEQUENCE_DIGITS, "a record's number has 64 bits"
+        return check_key(f"{self.realtime(session_id)}{sequence:0{_SEQUENCE_DIGITS}d}")
+
     def _of_session(self, kind: str, session_id: str) -> str:
         segment = encode_id(session_id, what="session id")
         return check_key(f"{self._root}/{kind}/{fan_out(session_id)}/{segment}")
 
     @property
+    def records(self) -> str:
+        """Return the prefix under which all session records of the tenant lie."""
+        return f"{self._root}/records/"
+
+    @property
+    def usage_logs(self) -> str:
+        """Return the prefix under which all usage logs of the tenant lie."""
+        return f"{self._root}/usage/"
+
+    @property
     def satellites(self) -> tuple[str, ...]:
-        """Return the prefixes of registers that go with a deleted session."""
-        return (f"{self._root}/turns/", f"{self._root}/leases/")
+        """Return the prefixes of what lies beside the packs and goes with a deleted session."""
+        kinds = ("turns", "leases", "records", "metadata", "usage", "realtime")
+        return tuple(f"{self._root}/{kind}/" for kind in kinds)
+
+    def session_part(self, key: str) -> str:
+        """Return `<hh>/<s>` of the key of a head or of what belongs to one session; equal for equal sessions."""
+        return "/".join(key.removeprefix(self.everything).split("/")[1:3])
 
     def family(self, family: str) -> str:
         """Return the prefix under which the packs of a family lie."""
@@ -132,4 +188,16 @@ def check_pack_name(name: str) -> str:
     """Return `name` if it has the form of a pack's name. Raises ValueError."""
     if not _PACK_NAME.fullmatch(name):
         raise ValueError(f"not the name of a pack: {name[:80]!r}")
+    return name
+
+
+def segment_name(writer: str, sequence: int) -> str:
+    """Return the name of a segment of a usage log: its writer, 32 hex digits, and its number among that writer's."""
+    return check_segment_name(f"{writer}-{sequence:010d}.jsonl.zst")
+
+
+def check_segment_name(name: str) -> str:
+    """Return `name` if it has the form of a segment's name. Raises ValueError."""
+    if not _SEGMENT_NAME.fullmatch(name):
+        raise ValueError(f"not the name of a segment of a usage log: {name[:80]!r}")
     return name

@@ -32,13 +32,13 @@ from snapshots import (
     rewind,
     sessions,
     store_object,
+    update,
     writer,
 )
-from snapshots.base import Tracking, track
 from snapshots.children import ChildRequest, CurrentStart, Start, start_child
 from snapshots.diff import SessionDiff
 from snapshots.environment import Environment
-from snapshots.errors import CommitUnknownError, InvalidStateError, RevisionConflictError
+from snapshots.errors import InvalidStateError
 from snapshots.forest import SessionTree
 from snapshots.fork import ForkRequest, ForkResult, InitialNodes
 from snapshots.history import RESTORE, REWIND
@@ -57,9 +57,10 @@ from snapshots.state import (
     SessionRelation,
     StaleBranch,
 )
+from snapshots.update import load_to_commit
 from snapshots.writer import Writer
 from storage.backends import open_store
-from storage.clock import Clock, SystemClock, backoff_seconds
+from storage.clock import Clock, SystemClock
 from storage.executor import NestingExecutor
 from storage.leases import Free, Lease
 from storage.store import ObjectStore
@@ -69,16 +70,6 @@ RevisionOf = str | tuple[str, int | str | None]
 """A session id for its present revision, or a pair of session id and number or pin of a revision."""
 
 THREADS_MAX = 8  # more make a Python client slower, not faster
-DOUBTS_MAX = 3  # how often an update repeats a commit whose outcome could not be read
-UPDATE_ATTEMPTS_MAX = 32  # enough for eight writers on one head, each losing to each other a few times
-
-
-class _StaleBranchFoundError(Exception):
-    """Leaves `update` without a commit; caught in `append_session_nodes`, never seen outside."""
-
-    def __init__(self, answer: StaleBranch) -> None:
-        self.answer = answer
-        super().__init__()
 
 
 class SnapshotRepository:
@@ -202,9 +193,7 @@ class SnapshotRepository:
             CorruptSnapshotError: Something stored is missing or altered; nothing is ever made up.
             UnavailableError: The store did not answer.
         """
-        loaded = restore.load(self._environment, session_id, revision=revision, execution_state=execution_state)
-        track(loaded.state, Tracking(loaded.base))
-        return loaded.state
+        return load_to_commit(self._environment, session_id, revision=revision, execution_state=execution_state)
 
     def read_execution_state(self, state: PersistedSessionState) -> bytes:
         """Return the execution state of a loaded or committed state.
@@ -236,32 +225,11 @@ class SnapshotRepository:
             stamp: As for `commit`.
 
         Raises:
-            RevisionConflictError: Somebody was faster UPDATE_ATTEMPTS_MAX times.
+            RevisionConflictError: Somebody was faster `update.ATTEMPTS_MAX` times.
             CommitUnknownError: In doubt to the end. With a stamp call it again; without, load and look first.
             And as `load` and `commit`.
         """
-        clock = self._environment.clock
-        for attempt in range(1, UPDATE_ATTEMPTS_MAX + 1):
-            state = self.load(session_id)
-            if stamp is not None and (found := commit.stored_turn(self._environment, state, stamp)) is not None:
-                return found
-            function(state)
-            try:
-                return self._commit_patiently(state, stamp)
-            except RevisionConflictError:
-                if attempt == UPDATE_ATTEMPTS_MAX:
-                    raise
-                clock.sleep(backoff_seconds(attempt, clock))
-        raise AssertionError("the last attempt returns or raises")
-
-    def _commit_patiently(self, state: PersistedSessionState, stamp: TurnStamp | None) -> CommitResult:
-        """Commit; in doubt again with the same state object, which is recognised."""
-        for _ in range(DOUBTS_MAX):
-            try:
-                return self.commit(state, stamp)
-            except CommitUnknownError:
-                self._environment.clock.sleep(backoff_seconds(DOUBTS_MAX, self._environment.clock))
-        return self.commit(state, stamp)
+        return update.update(self._environment, session_id, function, stamp)
 
     def fork(
         self,
@@ -458,20 +426,8 @@ class SnapshotRepository:
         Raises:
             As `update`.
         """
-        nodes = tuple(items)
-        appended: list[AppendedNodes] = []
-
-        def append(state: PersistedSessionState) -> None:
-            answer = state.append_session_nodes(nodes, requires_ancestor_node_id=requires_ancestor_node_id)
-            if isinstance(answer, StaleBranch):
-                raise _StaleBranchFoundError(answer)
-            appended.append(answer)
-
-        try:
-            self.update(session_id, append)
-        except _StaleBranchFoundError as found:
-            return found.answer
-        return appended[-1]
+        ancestor = requires_ancestor_node_id
+        return update.append_session_nodes(self._environment, session_id, items, requires_ancestor_node_id=ancestor)
 
     def history(self, session_id: str) -> tuple[RevisionInfo, ...]:
         """Return all revisions that ever were, oldest first; those that retention dropped are marked."""

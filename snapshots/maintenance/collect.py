@@ -109,7 +109,7 @@ def execute(plan: CollectPlan, *, progress: Progress = quiet, batch_packs: int =
     begun = environment.clock.monotonic()
     marks = plan.marks.copy()
     report = _collected(environment, plan, marks, progress, batch_packs)
-    _delete(environment, plan.satellites, "registers deleted", progress)
+    _delete(environment, plan.satellites, "satellites deleted", progress)
     remembered = _remembered(environment, marks, plan.marks_read) if report.deleted else ""
     discarded, left = _discard(environment, plan.unfinished, progress)
     return replace(

@@ -102,7 +102,7 @@ class CollectPlan:
         size = sum(one.bytes for one in self.families)
         return (
             f"{garbage} of {self.packs} packs ({size} of {self.packs_bytes} bytes) in {len(self.families)} families, "
-            f"{len(self.satellites)} registers of deleted sessions, {len(self.unfinished)} unfinished writes; "
+            f"{len(self.satellites)} satellites of deleted sessions, {len(self.unfinished)} unfinished writes; "
             f"{self.heads} heads read, {len(self.spared)} spared"
         )
 
@@ -163,7 +163,7 @@ class _Heads:
         self.spared: dict[str, str] = {}  # prefix of a family → why
         self.count = self.cached = 0
         self._environment = environment
-        self._dead: set[bytes] = set()  # digests of what the keys of a deleted session end with
+        self._dead: set[bytes] = set()  # digests of the session's part of the keys of deleted sessions
         self._roots: set[bytes] = set()  # digests of the prefixes of families whose first session was seen
         self._forks: dict[str, tuple[str, str]] = {}  # prefix of a family → it, and a session forked into it
 
@@ -192,7 +192,7 @@ class _Heads:
         elif head.status == LIVE:
             self.marks.add(key, seen.read.version, seen.named)
         elif head.status == TOMBSTONE:
-            self._dead.add(key_digest(key.removeprefix(layout.heads)))
+            self._dead.add(key_digest(layout.session_part(key)))
 
     def _seen(self, key: str) -> _Seen:
         read = head_at(self._environment, key)
@@ -212,10 +212,11 @@ class _Heads:
         return _Seen(read, frozenset(), reason="the session kept moving while it was read")
 
     def satellites(self) -> Iterator[str]:
-        """Yield the keys of the registers of deleted sessions."""
-        for prefix in self._environment.layout.satellites if self._dead else ():
+        """Yield the keys of what deleted sessions have beside the packs."""
+        layout = self._environment.layout
+        for prefix in layout.satellites if self._dead else ():
             for row in self._environment.store.list(prefix):
-                if key_digest(row.key.removeprefix(prefix)) in self._dead:
+                if key_digest(layout.session_part(row.key)) in self._dead:
                     yield row.key
 
 

@@ -26,8 +26,8 @@ from snapshots.errors import (
     SessionNotFoundError,
     TurnConflictError,
 )
-from snapshots.repository import UPDATE_ATTEMPTS_MAX
 from snapshots.state import ModeTurnOptions, PluginSnapshot, PluginSnapshotMeta, PromptUsage
+from snapshots.update import ATTEMPTS_MAX
 from storage.backends.memory import MemoryStore
 from storage.digest import blob_ref
 from storage.testing.clock import ManualClock
@@ -329,7 +329,7 @@ def test_update_gives_up_after_its_bound(repo: SnapshotRepository, other: Snapsh
 
     with pytest.raises(RevisionConflictError):
         repo.update(SESSION, change)
-    assert len(tries) == UPDATE_ATTEMPTS_MAX
+    assert len(tries) == ATTEMPTS_MAX
 
 
 def test_update_of_nothing_and_an_error_inside(repo: SnapshotRepository) -> None:

@@ -1,0 +1,314 @@
+"""`SatelliteRegister`: what a session has beside its head in one register of its own – record, metadata, index, state.
+
+Rules:
+1. Full session id and tenant stand in the register and are compared on every read: what was moved here is corruption.
+2. Every change is one compare-and-swap, decided anew from what was read, again and again until it is in.
+3. A change is applied once: the register remembers the last RING_MAX write ids, so that a lost answer under others'
+   later writes is recognised. Where that does not reach back far enough, nobody says "not applied".
+4. A register is made only for an id that is not spent: before it is created the head is asked.
+
+    register = SatelliteRegister(environment, "s1", environment.layout.record("s1"), RECORDS)
+    written = register.update(lambda record: replace(record, round_count=record.round_count + 1))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from snapshots import codec
+from snapshots.environment import Environment
+from snapshots.errors import (
+    CorruptSnapshotError,
+    LimitExceededError,
+    SessionDeletedError,
+    SessionExistsError,
+    SessionNotFoundError,
+)
+from snapshots.fields import SCHEMA_VERSION, Fields, id_bytes, id_text
+from snapshots.head import TOMBSTONE
+from snapshots.restore import read_head
+from storage.clock import backoff_seconds
+from storage.errors import CorruptObjectError, NotFoundError, PreconditionFailedError, UnavailableError
+from storage.keys import check_id
+from storage.registers import REGISTER_BYTES_MAX, Register
+from storage.store import Version
+
+T = TypeVar("T")
+ATTEMPTS_MAX = 32  # of one change: enough for eight writers on one register, each losing to each other a few times
+RING_MAX = 32  # write ids that a register remembers, 512 bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[T]):
+    """What a register holds.
+
+    Attributes:
+        name: For people, in errors: "session record".
+        to_plain: A value as plain data (`snapshots.codec`).
+        from_plain: And back; what it trips over (ValueError, TypeError, KeyError) is corruption.
+        bytes_max: How large the register may be.
+    """
+
+    name: str
+    to_plain: Callable[[T], Any]
+    from_plain: Callable[[Any], T]
+    bytes_max: int = REGISTER_BYTES_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Generic[T]):
+    """A value as it is stored.
+
+    Attributes:
+        value: It.
+        version: Of the register.
+        ring: The last write ids, newest last.
+    """
+
+    value: T
+    version: Version
+    ring: tuple[str, ...]
+
+
+class SatelliteRegister(Generic[T]):
+    """One register of one session. Safe for threads; holds nothing.
+
+    Args:
+        environment: Where.
+        session_id: Of which session.
+        key: Of the register.
+        kind: What it holds.
+    """
+
+    def __init__(self, environment: Environment, session_id: str, key: str, kind: Kind[T]) -> None:
+        self.session_id = check_id(session_id, what="session id")
+        self.key = key
+        self._environment = environment
+        self._kind = kind
+        self._register = Register(environment.store, key, environment.clock)
+
+    def read(self) -> Found[T]:
+        """Return what is stored.
+
+        Raises:
+            SessionNotFoundError: Nothing is. Whether the session was deleted is not asked.
+            CorruptSnapshotError: It cannot be read, or belongs to another session or tenant.
+            UnsupportedSchemaError: It is of a later format.
+            UnavailableError: The store did not answer.
+        """
+        found = self.find()
+        if found is None:
+            raise SessionNotFoundError(self.session_id, what=self._kind.name)
+        return found
+
+    def find(self) -> Found[T] | None:
+        """Return what is stored, None for nothing. Raises as `read`."""
+        try:
+            stored = self._register.read()
+        except NotFoundError:
+            return None
+        except CorruptObjectError as error:
+            raise CorruptSnapshotError(self.key, error.reason) from error
+        found = decode(stored.data, stored.version, self._kind, key=self.key)
+        whose = (found.session_id, found.tenant)
+        if whose != (self.session_id, self._environment.layout.tenant):
+            raise misplaced(self.key, self._kind.name, *whose)
+        return found.found
+
+    def create(self, value: T) -> Found[T]:
+        """Store the first value.
+
+        Raises:
+            SessionExistsError: There is one already; nothing was written. The session itself need not exist.
+            SessionDeletedError: The id is spent.
+            And as `update`.
+        """
+
+        def first(present: T | None) -> T:
+            if present is not None:
+                raise SessionExistsError(self.session_id, what=self._kind.name)
+            return value
+
+        return self.put(first)
+
+    def update(self, change: Callable[[T], T], *, known: Found[T] | None = None) -> Found[T]:
+        """Change what is stored, and return it as it is now stored.
+
+        Args:
+            change: Returns the new value, or the very one it was given if there is nothing to do. It may be called
+                several times and must decide by what it is given alone; it may raise to refuse.
+            known: What was read or written last, if it is known: saves a read.
+
+        Raises:
+            SessionNotFoundError, SessionDeletedError: Nothing is stored.
+            LimitExceededError: It would be too large; nothing was written.
+            UnavailableError: Nothing was confirmed; `applied` says whether it may stand.
+            And as `read`, and whatever `change` raises: then nothing was written.
+        """
+
+        def changed(present: T | None) -> T:
+            if present is None:
+                raise self._missing()
+            return change(present)
+
+        return self.put(changed, known=known)
+
+    def put(self, change: Callable[[T | None], T], *, known: Found[T] | None = None) -> Found[T]:
+        """As `update`, for a change that is given None where nothing is stored, and makes the first value then."""
+        return _Change(self, change, known).run()
+
+    def _missing(self) -> SessionNotFoundError | SessionDeletedError:
+        if self.is_spent():
+            return SessionDeletedError(self.session_id)
+        return SessionNotFoundError(self.session_id, what=self._kind.name)
+
+    def gone(self) -> SessionDeletedError | CorruptSnapshotError:
+        """Return why there is no register any more: only the collection of a deleted session takes it away."""
+        if self.is_spent():
+            return SessionDeletedError(self.session_id)
+        return CorruptSnapshotError(self.key, f"the {self._kind.name} is gone while the session is not deleted")
+
+    def is_spent(self) -> bool:
+        """Say whether the session was deleted: one read of its head."""
+        head = read_head(self._environment, self.session_id)
+        return head is not None and head.head.status == TOMBSTONE
+
+    # One write, for `_Change`.
+
+    def new_write_id(self) -> str:
+        """Return an id that marks the writes of one change."""
+        return self._environment.clock.new_id()
+
+    def wait(self, attempt: int) -> None:
+        """Wait a little before another attempt."""
+        clock = self._environment.clock
+        clock.sleep(backoff_seconds(attempt, clock))
+
+    def swap(self, before: Found[T] | None, value: T, write_id: str) -> Found[T]:
+        """Send one conditional PUT. Raises as `Register.swap_once`, and LimitExceededError."""
+        ring = (*(() if before is None else before.ring), write_id)[-RING_MAX:]
+        data = encode(self._environment.layout.tenant, self.session_id, self._kind, value, ring)
+        return Found(value, self._register.swap_once(None if before is None else before.version, data), ring)
+
+
+class _Change(Generic[T]):
+    """One change on its way. All its attempts carry one write id: at most one of them can be applied."""
+
+    def __init__(self, register: SatelliteRegister[T], change: Callable[[T | None], T], known: Found[T] | None) -> None:
+        self._register = register
+        self._change = change
+        self._write_id = register.new_write_id()
+        self._known = known
+        self._seen = known is not None  # whether there was a register
+        self._doubts: list[Found[T] | None] = []  # what attempts of unknown outcome were based on
+        self._reason = "others kept writing it"
+
+    def run(self) -> Found[T]:
+        for attempt in range(1, ATTEMPTS_MAX + 1):
+            try:
+                present = self._present()
+            except UnavailableError as error:
+                self._reason = error.reason
+            else:
+                done = present if self._has_landed(present) else self._sent(present)
+                if done is not None:
+                    return done
+            self._register.wait(attempt)
+        raise UnavailableError(self._register.key, self._reason, applied="unknown" if self._doubts else "no")
+
+    def _present(self) -> Found[T] | None:
+        """Return what is stored, as far as it is known; read it if a write was not confirmed."""
+        present, self._known = self._known, None
+        present = self._register.find() if present is None else present
+        if present is None and self._seen:
+            raise self._register.gone()
+        self._seen = present is not None
+        return present
+
+    def _has_landed(self, present: Found[T] | None) -> bool:
+        """Say whether this change is in what is stored (rule 3); forget attempts that can no longer be applied."""
+        if present is None:
+            self._doubts = [base for base in self._doubts if base is None]
+            return False
+        if self._write_id in present.ring:
+            return True
+        if not all(_reaches_back(present, base) for base in self._doubts):
+            reason = "too many others wrote meanwhile; read it before deciding"
+            raise UnavailableError(self._register.key, reason, applied="unknown")
+        self._doubts = [base for base in self._doubts if base is not None and base.version == present.version]
+        return False
+
+    def _sent(self, present: Found[T] | None) -> Found[T] | None:
+        """Send the change; return what is stored then, None if that has to be found out."""
+        value = self._change(None if present is None else present.value)
+        if present is not None and value is present.value:
+            return present
+        if present is None and self._register.is_spent():
+            raise SessionDeletedError(self._register.session_id)  # Rule 4.
+        try:
+            return self._register.swap(present, value, self._write_id)
+        except PreconditionFailedError:
+            self._doubts.append(present)  # it may be a second delivery of our own write that was refused
+        except UnavailableError as error:
+            self._reason = error.reason
+            if error.applied == "unknown":
+                self._doubts.append(present)
+        return None
+
+
+def _reaches_back(present: Found[T], base: Found[T] | None) -> bool:
+    """Say whether the write ids of `present` include all that were written after `base`."""
+    return len(present.ring) < RING_MAX if base is None else base.ring[-1] in present.ring
+
+
+@dataclass(frozen=True, slots=True)
+class Stored(Generic[T]):
+    """A decoded register, and whose it says it is."""
+
+    tenant: str
+    session_id: str
+    found: Found[T]
+
+
+def encode(tenant: str, session_id: str, kind: Kind[T], value: T, ring: tuple[str, ...]) -> bytes:
+    """Return a register's bytes. Raises LimitExceededError, InvalidStateError for what is not plain."""
+    record = codec.encode(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "kind": kind.name,
+            "tenant": tenant,
+            "session_id": session_id,
+            "write_ids": [id_bytes(write_id) for write_id in ring],
+            "value": kind.to_plain(value),
+        }
+    )
+    data = codec.guarded(record)
+    if len(data) > kind.bytes_max:
+        raise LimitExceededError(f"{kind.name} of {kind.bytes_max} bytes", len(data))
+    return data
+
+
+def decode(data: bytes, version: Version, kind: Kind[T], *, key: str) -> Stored[T]:
+    """Return what `encode` wrote. Raises CorruptSnapshotError, UnsupportedSchemaError."""
+    fields = Fields(codec.decode(codec.unguarded(data, key=key), key=key), key=key, record=kind.name)
+    fields.schema()
+    if fields.text("kind") != kind.name:
+        raise fields.wrong(f"is a {fields.text('kind')!r:.80}, moved here from its own key")
+    ring = fields.rows("write_ids", id_text, RING_MAX)
+    if not ring:
+        raise fields.wrong("has no write id")
+    stored = Stored(
+        tenant=fields.parsed("tenant", check_id, fields.value("tenant")),
+        session_id=fields.parsed("session_id", check_id, fields.value("session_id")),
+        found=Found(fields.parsed("value", kind.from_plain, fields.value("value")), version, ring),
+    )
+    fields.nothing_else()
+    return stored
+
+
+def misplaced(key: str, name: str, session_id: str, tenant: str) -> CorruptSnapshotError:
+    """Return the error for a record that lies under another session's or tenant's key."""
+    whose = f"session {session_id!r} of tenant {tenant!r}"
+    return CorruptSnapshotError(key, f"this is the {name} of {whose}, moved here from its own key")

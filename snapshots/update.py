@@ -1,0 +1,115 @@
+"""Updating: load, change, commit; again on the newer state whenever somebody was faster.
+
+Rules:
+1. The change is made anew to a freshly loaded state in every attempt; what others committed meanwhile stays.
+2. A commit in doubt is repeated with the same state object, which is recognised.
+3. A turn that stands in the session already is not applied again.
+
+    update(environment, "s1", lambda state: state.append_active_read_delta([message], []))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from snapshots.base import Tracking, track
+from snapshots.commit import commit, stored_turn
+from snapshots.environment import Environment
+from snapshots.errors import CommitUnknownError, RevisionConflictError, SessionNotFoundError
+from snapshots.fork import InitialNodes
+from snapshots.restore import load
+from snapshots.stamps import TurnStamp
+from snapshots.state import AppendedNodes, CommitResult, PersistedSessionState, StaleBranch
+from storage.clock import backoff_seconds
+
+ATTEMPTS_MAX = 32  # enough for eight writers on one head, each losing to each other a few times
+DOUBTS_MAX = 3  # how often a commit whose outcome could not be read is repeated
+
+Function = Callable[[PersistedSessionState], None]
+"""Changes a state in place; called once per attempt, on a fresh state."""
+
+
+class _StaleBranchFoundError(Exception):
+    """Leaves `update` without a commit; caught in `append_session_nodes`, never seen outside."""
+
+    def __init__(self, answer: StaleBranch) -> None:
+        self.answer = answer
+        super().__init__()
+
+
+def load_to_commit(
+    environment: Environment, session_id: str, *, revision: int | str | None = None, execution_state: bool = False
+) -> PersistedSessionState:
+    """Load a revision as a state that can be committed; see `SnapshotRepository.load`."""
+    loaded = load(environment, session_id, revision=revision, execution_state=execution_state)
+    track(loaded.state, Tracking(loaded.base))
+    return loaded.state
+
+
+def update(
+    environment: Environment, session_id: str, function: Function, stamp: TurnStamp | None = None
+) -> CommitResult:
+    """Load, apply `function`, commit; see `SnapshotRepository.update`."""
+    return _updated(environment, lambda: load_to_commit(environment, session_id), function, stamp)
+
+
+def update_or_create(environment: Environment, session_id: str, function: Function) -> CommitResult:
+    """As `update`; where there is no such session, `function` is given a fresh state, and its commit creates one."""
+
+    def present() -> PersistedSessionState:
+        try:
+            return load_to_commit(environment, session_id)
+        except SessionNotFoundError:
+            return PersistedSessionState(session_id=session_id)
+
+    return _updated(environment, present, function, None)
+
+
+def _updated(
+    environment: Environment,
+    present: Callable[[], PersistedSessionState],
+    function: Function,
+    stamp: TurnStamp | None,
+) -> CommitResult:
+    for attempt in range(1, ATTEMPTS_MAX + 1):
+        state = present()
+        if stamp is not None and (found := stored_turn(environment, state, stamp)) is not None:
+            return found
+        function(state)
+        try:
+            return _commit_patiently(environment, state, stamp)
+        except RevisionConflictError:
+            if attempt == ATTEMPTS_MAX:
+                raise
+            environment.clock.sleep(backoff_seconds(attempt, environment.clock))
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _commit_patiently(environment: Environment, state: PersistedSessionState, stamp: TurnStamp | None) -> CommitResult:
+    """Commit by rule 2."""
+    for _ in range(DOUBTS_MAX):
+        try:
+            return commit(environment, state, stamp, execution_state=None)
+        except CommitUnknownError:
+            environment.clock.sleep(backoff_seconds(DOUBTS_MAX, environment.clock))
+    return commit(environment, state, stamp, execution_state=None)
+
+
+def append_session_nodes(
+    environment: Environment, session_id: str, items: InitialNodes, *, requires_ancestor_node_id: str | None
+) -> AppendedNodes | StaleBranch:
+    """Append nodes and commit, unless the branch moved away; see `SnapshotRepository.append_session_nodes`."""
+    nodes = tuple(items)
+    appended: list[AppendedNodes] = []
+
+    def append(state: PersistedSessionState) -> None:
+        answer = state.append_session_nodes(nodes, requires_ancestor_node_id=requires_ancestor_node_id)
+        if isinstance(answer, StaleBranch):
+            raise _StaleBranchFoundError(answer)
+        appended.append(answer)
+
+    try:
+        update(environment, session_id, append)
+    except _StaleBranchFoundError as found:
+        return found.answer
+    return appended[-1]
