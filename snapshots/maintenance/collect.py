@@ -28,7 +28,8 @@ from snapshots.environment import Environment
 from snapshots.epochs import take_number
 from snapshots.maintenance.garbage import CollectPlan, FamilyGarbage, Spared, plan_collect, plan_on
 from snapshots.maintenance.marks import Marks, MarksRead, write_marks
-from snapshots.maintenance.raising import Homes, Progress, Raising, StoppedError, quiet
+from snapshots.maintenance.progress import Progress, quiet
+from snapshots.maintenance.raising import Homes, Raising, StoppedError
 from storage.errors import PermissionDeniedError, StorageError, UnsupportedServerError
 from storage.store import DeleteFailure
 from storage.unfinished import UnfinishedWrite, discard_in

@@ -21,7 +21,8 @@ from snapshots.environment import Environment
 from snapshots.errors import SnapshotError
 from snapshots.head import LIVE, TOMBSTONE
 from snapshots.maintenance.marks import Marks, MarksRead, pack_mark, read_marks
-from snapshots.maintenance.raising import ATTEMPTS_MAX, Progress, key_digest, quiet
+from snapshots.maintenance.progress import Progress, quiet
+from snapshots.maintenance.raising import ATTEMPTS_MAX, key_digest
 from snapshots.repository import SnapshotRepository
 from snapshots.restore import HeadRead, head_at
 from snapshots.roots import named_keys

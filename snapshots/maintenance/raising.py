@@ -15,7 +15,7 @@ Rules (those of `snapshots.maintenance.collect`, 3 to 6):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -24,6 +24,7 @@ from snapshots.epochs import take_number
 from snapshots.errors import SnapshotError
 from snapshots.head import LIVE, RESERVED, Head
 from snapshots.maintenance.marks import Marks, pack_mark
+from snapshots.maintenance.progress import Progress, quiet
 from snapshots.restore import HeadRead, head_at
 from snapshots.roots import named_keys
 from snapshots.sessions import PAGE
@@ -34,13 +35,6 @@ from storage.store import Version
 ATTEMPTS_MAX = 8  # to raise one head, and to read one whose objects move
 READS_KEPT_MAX = 512  # heads held from the listing until their turn, 64 KiB at most each; others are read again
 KEY_DIGEST_BYTES = 16  # two keys never share one, by chance or by choice
-
-Progress = Callable[[str, int, int], None]
-"""Told what is done, how much of it, and of how much; the last is 0 where that is not known."""
-
-
-def quiet(_what: str, _done: int, _total: int) -> None:
-    """Tell nobody."""
 
 
 def key_digest(key: str) -> bytes:

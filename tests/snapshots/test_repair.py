@@ -21,16 +21,15 @@ from snapshots.errors import (
 )
 from snapshots.head import KEPT_MAX, Head
 from snapshots.layout import pack_name
-from snapshots.maintenance import restage
 from snapshots.maintenance.collect import execute as collect
 from snapshots.maintenance.collect import plan_collect
 from snapshots.maintenance.findings import Finding, What
-from snapshots.maintenance.places import places_of
 from snapshots.maintenance.prune import Retention, plan_prune
 from snapshots.maintenance.prune import execute as prune
-from snapshots.maintenance.remains import Remains
-from snapshots.maintenance.repair import Action, RepairPlan, RepairReport, execute, plan_repair
-from snapshots.maintenance.segments import Segments
+from snapshots.maintenance.repair import Action, RepairPlan, RepairReport, execute, plan_repair, restage
+from snapshots.maintenance.repair.places import places_of
+from snapshots.maintenance.repair.remains import Remains
+from snapshots.maintenance.repair.segments import Segments
 from snapshots.maintenance.verify import verify
 from snapshots.placement import ManifestPlace, PackUse, Placement, open_manifest, seal_manifest
 from snapshots.restore import HeadRead, read_base

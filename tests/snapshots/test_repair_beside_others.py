@@ -21,15 +21,15 @@ from snapshots.errors import (
 )
 from snapshots.layout import pack_name
 from snapshots.logs import Segment
-from snapshots.maintenance import repair, repair_plan, restage
 from snapshots.maintenance.collect import execute as collect
 from snapshots.maintenance.collect import plan_collect
-from snapshots.maintenance.places import places_of
-from snapshots.maintenance.remains import Remains
-from snapshots.maintenance.repair import Action, RepairPlan, execute, plan_repair
-from snapshots.maintenance.restage import Restaging
-from snapshots.maintenance.segments import Segments
-from snapshots.maintenance.survey import Survey
+from snapshots.maintenance.repair import Action, RepairPlan, execute, execution, plan_repair, restage
+from snapshots.maintenance.repair import plan as planning
+from snapshots.maintenance.repair.places import places_of
+from snapshots.maintenance.repair.remains import Remains
+from snapshots.maintenance.repair.restage import Restaging
+from snapshots.maintenance.repair.segments import Segments
+from snapshots.maintenance.repair.survey import Survey
 from snapshots.placement import Placement
 from snapshots.restore import read_live_head, read_manifest
 from snapshots.staging import Identity
@@ -247,7 +247,7 @@ def test_a_head_that_cannot_be_read_keeps_no_other_from_being_repaired(
 
 def test_a_plan_of_several_sessions_reports_every_refusal(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = of_three(place)
-    monkeypatch.setattr(repair, "HEAD_COMMIT_BYTES_MAX", 100)
+    monkeypatch.setattr(execution, "HEAD_COMMIT_BYTES_MAX", 100)
     report = execute(plan)
     assert report.repaired == ()
     assert [type(one.error) for one in report.refused] == [LimitExceededError] * 3
@@ -273,7 +273,7 @@ def test_forks_that_share_a_damaged_pack_are_planned_from_one_look_at_the_family
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shared = requests_of_a_plan(3)
-    monkeypatch.setattr(repair_plan, "FAMILIES_MAX", 0)
+    monkeypatch.setattr(planning, "FAMILIES_MAX", 0)
     alone = requests_of_a_plan(3)
     listing = LAYOUT.family(SESSION)
     assert alone[listing] - shared[listing] == 3

@@ -17,8 +17,8 @@ from itertools import islice, product
 from snapshots import codec, placement
 from snapshots.head import Head
 from snapshots.logs import Segment
-from snapshots.maintenance.remains import FoundManifest, LostError, Remains
-from snapshots.maintenance.segments import Segments, numbered, overlapping
+from snapshots.maintenance.repair.remains import FoundManifest, LostError, Remains
+from snapshots.maintenance.repair.segments import Segments, numbered, overlapping
 from snapshots.placement import PackUse, Placement, PlaceRow
 from storage.digest import BlobRef, blob_ref
 

@@ -23,10 +23,10 @@ from snapshots.content import content_again
 from snapshots.head import INLINE_MANIFEST_BYTES_MAX, KEPT_MAX, Head
 from snapshots.history import RESTORE, HistoryRow, ledger_along, row_from_plain
 from snapshots.logs import LoadedSegment, Log, Segment, entries_of
-from snapshots.maintenance.past import UnknownCommitError, rows_after
-from snapshots.maintenance.remains import LostError
-from snapshots.maintenance.segments import places
-from snapshots.maintenance.survey import Revision, Survey
+from snapshots.maintenance.repair.past import UnknownCommitError, rows_after
+from snapshots.maintenance.repair.remains import LostError
+from snapshots.maintenance.repair.segments import places
+from snapshots.maintenance.repair.survey import Revision, Survey
 from snapshots.placement import ManifestPlace, PackUse, Placement, PlaceRow, seal_manifest
 from snapshots.roots import kept_packs
 from snapshots.staging import Identity, Staged, stage

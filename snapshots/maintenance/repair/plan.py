@@ -15,7 +15,7 @@ Rules:
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -24,10 +24,11 @@ from snapshots.errors import LimitExceededError
 from snapshots.head import HEAD_COMMIT_BYTES_MAX, LIVE, Head
 from snapshots.layout import pack_name
 from snapshots.maintenance.findings import DAMAGE, Finding, Verified, What
-from snapshots.maintenance.remains import LostError, Remains
-from snapshots.maintenance.restage import Restaged, Restaging
-from snapshots.maintenance.survey import Survey
-from snapshots.maintenance.trial import TrialStore
+from snapshots.maintenance.progress import Progress, quiet
+from snapshots.maintenance.repair.remains import LostError, Remains
+from snapshots.maintenance.repair.restage import Restaged, Restaging
+from snapshots.maintenance.repair.survey import Survey
+from snapshots.maintenance.repair.trial import TrialStore
 from snapshots.maintenance.verify import session_findings, verify
 from snapshots.repository import SnapshotRepository
 from snapshots.restore import LOAD_ATTEMPTS_MAX, HeadRead, head_at
@@ -38,13 +39,6 @@ FAMILIES_MAX = 4  # whose manifests are held in memory at a time
 TARGETS_MAX = 8  # whole revisions that are tried for a fall-back; each costs a verification
 DAMAGED = frozenset({What.MISSING, What.ALTERED, What.MANIFEST, What.PACK, What.PACKS})  # the pack is left behind
 BROKEN = frozenset({What.GRAPH, What.PART})  # every byte is there, and they cannot be loaded
-
-Progress = Callable[[str, int, int], None]
-"""Told what is done, how much of it, and of how much; the last is 0 where that is not known."""
-
-
-def quiet(_what: str, _done: int, _total: int) -> None:
-    """Take no notice of progress."""
 
 
 class Action(StrEnum):

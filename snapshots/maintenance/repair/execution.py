@@ -1,4 +1,4 @@
-"""Repairing: storing again what damage has taken, as far as it can be proved. `verify` finds, this writes.
+"""Carrying out a repair: stage what is stored again, publish it with the head, keep what is left behind.
 
 Rules:
 1. A plan rests on the state id of each head; if that has changed, the session is refused: plan again.
@@ -37,19 +37,16 @@ from snapshots.errors import (
 from snapshots.head import HEAD_COMMIT_BYTES_MAX, Head
 from snapshots.layout import pack_name
 from snapshots.maintenance.findings import DAMAGE
-from snapshots.maintenance.remains import LostError, Remains
-from snapshots.maintenance.repair_plan import (
-    Action,
-    Progress,
+from snapshots.maintenance.progress import Progress, quiet
+from snapshots.maintenance.repair.plan import (
     Proposal,
     RepairPlan,
     SessionPlan,
-    plan_repair,
-    quiet,
     repair_again,
 )
-from snapshots.maintenance.restage import Restaged, Restaging
-from snapshots.maintenance.survey import Survey
+from snapshots.maintenance.repair.remains import LostError, Remains
+from snapshots.maintenance.repair.restage import Restaged, Restaging
+from snapshots.maintenance.repair.survey import Survey
 from snapshots.restore import read_live_head
 from snapshots.rewrite import rewrite_head
 from snapshots.roots import named_packs
@@ -59,19 +56,6 @@ from storage.errors import CorruptObjectError, NotFoundError
 from storage.packs import write_pack
 from storage.store import ByteRange, ObjectStore
 from storage.wrappers.metered import MeteredStore
-
-__all__ = [
-    "Action",
-    "Proposal",
-    "Quarantined",
-    "Refused",
-    "RepairPlan",
-    "RepairReport",
-    "Repaired",
-    "SessionPlan",
-    "execute",
-    "plan_repair",
-]
 
 READ_BYTES = 8 << 20  # of a pack that is copied, per request
 CONTENT_HASH_BYTES = 8  # tells apart what different damage left of one pack

@@ -29,10 +29,10 @@ from snapshots.environment import Environment
 from snapshots.head import Head
 from snapshots.logs import Segment
 from snapshots.maintenance.findings import DAMAGE
-from snapshots.maintenance.past import last_rows
-from snapshots.maintenance.places import places_of
-from snapshots.maintenance.remains import FoundManifest, LostError, Remains
-from snapshots.maintenance.segments import Segments, numbered, overlapping, places
+from snapshots.maintenance.repair.past import last_rows
+from snapshots.maintenance.repair.places import places_of
+from snapshots.maintenance.repair.remains import FoundManifest, LostError, Remains
+from snapshots.maintenance.repair.segments import Segments, numbered, overlapping, places
 from snapshots.placement import PackUse, Placement, PlaceRow, open_manifest
 from snapshots.restore import manifest_from, named_by, read_manifest_at, read_stored_manifest
 from snapshots.roots import kept_packs

@@ -16,7 +16,7 @@ from snapshots import codec
 from snapshots.errors import CorruptSnapshotError, UnsupportedSchemaError
 from snapshots.fields import Fields
 from snapshots.logs import Segment
-from snapshots.maintenance.remains import LostError, Remains
+from snapshots.maintenance.repair.remains import LostError, Remains
 from snapshots.placement import Placement
 from storage.digest import BlobRef
 from storage.extents import Extent
