@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from snapshots.adapters.transcripts.document import PathStep, bad_shape
+from snapshots.documents import PathStep, bad_shape
 from snapshots.state import Message, MessageRole, Part
 from snapshots.state.values import json_text
 

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from snapshots.adapters.transcripts.document import BadDocumentError, parse_document
 from snapshots.adapters.transcripts.session import TranscriptSession
 from snapshots.adapters.transcripts.swe_agent import is_swe_agent, swe_agent_session
 from snapshots.adapters.transcripts.tau_bench import is_tau_bench, tau_bench_sessions
+from snapshots.documents import BadDocumentError, parse_document
 from snapshots.errors import InvalidInputError
 from storage.errors import InvalidKeyError
 from storage.keys import check_id

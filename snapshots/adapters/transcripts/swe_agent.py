@@ -17,10 +17,10 @@ from __future__ import annotations
 from typing import Any
 
 from snapshots.adapters.transcripts.chat import ChatMessage, check_messages, to_message
-from snapshots.adapters.transcripts.document import bad_shape
 from snapshots.adapters.transcripts.session import TranscriptSession, TranscriptTurn
 from snapshots.adapters.transcripts.tools import ToolTally
 from snapshots.adapters.transcripts.usage import usage_of_message, usage_of_run
+from snapshots.documents import bad_shape
 from snapshots.state import TokenLedgerEntry
 from snapshots.state.values import json_text
 

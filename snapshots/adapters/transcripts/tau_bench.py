@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from snapshots.adapters.transcripts.chat import ChatMessage, check_messages, to_message
-from snapshots.adapters.transcripts.document import PathStep, bad_shape
 from snapshots.adapters.transcripts.session import TranscriptSession, TranscriptTurn
 from snapshots.adapters.transcripts.tools import ToolTally
 from snapshots.adapters.transcripts.usage import usage_of_message
+from snapshots.documents import PathStep, bad_shape
 from snapshots.state import Message
 from snapshots.state.values import json_text
 

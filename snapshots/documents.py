@@ -1,11 +1,12 @@
-"""JSON text to plain values that can be stored and given back exactly. Pure.
+"""Documents of others: JSON text to plain values that can be stored and given back exactly. Pure.
 
 Rules:
 1. Refused, because they could not be given back: integers over 64 bits, NaN and infinities, lone surrogates, keys that
-   stand twice in one object, more than `DEPTH_MAX` levels.
+   stand twice in one object, more than `DEPTH_MAX` levels; of values made in Python also what JSON does not have.
 2. Every refusal names the place: line and column while it is no JSON yet, then the path, as in `item 4: traj[2].role`.
 
     parse_document(b'[{"task_id": 1}]')
+    check_document([{"task_id": 1}])
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from snapshots.state.values import I64_MIN, JSON_DEPTH_MAX, U64_MAX
 DEPTH_MAX = JSON_DEPTH_MAX - 4  # levels; a node keeps a message or document a few levels further down
 _INTEGER_CHARACTERS_MAX = 20  # of 64 bits, with a sign
 _HALF_TOKEN_CHARACTERS = 6  # as long as an escape, longer than a literal
+_SCALARS = frozenset({int, float, bool, type(None)})
 
 PathStep = str | int
 
 
 class BadDocumentError(Exception):
-    """A transcript cannot be used. Becomes an `InvalidInputError` where the file's name is known."""
+    """A document cannot be used. Becomes an `InvalidInputError` where the file's name is known."""
 
     def __init__(self, position: str, reason: str) -> None:
         self.position = position
@@ -63,8 +65,21 @@ def parse_document(raw: bytes) -> Any:
         raise BadDocumentError(f"line {error.lineno} column {error.colno}", _why_not_json(text, error)) from error
     except RecursionError as error:
         raise BadDocumentError("", f"nested deeper than {DEPTH_MAX} levels") from error
-    _check(value, ())
+    check_document(value)
     return value
+
+
+def check_document(value: Any, path: Sequence[PathStep] = ()) -> None:
+    """Check that `value` is JSON that keeps rule 1, made of exact built-in types.
+
+    Args:
+        value: What stands at `path`.
+        path: Where in its document it stands: its levels count, and refusals name it.
+
+    Raises:
+        BadDocumentError: It breaks rule 1.
+    """
+    _check(value, tuple(path))
 
 
 def place(path: Sequence[PathStep]) -> str:
@@ -110,7 +125,7 @@ def _check(value: Any, path: tuple[PathStep, ...]) -> None:
     elif kind is dict:
         _check_depth(path)
         for key, item in value.items():
-            _check_text(key, path)
+            _check_key(key, path)
             _check(item, (*path, key))
     elif kind is list:
         _check_depth(path)
@@ -122,6 +137,14 @@ def _check(value: Any, path: tuple[PathStep, ...]) -> None:
         raise bad_shape(path, "not a finite number, which JSON does not have")
     elif kind is _RepeatedKey:
         raise bad_shape(path, f"the key {value.key!r} stands twice in one object")
+    elif kind not in _SCALARS:
+        raise bad_shape(path, f"a {kind.__name__} is not a JSON value")
+
+
+def _check_key(key: Any, path: tuple[PathStep, ...]) -> None:
+    if type(key) is not str:
+        raise bad_shape(path, f"JSON keys are texts, not {type(key).__name__}")
+    _check_text(key, path)
 
 
 def _check_depth(path: tuple[PathStep, ...]) -> None:
