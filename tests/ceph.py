@@ -207,7 +207,7 @@ class Node:
             if ended or time.monotonic() > deadline:
                 log = (ended or list(self._running))[-1]
                 raise CephStartError(f"{log.stem} {'ended' if ended else 'is not ready'}: {_tail(log)}")
-            time.sleep(0.02)
+            time.sleep(0.02)  # between two looks at it
 
     def _environment(self) -> dict[str, str]:
         own = {"CEPH_CONF": self._conf, "HOME": self._home, "TMPDIR": self._home / "tmp"}

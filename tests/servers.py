@@ -155,7 +155,7 @@ def _ready(process: subprocess.Popen[bytes], endpoint: str) -> bool:
     while process.poll() is None and time.monotonic() < deadline:
         if answers(endpoint):
             return True
-        time.sleep(0.05)
+        time.sleep(0.05)  # between two requests to see whether it answers
     return False
 
 

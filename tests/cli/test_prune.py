@@ -55,7 +55,7 @@ def test_revisions_are_dropped_and_the_store_shrinks(filled: Command, url: str, 
 
 def test_pins_that_have_expired_are_named(filled: Command) -> None:
     filled("pin", DEMO, "3", "old", "--for", "1s")
-    time.sleep(1.1)
+    time.sleep(1.1)  # the command goes by the real clock, and the pin lasts a second
     said = f"8 of 11 revisions and 1 expired pin (old) of session {DEMO}"
     for arguments in (["--dry-run"], []):
         record = filled("--json", "--yes", "prune", DEMO, "--last", "3", "--dry-run").rows[-1]

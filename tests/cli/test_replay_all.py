@@ -92,7 +92,7 @@ def kill_a_replay(url: str, files: list[Path], chance: random.Random, acknowledg
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(chance.randrange(12))]
-        time.sleep(chance.random() * 0.05)
+        time.sleep(chance.random() * 0.05)  # so that the kill falls anywhere in a turn
         process.send_signal(signal.SIGKILL)
         lines += process.stdout.readlines()
     for line in lines:

@@ -140,7 +140,7 @@ def soak(places: Sequence[Place], draws: Draws) -> int:
             victim.kill()
             victim.start()
             kills, due = kills + 1, now + _until_the_next_kill(draws)
-        time.sleep(0.01)
+        time.sleep(0.01)  # between two looks at the processes
     for place in places:
         place.tell_to_end()
     for place in places:

@@ -395,7 +395,7 @@ def test_a_cache_that_lies_deletes_nothing(place: Place) -> None:
     [
         lambda data: data[:-1],
         lambda data: data[:20] + bytes([data[20] ^ 1]) + data[21:],
-        lambda data: b"",  # noqa: ARG005  damage
+        lambda data: b"",  # noqa: ARG005  all of it is lost, whatever it was
         lambda data: codec.guarded(codec.encode({**codec.decode(data[:-16], key="x"), "schema_version": 2})),
         lambda data: codec.guarded(codec.encode({**codec.decode(data[:-16], key="x"), "tenant": "other"})),
     ],

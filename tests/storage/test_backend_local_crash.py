@@ -104,7 +104,7 @@ def wait_for(path: Path) -> None:
     deadline = time.monotonic() + 30
     while not path.exists():
         assert time.monotonic() < deadline
-        time.sleep(0.005)
+        time.sleep(0.005)  # between two looks at the file
 
 
 def test_a_killed_writer_leaves_whole_objects_only(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_killed_writer_leaves_whole_objects_only(tmp_path: Path) -> None:
     for kill in range(KILLS):
         process = start(OVERWRITE, tmp_path / f"{kill}")
         wait_for(tmp_path / f"{kill}" / "a" / "b")
-        time.sleep(0.013 * kill)
+        time.sleep(0.013 * kill)  # so that each kill falls on another step
         process.send_signal(signal.SIGKILL)
         process.communicate()
         store = LocalStore(tmp_path / f"{kill}")
