@@ -11,9 +11,14 @@ Rules:
 1. A frame holds at most FRAME_BYTES_MAX raw bytes; longer runs are several frames, one behind the other.
 2. All sizes are checked against that limit and against each other before anything is decompressed.
 3. The checksum guards parts of a blob that are read alone; a whole blob is checked by its digest as well.
+4. What other programs are to read is a standard zstd stream (`seal_stream`) instead: one frame that declares its size,
+   and behind it a skippable frame, which every zstd reader passes over. That one holds a note, the note's size in
+   4 bytes, little endian, and the first 16 bytes of BLAKE3 of all that stands before.
 
     stored = seal_run(b"abc" * 100_000)
     assert open_run(stored, key="packs/…") == b"abc" * 100_000
+
+Source: RFC 8878 section 3.1 (zstandard frames, skippable frames).
 """
 
 from __future__ import annotations
@@ -34,6 +39,13 @@ HEADER_BYTES = _HEADER.size + _CHECKSUM_BYTES
 STORED_BYTES_MAX = HEADER_BYTES + FRAME_BYTES_MAX  # what does not get smaller is stored as it is
 _STORED, _ZSTD = 0, 1
 _UNSEALED = 0
+
+_SKIPPABLE = struct.Struct("<II")  # magic and size of a skippable frame
+_SKIPPABLE_MAGIC = 0x184D2A50
+_NOTE_SIZE = struct.Struct("<I")
+_GUARD_BYTES = 16
+_BEHIND_NOTE = _NOTE_SIZE.size + _GUARD_BYTES
+NOTE_BYTES_MAX = 4 << 10  # whose a stream is, said in JSON
 
 
 def seal_frame(raw: Buffer) -> bytes:
@@ -110,3 +122,47 @@ def open_run(stored: Buffer, *, key: str, bytes_max: int) -> bytes:
         if total > bytes_max:
             raise CorruptObjectError(key, f"a run of frames holds over {bytes_max} bytes")
     return b"".join(parts)
+
+
+def seal_stream(raw: Buffer, note: bytes) -> bytes:
+    """Return a standard zstd stream of `raw`, at least one byte, and the note behind it (rule 4)."""
+    view = octets(raw)
+    assert view.nbytes > 0, "a stream of nothing"
+    assert len(note) <= NOTE_BYTES_MAX, "Rule 4"
+    packed = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compress(view)
+    skippable = _SKIPPABLE.pack(_SKIPPABLE_MAGIC, len(note) + _BEHIND_NOTE)
+    stored = packed + skippable + note + _NOTE_SIZE.pack(len(note))
+    return stored + short_hash(stored, _GUARD_BYTES)
+
+
+def open_stream(stored: bytes, *, key: str, bytes_max: int) -> tuple[bytes, bytes]:
+    """Return what `seal_stream` was given: the raw bytes, at most `bytes_max`, and the note.
+
+    Raises:
+        CorruptObjectError: Truncated, altered, or larger than it may be; names `key`.
+    """
+    if (
+        len(stored) < _SKIPPABLE.size + _BEHIND_NOTE
+        or short_hash(stored[:-_GUARD_BYTES], _GUARD_BYTES) != (stored[-_GUARD_BYTES:])
+    ):
+        raise CorruptObjectError(key, "a stream does not match its own checksum")
+    (note_bytes,) = _NOTE_SIZE.unpack_from(stored, len(stored) - _BEHIND_NOTE)
+    note_start = len(stored) - _BEHIND_NOTE - note_bytes
+    start = note_start - _SKIPPABLE.size
+    declared = (_SKIPPABLE_MAGIC, note_bytes + _BEHIND_NOTE)
+    if note_bytes > NOTE_BYTES_MAX or start < 0 or _SKIPPABLE.unpack_from(stored, start) != declared:
+        raise CorruptObjectError(key, "a stream does not end with a note")
+    return _unpacked(stored[:start], bytes_max, key), stored[note_start : note_start + note_bytes]
+
+
+def _unpacked(packed: bytes, bytes_max: int, key: str) -> bytes:
+    try:
+        size = zstandard.frame_content_size(packed)
+        if not 0 < size <= bytes_max:  # Rule 2; -1 where it does not say
+            raise CorruptObjectError(key, f"a stream declares {size} bytes, of 1..{bytes_max}")
+        raw = zstandard.ZstdDecompressor().decompress(packed, max_output_size=size, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise CorruptObjectError(key, f"a stream cannot be decompressed ({error})") from error
+    if len(raw) != size:
+        raise CorruptObjectError(key, f"a stream holds {len(raw)} bytes, declares {size}")
+    return raw
