@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import snapshots
-from snapshots.cli import collect, forks, owners, pins, prune, repair, revisions, simulate, use, verify
+from snapshots.cli import collect, forks, owners, pins, prune, records, repair, revisions, simulate, use, verify
 from snapshots.cli.exits import MEANINGS
 from snapshots.cli.invocation import DEFAULT_STORE, DEFAULT_TENANT, Invocation
 from snapshots.cli.output import Output
@@ -25,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (use, forks, revisions, pins, owners, prune, collect, verify, repair, simulate):
+for group in (use, forks, revisions, pins, owners, records, prune, collect, verify, repair, simulate):
     app.add_typer(group.commands)
 
 

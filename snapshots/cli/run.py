@@ -90,16 +90,19 @@ def _reason(error: Exception) -> str:
 
 
 def _command_line(arguments: Sequence[str]) -> str:
-    """Return the program and the command that was meant, the program alone if none was."""
-    group = typer.main.get_command(app)
-    assert isinstance(group, typer.core.TyperGroup)
+    """Return the program and the command that was meant, as far as there is one: a group, or the program alone."""
+    command: object = typer.main.get_command(app)
+    meant = [PROGRAM]
     remaining = iter(arguments)
     for argument in remaining:
         if argument in _VALUED:
             next(remaining, None)
         elif not argument.startswith("-"):
-            return f"{PROGRAM} {argument}" if argument in group.commands else PROGRAM
-    return PROGRAM
+            if not isinstance(command, typer.core.TyperGroup) or argument not in command.commands:
+                break
+            command = command.commands[argument]
+            meant.append(argument)
+    return " ".join(meant)
 
 
 def _failed(error: BaseException, message: str, code: int, *, as_json: bool) -> int:

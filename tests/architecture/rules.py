@@ -105,6 +105,7 @@ PURE = frozenset(
         "snapshots.overrides",
         "snapshots.pins",
         "snapshots.placement",
+        "snapshots.records.record",
         "snapshots.staging",
         "snapshots.stamps",
         "snapshots.verdict",

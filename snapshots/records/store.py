@@ -1,0 +1,161 @@
+"""`SessionRecords`: the session records of one tenant.
+
+Rules:
+1. A record's tenant is the repository's, always. It needs no session beside it; the id of a deleted one is spent.
+2. Each step is one compare-and-swap, decided by what is stored and by one reading of the clock; a count whose answer
+   was lost is counted once.
+3. Records end with their session: a collection takes that of a deleted one. Nothing here removes one.
+
+    records = SessionRecords(repo)
+    records.create("s1", provider_id="openai", model="gpt-5", ttl_secs=3600)
+    records.activate("s1")
+    records.record_delta("s1", 120)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from snapshots.environment import HasEnvironment
+from snapshots.records.record import SessionStatus, StoredRecord
+from snapshots.records.scan import RecordListing, Scan
+from snapshots.records.stored import register_of
+
+
+class SessionRecords:
+    """Creates, reads, changes and lists session records. Safe for threads; holds nothing.
+
+    Args:
+        repo: Whose tenant's.
+    """
+
+    def __init__(self, repo: HasEnvironment) -> None:
+        self._environment = repo.environment
+
+    def create(
+        self,
+        session_id: str,
+        *,
+        provider_id: str,
+        model: str,
+        ttl_secs: int = 0,
+        initial_token_count: int = 0,
+        metadata: Any = None,
+    ) -> StoredRecord:
+        """Store the record of a session, created now.
+
+        Args:
+            session_id: 1–512 bytes of text. The session itself need not exist.
+            provider_id: 1–512 bytes; never changes.
+            model: 1–512 bytes; never changes.
+            ttl_secs: How long it lives, 0 for ever; within 64 bits.
+            initial_token_count: Tokens of the initial context, within 64 bits.
+            metadata: Any JSON value.
+
+        Raises:
+            SessionExistsError: There is one already; nothing was written.
+            SessionDeletedError: The id is spent.
+            InvalidStateError, InvalidKeyError: A value is out of bounds; nothing was written.
+            LimitExceededError: The metadata is too large for a register; nothing was written.
+            UnavailableError: Nothing was confirmed; if `applied` is "unknown", `read` tells.
+        """
+        register = register_of(self._environment, session_id)
+        first = StoredRecord.create(
+            session_id,
+            self._environment.layout.tenant,
+            provider_id=provider_id,
+            model=model,
+            created_at=self._environment.clock.now(),
+            ttl_secs=ttl_secs,
+            initial_token_count=initial_token_count,
+            metadata=metadata,
+        )
+        return register.create(first).value
+
+    def read(self, session_id: str) -> StoredRecord:
+        """Return the record of a session. Whether the session was deleted is not asked.
+
+        Raises:
+            SessionNotFoundError: There is none.
+            CorruptSnapshotError: It cannot be read, or belongs to another session or tenant.
+            UnsupportedSchemaError: It is of a later format.
+            UnavailableError: The store did not answer.
+        """
+        return register_of(self._environment, session_id).read().value
+
+    def activate(self, session_id: str) -> StoredRecord:
+        """Make a created record active; its time to live begins again.
+
+        Raises:
+            IllegalTransitionError: It is not created, or its time was up; nothing was written.
+            InvalidStateError: This clock is behind that of whoever created it; nothing was written.
+            SessionDeletedError: A collection took it with its session.
+            UnavailableError: Nothing was confirmed; if `applied` is "unknown", `read` tells.
+            And as `read`.
+        """
+        return self._step(session_id, StoredRecord.activate)
+
+    def record_delta(self, session_id: str, tokens: int, *, rounds: int = 1) -> StoredRecord:
+        """Count what was sent to the model in a round, or in several.
+
+        Args:
+            session_id: Whose record.
+            tokens: How many tokens were sent, from 0.
+            rounds: How many rounds that completed, from 0.
+
+        Raises:
+            IllegalTransitionError: It is not active, or its time was up; nothing was written.
+            InvalidStateError: A number is negative, or none; nothing was written.
+            LimitExceededError: A count would leave 64 bits; nothing was written.
+            UnavailableError: Nothing was confirmed; if `applied` is "unknown" it may have been counted: read it first,
+                a second call counts again.
+            And as `activate`.
+        """
+        return self._step(session_id, lambda stored, at: stored.record_delta(tokens, rounds=rounds, at=at))
+
+    def close(self, session_id: str) -> StoredRecord:
+        """Close an active record; that is final.
+
+        Raises:
+            IllegalTransitionError: It is not active, or its time was up; nothing was written.
+            InvalidStateError: This clock is behind that of whoever activated it; nothing was written.
+            And as `activate`.
+        """
+        return self._step(session_id, StoredRecord.close)
+
+    def expire(self, session_id: str) -> StoredRecord:
+        """Expire a record whose time is up; that is final. `reap` does it for all that are due.
+
+        Raises:
+            IllegalTransitionError: It is closed or expired, or its time is not up; nothing was written.
+            And as `activate`.
+        """
+        return self._step(session_id, StoredRecord.expire)
+
+    def list(
+        self, *, status: SessionStatus | None = None, expired_by: datetime | None = None, start_after: str = ""
+    ) -> RecordListing:
+        """Return an iterator over the tenant's records in the order of their keys, which counts what it reads.
+
+        Args:
+            status: Only those that are stored with it, whatever the time is.
+            expired_by: Only those whose time is up at this instant and which nobody expired or closed.
+            start_after: Key after which to begin.
+
+        Raises:
+            InvalidStateError: `start_after` is no key among this tenant's records.
+            UnavailableError, PermissionDeniedError: While going through: the store did not answer, or refused us.
+                A record that cannot be read raises nothing: the listing names it in `damaged`.
+        """
+
+        def wanted(stored: StoredRecord) -> bool:
+            right_status = status is None or stored.status is status
+            return right_status and (expired_by is None or stored.is_due(expired_by))
+
+        return RecordListing(Scan(self._environment, start_after=start_after), wanted)
+
+    def _step(self, session_id: str, step: Callable[[StoredRecord, datetime], StoredRecord]) -> StoredRecord:
+        at = self._environment.clock.now()  # rule 2: once, or the outcome of an attempt would depend on its number
+        return register_of(self._environment, session_id).update(lambda stored: step(stored, at)).value
