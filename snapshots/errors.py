@@ -114,16 +114,20 @@ class RevisionConflictError(SnapshotError):
     Attributes:
         expected: The revision this commit was built on; None when it meant to create the session.
         actual: The revision found.
+        what: What of the session was to be changed, "session" for all of it; others count versions of their own.
     """
 
-    def __init__(self, session_id: str, *, expected: int | None, actual: int) -> None:
+    def __init__(self, session_id: str, *, expected: int | None, actual: int, what: str = "session") -> None:
         self.session_id = session_id
         self.expected = expected
         self.actual = actual
-        wanted = "no session yet" if expected is None else f"revision {expected}"
-        super().__init__(
-            f"session {session_id!r} is at revision {actual}, not at {wanted}; load it and apply the turn again"
-        )
+        self.what = what
+        if what == "session":
+            wanted = "no session yet" if expected is None else f"revision {expected}"
+            found = f"session {session_id!r} is at revision {actual}, not at {wanted}; load it and apply the turn again"
+        else:
+            found = f"{what} of session {session_id!r}: version {actual}, not {expected}; read it and decide anew"
+        super().__init__(found)
 
 
 class TurnConflictError(SnapshotError):

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from snapshots.base import Tracking, track
+from snapshots.base import Tracking, base_for, track
 from snapshots.commit import commit, stored_turn
 from snapshots.environment import Environment
 from snapshots.errors import CommitUnknownError, RevisionConflictError, SessionNotFoundError
 from snapshots.fork import InitialNodes
-from snapshots.restore import load
+from snapshots.head import LIVE
+from snapshots.restore import load, read_head
 from snapshots.stamps import TurnStamp
 from snapshots.state import AppendedNodes, CommitResult, PersistedSessionState, StaleBranch
 from storage.clock import backoff_seconds
@@ -46,6 +47,29 @@ def load_to_commit(
     return loaded.state
 
 
+def load_again(environment: Environment, session_id: str, known: PersistedSessionState | None) -> PersistedSessionState:
+    """Load the present revision; while the session stands where `known` does, that is one read of the head.
+
+    Args:
+        environment: Where.
+        session_id: Which session.
+        known: A state loaded or committed before and not changed since, None for none; what is returned is a copy.
+    """
+    if known is not None and _is_present(environment, session_id, known):
+        return known.copy()
+    return load_to_commit(environment, session_id)
+
+
+def _is_present(environment: Environment, session_id: str, known: PersistedSessionState) -> bool:
+    """Say whether a state stands on what the head of this session names now."""
+    base = base_for(known, environment.home)
+    if base is None or known.session_id != session_id:
+        return False
+    read = read_head(environment, session_id)
+    named = (LIVE, base.head.state_id, base.revision)
+    return read is not None and (read.head.status, read.head.state_id, read.head.revision) == named
+
+
 def update(
     environment: Environment, session_id: str, function: Function, stamp: TurnStamp | None = None
 ) -> CommitResult:
@@ -53,12 +77,17 @@ def update(
     return _updated(environment, lambda: load_to_commit(environment, session_id), function, stamp)
 
 
-def update_or_create(environment: Environment, session_id: str, function: Function) -> CommitResult:
-    """As `update`; where there is no such session, `function` is given a fresh state, and its commit creates one."""
+def update_or_create(
+    environment: Environment, session_id: str, function: Function, *, known: PersistedSessionState | None = None
+) -> CommitResult:
+    """As `update`; where there is no such session, `function` is given a fresh state, and its commit creates one.
+
+    A state that is `known` saves a load, as for `load_again`.
+    """
 
     def present() -> PersistedSessionState:
         try:
-            return load_to_commit(environment, session_id)
+            return load_again(environment, session_id, known)
         except SessionNotFoundError:
             return PersistedSessionState(session_id=session_id)
 
