@@ -83,6 +83,7 @@ NOW = re.compile(r"datetime\.(datetime\.now|datetime\.utcnow|datetime\.today|dat
 PLAIN_TYPES = frozenset({"storage.errors", "storage.store", "snapshots.base", "snapshots.errors"})
 PURE_EXCEPTIONS: Mapping[tuple[str, str], str] = {
     ("snapshots.state.graph", "storage.clock"): "ids and times that its methods must invent; tests replace the clock",
+    ("snapshots.portable.session", "storage.clock"): "ids and times of what is made by hand; a service passes its own",
     ("snapshots.staging", "storage.packs"): "PackBuilder, which touches no store; the functions beside it do",
 }
 PURE = frozenset(
@@ -105,7 +106,13 @@ PURE = frozenset(
         "snapshots.overrides",
         "snapshots.pins",
         "snapshots.placement",
+        "snapshots.portable.conversion",
+        "snapshots.portable.document",
+        "snapshots.portable.session",
         "snapshots.records.record",
+        "snapshots.runtime.merge",
+        "snapshots.runtime.messages",
+        "snapshots.runtime.session",
         "snapshots.staging",
         "snapshots.stamps",
         "snapshots.verdict",
