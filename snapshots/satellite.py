@@ -207,16 +207,31 @@ class _Change(Generic[T]):
 
     def run(self) -> Found[T]:
         for attempt in range(1, ATTEMPTS_MAX + 1):
-            try:
-                present = self._present()
-            except UnavailableError as error:
-                self._reason = error.reason
-            else:
-                done = present if self._has_landed(present) else self._sent(present)
-                if done is not None:
-                    return done
+            done = self._tried() or self._settled()
+            if done is not None:
+                return done
             self._register.wait(attempt)
         raise UnavailableError(self._register.key, self._reason, applied="unknown" if self._doubts else "no")
+
+    def _tried(self) -> Found[T] | None:
+        """Send the change unless it has landed; return what is stored then, None if that has to be found out."""
+        try:
+            present = self._present()
+        except UnavailableError as error:
+            self._reason = error.reason
+            return None
+        return present if self._has_landed(present) else self._sent(present)
+
+    def _settled(self) -> Found[T] | None:
+        """Look at once what came of a write: while we wait, others may write more often than the ring is long."""
+        if not self._doubts:
+            return None
+        try:
+            present = self._present()
+        except UnavailableError as error:
+            self._reason = error.reason
+            return None
+        return present if self._has_landed(present) else None
 
     def _present(self) -> Found[T] | None:
         """Return what is stored, as far as it is known; read it if a write was not confirmed."""

@@ -220,6 +220,35 @@ def test_eight_writers_lose_nothing(behind: MemoryStore) -> None:
     assert {name: value.count(name) for name in "abcdefgh"} == dict.fromkeys("abcdefgh", 20)
 
 
+class BusyMeanwhile(ManualClock):
+    """A clock on which others write more often than the ring is long whenever somebody waits."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        super().__init__(seed=5)
+        self._store = store
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        for _ in range(RING_MAX + 1):
+            register(self._store).update(add("x"))
+
+
+def test_what_others_write_while_it_waits_puts_nothing_in_doubt(behind: MemoryStore) -> None:
+    register(behind).create("a")
+    faulty = FaultyStore(behind)
+    environment = Environment(faulty, Layout("default"), BusyMeanwhile(behind), InlineExecutor())
+    one = SatelliteRegister(environment, "s1", environment.layout.record("s1"), TEXTS)
+    for fault in (
+        LoseAnswer(),
+        OwnRetry(),
+        Meanwhile(lambda: register(behind).update(add("x"))),
+    ):
+        faulty.plan.on("put", fault=fault)
+        one.update(add("b"))
+        faulty.plan.clear()
+    assert register(behind).read().value.count("b") == 3
+
+
 # What is stored.
 
 
