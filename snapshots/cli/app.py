@@ -10,7 +10,20 @@ from typing import Annotated
 import typer
 
 import snapshots
-from snapshots.cli import collect, forks, owners, pins, prune, records, repair, revisions, simulate, use, verify
+from snapshots.cli import (
+    collect,
+    forks,
+    owners,
+    pins,
+    portable,
+    prune,
+    records,
+    repair,
+    revisions,
+    simulate,
+    use,
+    verify,
+)
 from snapshots.cli.exits import MEANINGS
 from snapshots.cli.invocation import DEFAULT_STORE, DEFAULT_TENANT, Invocation
 from snapshots.cli.output import Output
@@ -25,7 +38,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (use, forks, revisions, pins, owners, records, prune, collect, verify, repair, simulate):
+for group in (use, forks, revisions, pins, owners, records, portable, prune, collect, verify, repair, simulate):
     app.add_typer(group.commands)
 
 

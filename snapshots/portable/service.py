@@ -356,8 +356,10 @@ class SessionService:
             InvalidStateError: Something else made the session of this id; choose "new-id". Or a value is no JSON.
             And as `create_session`.
         """
-        stored = storable(session, policy, source=source, new_id=self._environment.clock.new_id)
-        return self._put(stored) if policy == ImportPolicy.KEEP_ID else self._created(stored)
+        check_storable(session, policy, source=source)
+        if policy == ImportPolicy.NEW_ID:
+            session = session.model_copy(update={"id": self._environment.clock.new_id()}, deep=True)
+        return self._put(session) if policy == ImportPolicy.KEEP_ID else self._created(session)
 
     def _created(self, session: Session) -> StoredSession:
         attempts: list[PersistedSessionState] = []
@@ -392,23 +394,22 @@ class SessionService:
             return found.revision
 
 
-def storable(session: Session, policy: ImportPolicy | str, *, source: str, new_id: Callable[[], str]) -> Session:
-    """Return the session under the id that an import gives it, checked as far as that is possible without a store.
+def check_storable(session: Session, policy: ImportPolicy | str, *, source: str) -> None:
+    """Check what a store is not needed for, so that nothing is created for a session that cannot be stored.
 
     Raises:
-        InvalidInputError: The id cannot be one of a store.
+        InvalidInputError: The policy keeps the id, which cannot be one of a store.
         InvalidStateError, LimitExceededError: As `to_state`; or there is no such policy.
     """
     if policy not in set(ImportPolicy):
         raise InvalidStateError(f"a policy is one of {', '.join(ImportPolicy)}, not {policy!r:.80}")
-    if ImportPolicy(policy) is ImportPolicy.NEW_ID:
-        session = session.model_copy(update={"id": new_id()}, deep=True)
+    conversion.to_state(session)
+    if policy == ImportPolicy.NEW_ID:
+        return
     try:
         check_id(session.id, what="session id")
     except InvalidKeyError as error:
         raise InvalidInputError(source, "id", f"{error.reason}; or choose the policy {ImportPolicy.NEW_ID}") from error
-    conversion.to_state(session)
-    return session
 
 
 def _check_same_event(state: PersistedSessionState, event: Event) -> None:

@@ -1,0 +1,171 @@
+"""The commands that take a session out of a store as a file, and into one.
+
+Rules:
+1. A file is whole or not there: it is written under another name, and takes its own when all of it is on disk.
+2. A document is read and checked before a store is opened: a bad one creates nothing.
+3. `-` is stdin and stdout. What is imported is recognised by its content, whatever its name.
+
+snapshots export s1 s1.json; snapshots --store file:other import s1.json --policy new-id
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from snapshots.cli.exits import UsageError
+from snapshots.cli.invocation import invocation, session_at
+from snapshots.cli.names import RevisionOption, SessionName
+from snapshots.cli.output import count, human_bytes
+from snapshots.errors import InvalidInputError
+from snapshots.portable import ImportPolicy, Session, SessionService, from_state
+from snapshots.portable.conversion import other_nodes
+from snapshots.portable.document import read_document
+from snapshots.portable.service import check_storable
+from storage.errors import PermissionDeniedError, UnavailableError
+
+commands = typer.Typer()
+
+STANDARD = "-"
+SUFFIX = ".json"
+_RETRY = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+_DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+
+
+@commands.command("export")
+def export_(
+    context: typer.Context,
+    session: SessionName,
+    file: Annotated[str, typer.Argument(metavar="FILE.json", help="Where to; - for stdout. A file is replaced.")],
+    revision: RevisionOption = None,
+) -> None:
+    """Write a portable session as one JSON document: events, state, unknown fields, and a digest over it all."""
+    run = invocation(context)
+    if file != STANDARD and Path(file).suffix != SUFFIX:
+        raise UsageError(
+            f"{file!r:.80} does not end in {SUFFIX}: an export is one session as {SUFFIX}, or - for stdout"
+        )
+    with run.repository() as repo:
+        state = repo.load(*session_at(repo, session, revision))
+    document = from_state(state).export()
+    text = document_text(document)
+    if file == STANDARD:
+        sys.stdout.write(text)
+        return
+    write_whole(Path(file), text.encode())
+    if run.output.as_json:
+        run.output.record(
+            {
+                "session_id": state.session_id,
+                "revision": state.head_revision,
+                "events": len(document["events"]),
+                "digest": document["digest"],
+                "file": file,
+                "size_bytes": len(text.encode()),
+            }
+        )
+    what = f"session {state.session_id} at revision {state.head_revision}, {count(len(document['events']), 'event')}"
+    run.output.note(f"{what}, written to {file} ({human_bytes(len(text.encode()))})")
+    if others := other_nodes(state):
+        run.output.note(f"not in it: {count(others, 'node')} of other kinds (snapshots show, snapshots cat)")
+
+
+@commands.command("import")
+def import_(
+    context: typer.Context,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="An export; - for stdin.")],
+    policy: Annotated[
+        ImportPolicy,
+        typer.Option(help="What to do with its id: keep-id makes it the next revision of a session that has it."),
+    ] = ImportPolicy.FAIL_IF_EXISTS,
+) -> None:
+    """Store the session of an export. Creates the store."""
+    run = invocation(context)
+    source = "stdin" if file == STANDARD else file
+    session = read_session(_read(file, source), source)
+    check_storable(session, policy, source=source)
+    with run.repository(create=True) as repo:
+        stored = SessionService(repo).store_session(session, policy=policy, source=source)
+    row = {
+        "session_id": stored.session.id,
+        "revision": stored.revision,
+        "events": len(session.events),
+        "imported_id": session.id,
+        "policy": str(policy),
+    }
+    if run.output.as_json:
+        run.output.record(row)
+    run.output.note(
+        f"session {stored.session.id} stands at revision {stored.revision}, {count(len(session.events), 'event')}"
+    )
+    run.output.note(f"look at it with {run.command('log', stored.session.id)}")
+
+
+def document_text(document: dict[str, Any]) -> str:
+    """Return the text of an export document: equal documents have equal texts."""
+    return json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_session(raw: bytes, source: str) -> Session:
+    """Return the session of a document's bytes, recognised by their content. Raises as `Session.import_`."""
+    return Session.import_(read_document(raw, source=source), source=source)
+
+
+def _read(file: str, source: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if file == STANDARD else Path(file).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise InvalidInputError(source, "", f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file, or replace it, at once; if it raises, what stood there stands there still.
+
+    Raises:
+        UnavailableError: The disk is full, or failing.
+        PermissionDeniedError: We may not write there.
+        UsageError: There is no such directory, or something there that is no file.
+    """
+    try:
+        _replace(Path(os.path.realpath(path)), data)
+    except (OSError, ValueError) as error:
+        code, reason = getattr(error, "errno", None), getattr(error, "strerror", None) or str(error)
+        if code in _RETRY:
+            raise UnavailableError(str(path), f"cannot be written: {reason}", applied="no") from error
+        if code in _DENIED:
+            raise PermissionDeniedError(str(path), f"cannot be written: {reason}") from error
+        raise UsageError(f"{path} cannot be written: {reason}") from error
+
+
+def _replace(path: Path, data: bytes) -> None:
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            os.fchmod(stream.fileno(), _mode(path))
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        with suppress(OSError):
+            Path(name).unlink()
+        raise
+
+
+def _mode(path: Path) -> int:
+    """Return the permissions of the file that is there, or of a new one."""
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        mask = os.umask(0)
+        os.umask(mask)
+        return 0o666 & ~mask
