@@ -107,6 +107,16 @@ class Layout:
         """Return the key of a segment of a session's usage log."""
         return check_key(f"{self.usage(session_id)}{check_segment_name(name)}")
 
+    def usage_log_of(self, key: str) -> str:
+        """Return the prefix of the usage log to which an index or a segment belongs, "" if `key` is neither's."""
+        log, _, name = key.rpartition("/")
+        whole = key.startswith(self.usage_logs) and log.removeprefix(self.usage_logs).count("/") == 1
+        return f"{log}/" if whole and (name == "index" or _SEGMENT_NAME.fullmatch(name)) else ""
+
+    def usage_index_in(self, prefix: str) -> str:
+        """Return the key of the index of the usage log under a prefix."""
+        return f"{prefix}index"
+
     def realtime(self, session_id: str) -> str:
         """Return the prefix under which a realtime session lies. Raises InvalidKeyError for what is no id."""
         return f"{self._of_session('realtime', session_id)}/"

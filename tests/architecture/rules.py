@@ -115,6 +115,10 @@ PURE = frozenset(
         "snapshots.runtime.session",
         "snapshots.staging",
         "snapshots.stamps",
+        "snapshots.usage.report",
+        "snapshots.usage.rows",
+        "snapshots.usage.runs",
+        "snapshots.usage.segments",
         "snapshots.verdict",
     )
 )
