@@ -15,6 +15,7 @@ from snapshots.cli.invocation import invocation
 from snapshots.cli.output import Columns, Output, Row, count, human_bytes
 from snapshots.maintenance.collect import CollectPlan, CollectReport, FamilyGarbage, execute, plan_collect
 from snapshots.maintenance.garbage import Spared
+from snapshots.maintenance.superseded import SparedLog, SupersededLog
 from storage.unfinished import UnfinishedWrite
 
 commands = typer.Typer()
@@ -23,6 +24,12 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what can be de
 GARBAGE_COLUMNS: Columns = {
     "family": "family",
     "packs": "packs",
+    "of": "listed",
+    "size": lambda row: human_bytes(row["bytes"]),
+}
+LOG_COLUMNS: Columns = {
+    "usage log": "usage_log",
+    "superseded segments": "segments",
     "of": "listed",
     "size": lambda row: human_bytes(row["bytes"]),
 }
@@ -42,7 +49,7 @@ def collect(context: typer.Context, dry_run: DryRun = False) -> None:
             plan = plan_collect(repo, progress=progress)
         if dry_run:
             _show(run.output, plan)
-            _end(bool(plan.spared))
+            _end(bool(plan.spared or plan.logs.spared))
             return
         if not plan.is_empty:
             run.confirm(f"Delete {_deletable(plan)} in {run.store}?")
@@ -67,6 +74,8 @@ def gc(context: typer.Context, dry_run: DryRun = False) -> None:
 def _show(output: Output, plan: CollectPlan) -> None:
     if plan.families or output.as_json:
         output.rows(map(_garbage, plan.families), GARBAGE_COLUMNS, title="what can be deleted")
+    if plan.logs.superseded:
+        output.rows(map(_superseded, plan.logs.superseded), LOG_COLUMNS, title="what was merged")
     if plan.unfinished:
         output.rows(map(_unfinished, plan.unfinished), UNFINISHED_COLUMNS, title="what nobody will finish")
     if output.as_json:
@@ -77,6 +86,8 @@ def _show(output: Output, plan: CollectPlan) -> None:
     _note_unknown(output, plan)
     for one in plan.spared:
         output.line(f"family {one.family} would be left alone: {one.reason}; {MEND}")
+    for log in plan.logs.spared:
+        output.line(f"usage log {log.log} would be left alone: {log.reason}")
 
 
 def _deletable(plan: CollectPlan) -> str:
@@ -87,6 +98,9 @@ def _deletable(plan: CollectPlan) -> str:
     said = [f"{packs:,} of {count(plan.packs, 'pack')} ({sizes}) of {families}"] if plan.families else []
     if plan.satellites:
         said.append(f"{count(len(plan.satellites), 'register')} of deleted sessions")
+    if plan.logs.superseded:
+        segments = count(sum(one.segments for one in plan.logs.superseded), "superseded segment")
+        said.append(f"{segments} of {count(len(plan.logs.superseded), 'usage log')}")
     if plan.unfinished:
         said.append(count(len(plan.unfinished), "unfinished write"))
     return f"{', '.join(said[:-1])} and {said[-1]}" if said[1:] else said[0]
@@ -111,6 +125,10 @@ def _summary(plan: CollectPlan) -> Row:
         "heads_read": plan.heads,
         "heads_cached": plan.heads_cached,
         "registers": list(plan.satellites),
+        "usage_logs": plan.logs.logs,
+        "usage_segments": sum(one.segments for one in plan.logs.superseded),
+        "usage_segments_bytes": sum(one.bytes for one in plan.logs.superseded),
+        "usage_logs_spared": _spared_logs(plan.logs.spared),
         "unfinished": len(plan.unfinished),
         "unfinished_unknown": plan.unfinished_unknown or None,
         "marks_ignored": plan.marks_read.ignored or None,
@@ -120,6 +138,14 @@ def _summary(plan: CollectPlan) -> Row:
 
 def _spared(spared: Sequence[Spared]) -> list[Row]:
     return [{"family": one.family, "reason": one.reason} for one in spared]
+
+
+def _spared_logs(spared: Sequence[SparedLog]) -> list[Row]:
+    return [{"usage_log": one.log, "reason": one.reason} for one in spared]
+
+
+def _superseded(one: SupersededLog) -> Row:
+    return {"usage_log": one.session_id, "segments": one.segments, "listed": one.listed, "bytes": one.bytes}
 
 
 def _garbage(one: FamilyGarbage) -> Row:
@@ -149,6 +175,9 @@ def _report(plan: CollectPlan, report: CollectReport) -> Row:
         "packs_deleted": report.deleted,
         "deleted_bytes": report.deleted_bytes,
         "satellites_deleted": report.satellites,
+        "usage_segments_deleted": report.segments,
+        "usage_segments_bytes": report.segments_bytes,
+        "usage_logs_spared": _spared_logs(report.logs_spared),
         "unfinished_discarded": report.unfinished,
         "unfinished_left": report.unfinished_left or None,
         "unfinished_unknown": plan.unfinished_unknown or None,
@@ -164,7 +193,8 @@ def _report(plan: CollectPlan, report: CollectReport) -> Row:
 def _said(report: CollectReport) -> str:
     return (
         f"{count(report.deleted, 'pack')} deleted ({human_bytes(report.deleted_bytes)}), "
-        f"{count(report.satellites, 'register')}, {count(report.unfinished, 'unfinished write')}; "
+        f"{count(report.satellites, 'register')}, {count(report.segments, 'superseded segment')}, "
+        f"{count(report.unfinished, 'unfinished write')}; "
         f"{count(report.kept, 'pack')} kept ({human_bytes(report.kept_bytes)}), "
         f"{count(report.raised, 'head')} raised in {count(report.batches, 'batch')}, "
         f"{count(report.requests, 'request')}"
@@ -175,6 +205,8 @@ def not_done(report: CollectReport) -> Iterator[str]:
     """Yield what was left undone, and what to do about it."""
     for one in report.spared:
         yield f"family {one.family} was left alone: {one.reason}; {MEND}"
+    for log in report.logs_spared:
+        yield f"usage log {log.log} was left alone: {log.reason}"
     if report.stopped:
         yield f"another collection is at work ({report.stopped}); run it again"
     if report.unfinished_left:

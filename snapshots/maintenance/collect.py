@@ -10,8 +10,8 @@ Rules:
 5. The heads are listed again after the last raise, until a listing shows none of these families that was not raised.
 6. What was listed and is not marked is deleted. A manifest that cannot be read spares its family; a head that cannot
    be read spares everything.
-7. Registers of the turn in flight and leases of deleted sessions go as well: a tombstone is final. So do unfinished
-   writes that are old: nothing can name them.
+7. What deleted sessions have beside the packs goes as well: a tombstone is final. So do segments of usage logs that
+   were superseded (`snapshots.maintenance.superseded`), and unfinished writes that are old: nothing can name them.
 8. The mark cache is written last, and only if a pack was deleted. It serves plans; nothing is deleted because of it.
 
     plan = plan_collect(repo)
@@ -30,6 +30,7 @@ from snapshots.maintenance.garbage import CollectPlan, FamilyGarbage, Spared, pl
 from snapshots.maintenance.marks import Marks, MarksRead, write_marks
 from snapshots.maintenance.progress import Progress, quiet
 from snapshots.maintenance.raising import Homes, Raising, StoppedError
+from snapshots.maintenance.superseded import LOGS_SETTLED_AT_ONCE, SparedLog, SupersededLog, settle_logs
 from storage.errors import PermissionDeniedError, StorageError, UnsupportedServerError
 from storage.store import DeleteFailure
 from storage.unfinished import UnfinishedWrite, discard_in
@@ -65,6 +66,9 @@ class CollectReport:
         deleted: Packs deleted.
         deleted_bytes: Their size.
         satellites: Registers of deleted sessions deleted.
+        segments: Superseded segments of usage logs deleted.
+        segments_bytes: Their size.
+        logs_spared: Usage logs left alone, and why.
         unfinished: Unfinished writes discarded.
         unfinished_left: Why some of them were not, "" if all were: packs are collected all the same.
         spared: Families left alone, and why.
@@ -82,6 +86,9 @@ class CollectReport:
     deleted: int = 0
     deleted_bytes: int = 0
     satellites: int = 0
+    segments: int = 0
+    segments_bytes: int = 0
+    logs_spared: tuple[SparedLog, ...] = ()
     unfinished: int = 0
     unfinished_left: str = ""
     spared: tuple[Spared, ...] = ()
@@ -111,6 +118,7 @@ def execute(plan: CollectPlan, *, progress: Progress = quiet, batch_packs: int =
     marks = plan.marks.copy()
     report = _collected(environment, plan, marks, progress, batch_packs)
     _delete(environment, plan.satellites, "satellites deleted", progress)
+    report = _without_superseded(environment, plan, report, progress)
     remembered = _remembered(environment, marks, plan.marks_read) if report.deleted else ""
     discarded, left = _discard(environment, plan.unfinished, progress)
     return replace(
@@ -136,6 +144,25 @@ def _collected(
             report = _sum(report, batch.collected(families))
         except StoppedError as stopped:
             return replace(_sum(report, batch.stopped()), stopped=str(stopped))
+    return report
+
+
+def _without_superseded(
+    environment: Environment, plan: CollectPlan, report: CollectReport, progress: Progress
+) -> CollectReport:
+    """Delete the segments of usage logs that nobody names; return the report with them."""
+    report = replace(report, logs_spared=plan.logs.spared)
+    logs: Sequence[SupersededLog] = plan.logs.superseded
+    for start in range(0, len(logs), LOGS_SETTLED_AT_ONCE):
+        settled = settle_logs(environment, logs[start : start + LOGS_SETTLED_AT_ONCE])
+        _delete(environment, [row.key for row in settled.garbage], "segments of usage logs deleted", progress)
+        report = replace(
+            report,
+            number=settled.number,
+            segments=report.segments + len(settled.garbage),
+            segments_bytes=report.segments_bytes + sum(row.size_bytes for row in settled.garbage),
+            logs_spared=(*report.logs_spared, *settled.spared),
+        )
     return report
 
 

@@ -23,6 +23,7 @@ from snapshots.head import LIVE, TOMBSTONE
 from snapshots.maintenance.marks import Marks, MarksRead, pack_mark, read_marks
 from snapshots.maintenance.progress import Progress, quiet
 from snapshots.maintenance.raising import ATTEMPTS_MAX, key_digest
+from snapshots.maintenance.superseded import LogsPlan, plan_logs
 from snapshots.repository import SnapshotRepository
 from snapshots.restore import HeadRead, head_at
 from snapshots.roots import named_keys
@@ -69,6 +70,7 @@ class CollectPlan:
         environment: Whose store.
         families: Those with garbage, in order of key.
         satellites: Registers of deleted sessions, by key.
+        logs: Usage logs with segments that nobody names.
         unfinished: Writes that nobody will finish.
         unfinished_unknown: Why the store did not list unfinished writes, "" if it did or keeps none.
         heads: Heads read.
@@ -83,6 +85,7 @@ class CollectPlan:
     environment: Environment = field(repr=False, compare=False)
     families: tuple[FamilyGarbage, ...]
     satellites: tuple[str, ...]
+    logs: LogsPlan
     unfinished: tuple[UnfinishedWrite, ...]
     unfinished_unknown: str
     heads: int
@@ -96,15 +99,17 @@ class CollectPlan:
     @property
     def is_empty(self) -> bool:
         """Say whether there is nothing to delete."""
-        return not (self.families or self.satellites or self.unfinished)
+        return not (self.families or self.satellites or self.logs.superseded or self.unfinished)
 
     def __str__(self) -> str:
         garbage = sum(one.packs for one in self.families)
         size = sum(one.bytes for one in self.families)
         return (
             f"{garbage} of {self.packs} packs ({size} of {self.packs_bytes} bytes) in {len(self.families)} families, "
-            f"{len(self.satellites)} satellites of deleted sessions, {len(self.unfinished)} unfinished writes; "
-            f"{self.heads} heads read, {len(self.spared)} spared"
+            f"{len(self.satellites)} satellites of deleted sessions, "
+            f"{sum(one.segments for one in self.logs.superseded)} superseded segments of usage logs, "
+            f"{len(self.unfinished)} unfinished writes; "
+            f"{self.heads} heads read, {len(self.spared) + len(self.logs.spared)} spared"
         )
 
 
@@ -126,12 +131,14 @@ def plan_on(environment: Environment, *, progress: Progress = quiet) -> CollectP
     heads.read_all(progress)
     packs = _Packs()
     families = tuple(packs.garbage(environment, heads, progress))
+    logs = plan_logs(environment, heads.is_dead, progress=progress)
     unfinished, unknown = _unfinished(environment)
     layout = environment.layout
     return CollectPlan(
         environment=environment,
         families=families,
         satellites=tuple(heads.satellites()),
+        logs=logs,
         unfinished=unfinished,
         unfinished_unknown=unknown,
         heads=heads.count,
@@ -217,8 +224,12 @@ class _Heads:
         layout = self._environment.layout
         for prefix in layout.satellites if self._dead else ():
             for row in self._environment.store.list(prefix):
-                if key_digest(layout.session_part(row.key)) in self._dead:
+                if self.is_dead(row.key):
                     yield row.key
+
+    def is_dead(self, key: str) -> bool:
+        """Say whether a key is that of a deleted session's."""
+        return key_digest(self._environment.layout.session_part(key)) in self._dead
 
 
 class _Packs:
