@@ -1,0 +1,161 @@
+"""Changing metadata with authority: counted, compared and swapped, applied once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from snapshots.errors import InvalidStateError, LimitExceededError, RevisionConflictError, SessionNotFoundError
+from snapshots.fields import U64_MAX
+from snapshots.runtime import RuntimeMetadata
+from storage.errors import UnavailableError
+from storage.testing.faults import Crash, CrashAfter, Delay, FailBefore, Fault, LoseAnswer, Meanwhile, OwnRetry, Repeat
+from tests.integration.builders import new_session
+from tests.snapshots.runtime.bench import SESSION, Bench, opened, session
+
+FAULTS: list[Fault] = [
+    FailBefore(applied="no"),
+    FailBefore(applied="unknown"),
+    LoseAnswer(),
+    Delay(),
+    Delay(after_requests=1),
+    OwnRetry(),
+    Repeat(after_requests=1),
+]
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    with opened() as bench:
+        bench.theirs.save_runtime_session(session("m1", title="old", metadata={"x": 1}, color="red"))
+        yield bench
+
+
+def titled(title: str) -> Callable[[RuntimeMetadata], RuntimeMetadata]:
+    return lambda metadata: metadata.changed(title=title)
+
+
+def test_a_change_is_counted(bench: Bench) -> None:
+    changed = bench.mine.update_metadata(SESSION, titled("new"))
+    assert (changed.title, changed.title_version, changed.metadata_version) == ("new", 1, 1)
+    pinned = bench.mine.update_metadata(SESSION, lambda metadata: metadata.changed(pinned=True))
+    assert (pinned.pinned, pinned.title_version, pinned.metadata_version) == (True, 1, 2)
+    assert bench.stored().authoritative() == pinned
+    assert (pinned.metadata, pinned.further) == ({"x": 1}, {"color": "red"})
+
+
+def test_what_the_function_says_of_the_versions_is_not_asked(bench: Bench) -> None:
+    changed = bench.mine.update_metadata(
+        SESSION, lambda metadata: metadata.changed(title="new", title_version=9, metadata_version=0)
+    )
+    assert (changed.title_version, changed.metadata_version) == (1, 1)
+    assert bench.mine.update_metadata(SESSION, lambda metadata: metadata.changed(metadata_version=9)) == changed
+
+
+def test_what_changes_nothing_writes_nothing(bench: Bench) -> None:
+    before = bench.objects()
+    assert bench.mine.update_metadata(SESSION, lambda metadata: metadata).metadata_version == 0
+    assert bench.mine.update_metadata(SESSION, titled("old")).metadata_version == 0
+    assert bench.objects() == before
+    assert bench.requests() == ["get heads", "get metadata"] * 2
+
+
+def test_a_change_is_three_requests(bench: Bench) -> None:
+    bench.mine.update_metadata(SESSION, titled("new"))
+    assert bench.requests() == ["get heads", "get metadata", "put metadata"]
+
+
+def test_an_object_that_is_changed_in_place_is_a_change(bench: Bench) -> None:
+    def in_place(metadata: RuntimeMetadata) -> RuntimeMetadata:
+        metadata.metadata["x"] = 2
+        return metadata
+
+    assert bench.mine.update_metadata(SESSION, in_place).metadata_version == 1
+    assert bench.stored().metadata == {"x": 2}
+
+
+def test_a_session_that_no_runtime_saved_has_metadata(bench: Bench) -> None:
+    bench.their_repo.commit(new_session("plain", "a0"))
+    assert bench.mine.read_metadata("plain") == RuntimeMetadata()
+    before = bench.objects()
+    assert bench.mine.update_metadata("plain", titled("")) == RuntimeMetadata()
+    assert bench.objects() == before
+    assert bench.mine.update_metadata("plain", titled("named"), expected_version=0).metadata_version == 1
+    assert bench.mine.read_metadata("plain").title == "named"
+    assert len(bench.stored("plain").messages) == 1
+
+
+def test_a_session_that_is_not_there_gets_none(bench: Bench) -> None:
+    before = bench.objects()
+    with pytest.raises(SessionNotFoundError):
+        bench.mine.update_metadata("none", titled("x"))
+    assert bench.objects() == before
+
+
+def test_another_version_than_expected_is_a_conflict(bench: Bench) -> None:
+    bench.theirs.update_metadata(SESSION, titled("theirs"))
+    before = bench.objects()
+    with pytest.raises(RevisionConflictError, match="metadata of session 's1': version 1, not 0") as caught:
+        bench.mine.update_metadata(SESSION, titled("mine"), expected_version=0)
+    assert (caught.value.expected, caught.value.actual, caught.value.what) == (0, 1, "metadata")
+    assert bench.objects() == before
+    assert bench.mine.update_metadata(SESSION, titled("mine"), expected_version=1).title == "mine"
+
+
+def test_a_conflict_found_by_the_write_is_one(bench: Bench) -> None:
+    edit = Meanwhile(lambda: bench.theirs.update_metadata(SESSION, titled("theirs")))
+    bench.faulty.plan.on("put", "metadata", fault=edit)
+    with pytest.raises(RevisionConflictError):
+        bench.mine.update_metadata(SESSION, titled("mine"), expected_version=0)
+    assert bench.stored().title == "theirs"
+
+
+def test_two_editors_without_an_expectation_both_count(bench: Bench) -> None:
+    edit = Meanwhile(lambda: bench.theirs.update_metadata(SESSION, lambda one: one.changed(pinned=True)))
+    bench.faulty.plan.on("put", "metadata", fault=edit)
+    changed = bench.mine.update_metadata(SESSION, titled("mine"))
+    assert (changed.title, changed.pinned, changed.metadata_version) == ("mine", True, 2)
+
+
+@pytest.mark.parametrize("expected", [None, 0])
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+def test_a_lost_answer_counts_once(bench: Bench, fault: Fault, expected: int | None) -> None:
+    bench.faulty.plan.on("put", "metadata", fault=fault)
+    changed = bench.mine.update_metadata(SESSION, titled("new"), expected_version=expected)
+    bench.faulty.release()
+    assert (changed.title_version, changed.metadata_version) == (1, 1)
+    assert bench.stored().authoritative() == changed
+
+
+def test_a_change_that_crashed_stands_or_not(bench: Bench) -> None:
+    bench.faulty.plan.on("put", "metadata", fault=CrashAfter())
+    with pytest.raises(Crash):
+        bench.mine.update_metadata(SESSION, titled("new"), expected_version=0)
+    bench.faulty.restart()
+    assert bench.mine.read_metadata(SESSION).metadata_version == 1
+    with pytest.raises(RevisionConflictError):
+        bench.mine.update_metadata(SESSION, titled("new"), expected_version=0)
+
+
+def test_a_refusal_and_a_read_error_write_nothing(bench: Bench) -> None:
+    before = bench.objects()
+
+    def refuses(_: RuntimeMetadata) -> RuntimeMetadata:
+        raise InvalidStateError("no")
+
+    with pytest.raises(InvalidStateError, match="no"):
+        bench.mine.update_metadata(SESSION, refuses)
+    with pytest.raises(LimitExceededError):
+        bench.mine.update_metadata(SESSION, titled("x" * (1 << 20)))
+    bench.faulty.plan.on("get", "metadata", fault=FailBefore(), times=None)
+    with pytest.raises(UnavailableError):
+        bench.mine.update_metadata(SESSION, titled("x"))
+    assert bench.objects() == before
+
+
+def test_a_version_that_cannot_be_counted_up_is_refused(bench: Bench) -> None:
+    bench.theirs.save_runtime_session(session("m1", metadata_version=U64_MAX, title="last"))
+    with pytest.raises(InvalidStateError, match="metadata_version is at its greatest value"):
+        bench.mine.update_metadata(SESSION, titled("new"))
+    assert bench.stored().title == "last"

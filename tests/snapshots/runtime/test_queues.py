@@ -1,0 +1,79 @@
+"""Callers of one session go one after the other, and what is kept of sessions is bounded."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from snapshots.runtime.queues import SessionQueues
+from snapshots.runtime.recent import Recent
+
+
+def test_callers_of_one_session_are_never_inside_together() -> None:
+    queues, inside, most = SessionQueues(), 0, 0
+
+    def call(_: int) -> None:
+        nonlocal inside, most
+        with queues.turn("s1"):
+            inside += 1
+            most = max(most, inside)
+            threading.Event().wait(0.001)
+            inside -= 1
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(call, range(40)))
+    assert most == 1
+
+
+def test_callers_of_other_sessions_do_not_wait() -> None:
+    queues = SessionQueues()
+    with ThreadPoolExecutor(1) as pool, queues.turn("s1"):
+
+        def other() -> int:
+            with queues.turn("s2"):
+                return len(queues)
+
+        assert pool.submit(other).result(timeout=10) == 2
+    assert len(queues) == 0
+
+
+def test_lock_map_drains_to_zero() -> None:
+    queues = SessionQueues()
+
+    def call(number: int) -> None:
+        with queues.turn(f"s{number % 5}"):
+            assert 1 <= len(queues) <= 5
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(call, range(500)))
+    assert len(queues) == 0
+
+
+def test_a_caller_that_fails_leaves_the_queue() -> None:
+    queues = SessionQueues()
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), queues.turn("s1"):
+            raise ZeroDivisionError
+    assert len(queues) == 0
+
+
+def test_the_one_used_longest_ago_is_forgotten() -> None:
+    recent: Recent[int] = Recent(2)
+    recent.keep("a", 1)
+    recent.keep("b", 2)
+    assert recent.find("a") == 1
+    assert recent.keep("c", 3) == 3
+    assert (recent.find("a"), recent.find("b"), recent.find("c"), len(recent)) == (1, None, 3, 2)
+    recent.keep("a", 4)
+    assert recent.find("a") == 4
+
+
+def test_what_is_made_is_made_once() -> None:
+    recent: Recent[list[int]] = Recent(2)
+    made = recent.find_or_make("a", list)
+    assert recent.find_or_make("a", list) is made
+    recent.keep("b", [])
+    recent.keep("c", [])
+    assert recent.find_or_make("a", list) is not made
