@@ -13,6 +13,7 @@ import snapshots
 from snapshots.cli import (
     collect,
     forks,
+    meta,
     owners,
     pins,
     portable,
@@ -38,7 +39,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (use, forks, revisions, pins, owners, records, portable, prune, collect, verify, repair, simulate):
+for group in (use, forks, revisions, pins, owners, records, meta, portable, prune, collect, verify, repair, simulate):
     app.add_typer(group.commands)
 
 
