@@ -229,9 +229,11 @@ ALLOWED = {
     "snapshots.diff.ToolsDiff.generation_before": "the caller's counter, named so by the reference",
     "snapshots.checkpoint.SmallFields.tool_state_generation": "the caller's counter, named so by the reference",
 }
-# The models of a session carry the references' names, and so does their conformance; backends the words of what they
-# speak to.
-FOREIGN = re.compile(r"snapshots\.(state|adapters|cli|testing\.conformance)\b|storage\.(backends|testing)\b")
+# The models of a session, realtime ones too, carry the references' names, and so does their conformance; backends the
+# words of what they speak to.
+FOREIGN = re.compile(
+    r"snapshots\.(state|adapters|cli|realtime\.values|testing\.conformance)\b|storage\.(backends|testing)\b"
+)
 
 
 def _imported(name: str) -> Iterator[ast.alias]:

@@ -1,0 +1,534 @@
+"""`RealtimeController`: a realtime session as its host works with it.
+
+Rules:
+1. Every step is recorded before the adapter is called, and once more when it is done. If the first record is not
+   confirmed the adapter is not called. A second one that is not confirmed is written before anything else happens.
+2. Who raises `UnavailableError` is to be called again with the same argument: it goes on where it stopped, and the
+   adapter is not called twice for one frame.
+3. Whatever the adapter raises ends the connection: that is recorded, and the error passed on. A restart leads on.
+4. While a restart is under way, frames are held back, in their records. They are sent, in order, before anything else
+   is. The overflow policy decides when the queue is full.
+5. A frame whose sending was requested and not confirmed is in doubt: nobody sends it again unasked. Sent again under
+   its own id, its record says which request it repeats.
+6. `receive` with nothing to receive writes nothing: one open request serves until a frame answers it. A frame is handed
+   out only when it is recorded.
+7. After another host has taken the session over, everything is `FencedError`, and the adapter is left alone.
+
+    controller = RealtimeController(repo, "s1", adapter, sidecar)
+    controller.connect()
+    controller.send(RealtimeFrame.outgoing("frame-1", content_refs=["blob:1"]))
+    frame = controller.receive()
+
+    controller = RealtimeController.resume(repo, "s1", adapter, sidecar)   # on another host
+    controller.complete_restart()
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+from snapshots.environment import HasEnvironment
+from snapshots.errors import IllegalTransitionError, InvalidStateError, LimitExceededError
+from snapshots.realtime.adapter import RealtimeAdapter
+from snapshots.realtime.journal import WHAT, RealtimeJournal, take_over
+from snapshots.realtime.overflow import hold_back
+from snapshots.realtime.progress import KeptFrame, Progress
+from snapshots.realtime.transitions import ACTIVE, RESTARTING, check_transition, moved, restarting
+from snapshots.realtime.values import (
+    RealtimeBackpressureAction,
+    RealtimeBackpressureState,
+    RealtimeCloseReason,
+    RealtimeConnectionId,
+    RealtimeFrame,
+    RealtimeFrameId,
+    RealtimeRecordKind,
+    RealtimeResponseId,
+    RealtimeSessionId,
+    RealtimeSessionRecord,
+    RealtimeSessionSidecar,
+    RealtimeSessionState,
+    RealtimeSessionStatus,
+    StreamCursor,
+    StreamDirection,
+)
+from snapshots.state.values import json_text, rfc3339
+from storage.keys import check_id
+
+T = TypeVar("T")
+_K, _S = RealtimeRecordKind, RealtimeSessionStatus
+STATE_BYTES_MAX = 32 << 10  # as JSON: every record repeats the state, and must have room for a frame
+UNRETURNED_MAX = 256  # results kept for callers that come again
+
+
+class SendOutcome(StrEnum):
+    """What became of a frame."""
+
+    SENT = "sent"
+    GATED = "gated"
+    SUMMARIZED = "summarized"
+    DROPPED = "dropped"
+    BLOCKED = "blocked"
+
+
+_HELD_BACK = {
+    RealtimeBackpressureAction.GATE: SendOutcome.GATED,
+    RealtimeBackpressureAction.SUMMARIZE: SendOutcome.SUMMARIZED,
+    RealtimeBackpressureAction.BLOCK: SendOutcome.BLOCKED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SendResult:
+    """What became of a frame, and the number of the record that keeps it.
+
+    "blocked" alone asks for more: send the frame again when the restart is complete.
+    """
+
+    outcome: SendOutcome
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class RestartCompleted:
+    """There is a connection again.
+
+    Attributes:
+        sent_count: Frames that had been held back and were sent.
+    """
+
+    sent_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class RestartFailed:
+    """There is no connection; begin another restart, or close.
+
+    Attributes:
+        error: What the adapter raised.
+    """
+
+    error: Exception
+
+
+class RealtimeController:
+    """A realtime session as its host works with it. Safe for threads: one step at a time.
+
+    Every step raises FencedError once another host has taken over, SessionDeletedError at the latest
+    RECORDS_BEHIND_MAX records after the session was deleted, and UnavailableError if a record was not confirmed.
+
+    Args:
+        repo: Where.
+        session_id: Which session; it need not have been committed.
+        adapter: Carries the frames.
+        sidecar: Route, policies and queue.
+        run_id: The run that it serves, "" for none.
+        agent_id: The agent, likewise.
+    """
+
+    def __init__(
+        self,
+        repo: HasEnvironment,
+        session_id: str,
+        adapter: RealtimeAdapter,
+        sidecar: RealtimeSessionSidecar,
+        *,
+        run_id: str = "",
+        agent_id: str = "",
+    ) -> None:
+        self.session_id = check_id(session_id, what="session id")
+        self._environment = repo.environment
+        self._adapter = adapter
+        self._sidecar = sidecar
+        self._run_id = run_id and check_id(run_id, what="run id")
+        self._agent_id = agent_id and check_id(agent_id, what="agent id")
+        self._connection_id = RealtimeConnectionId(self._environment.clock.new_id())
+        self._found: RealtimeJournal | None = None
+        self._inbox: RealtimeFrame | None = None  # taken from the adapter, not handed out
+        self._unreturned: dict[RealtimeFrameId, RealtimeSessionRecord] = {}  # results of calls that failed, newest last
+        self._blocked: tuple[RealtimeFrameId, SendResult] | None = None
+        self._completing = False
+        self._restart_error: Exception | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def resume(
+        cls, repo: HasEnvironment, session_id: str, adapter: RealtimeAdapter, sidecar: RealtimeSessionSidecar
+    ) -> RealtimeController:
+        """Take a session over, from another host or one that has ended: a restart is begun, and to be completed.
+
+        Queue, cursors, capacity and policies are those that are stored; the overflow policy is the sidecar's.
+
+        Raises:
+            SessionNotFoundError, SessionDeletedError: There is none.
+            IllegalTransitionError: It is closed, or was never connected.
+            FencedError: Another host was quicker with the same; resume again to take it over from that one.
+            UnavailableError: Nothing was confirmed; resume again.
+            CorruptSnapshotError, UnsupportedSchemaError: What is stored cannot be read.
+        """
+        controller = cls(repo, session_id, adapter, sidecar)
+        controller._found = take_over(controller._environment, session_id)
+        return controller
+
+    # What is known of it. Asks nobody.
+
+    @property
+    def state(self) -> RealtimeSessionState:
+        """Return where the session stands. Raises IllegalTransitionError before it is connected."""
+        return self._journal().progress.state
+
+    @property
+    def queued(self) -> tuple[RealtimeFrame, ...]:
+        """Return the frames that are held back, oldest first."""
+        return tuple(kept.frame for kept in self._journal().progress.queue)
+
+    @property
+    def in_doubt(self) -> tuple[RealtimeFrame, ...]:
+        """Return the frames of which nobody knows whether they were sent, oldest first (rule 5)."""
+        return tuple(kept.frame for kept in self._journal().progress.in_doubt)
+
+    @property
+    def undelivered(self) -> RealtimeFrame | None:
+        """Return the frame that was taken from the adapter and is not recorded; `receive` hands it out, if it can."""
+        return self._inbox
+
+    # Steps.
+
+    def connect(self) -> None:
+        """Begin the session: record it, and open the connection.
+
+        Raises:
+            SessionExistsError: There is a realtime session of this id; resume it.
+            IllegalTransitionError: This one is connected already, or was.
+            LimitExceededError: The policies are too long.
+            FencedError, SessionDeletedError, UnavailableError: As for every step.
+            Whatever the adapter raises; then a restart leads on.
+        """
+        with self._lock:
+            if self._found is None:
+                self._found = RealtimeJournal.start(self._environment, self._first_progress())
+            journal = self._found
+            settled = self._settled(journal)
+            if settled is not None and settled.kind is _K.CONNECTED:
+                return
+            if journal.progress.sequence == 0:
+                journal.append(_K.CONNECT_REQUESTED, state=journal.progress.state)
+            check_transition(self.session_id, journal.progress.status, _S.CONNECTED)
+            if journal.progress.status is not _S.CONNECTING:
+                raise self._illegal(journal.progress.status.value, _S.CONNECTING.value, "restart it, or close it")
+            self._call(journal, lambda: self._adapter.open(journal.progress.state))
+            journal.append(_K.CONNECTED)
+
+    def send(self, frame: RealtimeFrame) -> SendResult:
+        """Send a frame; during a restart hold it back.
+
+        Raises:
+            InvalidStateError: It goes the other way, or is held back already.
+            IllegalTransitionError: There is no connection, and no restart under way.
+            LimitExceededError: The frame is too large; or the queue is full and the policy refuses it.
+            FencedError, SessionDeletedError, UnavailableError: As for every step.
+            Whatever the adapter raises: the frame, or one that was held back before it, is in doubt then.
+        """
+        if frame.direction is not StreamDirection.INPUT_TO_PROVIDER:
+            raise InvalidStateError("this frame is from the provider; send one for it")
+        with self._lock:
+            journal = self._journal()
+            settled = self._settled(journal)
+            done = self._continued(journal, settled, frame)
+            if done is not None:
+                return done
+            if any(kept.frame.frame_id == frame.frame_id for kept in journal.progress.queue):
+                raise InvalidStateError("this frame is held back already; it is sent after the restart")
+            if journal.progress.status in RESTARTING:
+                return self._hold_back(journal, frame)
+            self._send_queue(journal)
+            return self._deliver(journal, self._request(journal, frame))
+
+    def receive(self) -> RealtimeFrame | None:
+        """Return the next frame of the provider, None if there is none now.
+
+        Raises:
+            IllegalTransitionError: There is no connection.
+            InvalidStateError, LimitExceededError: The adapter gave what is no frame from a provider, or too large a
+                one; it is neither recorded nor handed out.
+            FencedError, SessionDeletedError, UnavailableError: As for every step.
+            Whatever the adapter raises.
+        """
+        with self._lock:
+            journal = self._journal()
+            self._settled(journal)
+            if self._inbox is not None:
+                return self._handed_out()
+            if journal.progress.open_output:
+                check_transition(self.session_id, journal.progress.status, _S.OUTPUT_RECEIVED)
+                journal.check_still_ours()
+            else:
+                moved(_K.OUTPUT_RECEIVED, journal.progress.state)  # before something is received that cannot be counted
+                journal.append(_K.OUTPUT_RECEIVE_REQUESTED)
+            frame = self._call(journal, self._adapter.receive)
+            return None if frame is None else self._recorded(journal, frame)
+
+    def interrupt(self, response_id: RealtimeResponseId | None = None) -> None:
+        """Make the provider stop: this response, or whatever it is at.
+
+        Raises:
+            IllegalTransitionError: There is no connection.
+            FencedError, SessionDeletedError, UnavailableError: As for every step.
+            Whatever the adapter raises.
+        """
+        with self._lock:
+            journal = self._journal()
+            settled = self._settled(journal)
+            kind = None if settled is None or settled.response_id != response_id else settled.kind
+            if kind is _K.INTERRUPTED:
+                return
+            if kind is not _K.INTERRUPT_REQUESTED:
+                journal.append(_K.INTERRUPT_REQUESTED, response_id=response_id)
+            self._call(journal, lambda: self._adapter.interrupt(response_id))
+            journal.append(_K.INTERRUPTED, response_id=response_id)
+
+    def begin_restart(self) -> None:
+        """Begin a restart, under another connection id: from now on frames are held back.
+
+        Raises:
+            IllegalTransitionError: One is under way, or the session is closed.
+            LimitExceededError: No further restart can be counted.
+            FencedError, SessionDeletedError, UnavailableError: As for every step.
+        """
+        with self._lock:
+            journal = self._journal()
+            settled = self._settled(journal)
+            if settled is not None and settled.kind is _K.RESTART_STARTED:
+                return
+            if journal.progress.status is not _S.RESTART_REQUESTED:
+                check_transition(self.session_id, journal.progress.status, _S.RESTART_REQUESTED)
+                connection_id = RealtimeConnectionId(self._environment.clock.new_id())
+                journal.append(_K.RESTART_REQUESTED, state=restarting(journal.progress.state, connection_id))
+            journal.append(_K.RESTART_STARTED)
+
+    def complete_restart(self) -> RestartCompleted | RestartFailed:
+        """Connect again, and send what was held back.
+
+        Raises:
+            IllegalTransitionError: No restart was begun.
+            FencedError, SessionDeletedError, UnavailableError: As for every step.
+            Whatever the adapter raises while the queue is sent; what was not sent stays in it.
+        """
+        with self._lock:
+            journal = self._journal()
+            settled = self._settled(journal)
+            if settled is not None and settled.kind is _K.RESTART_FAILED and self._restart_error is not None:
+                return RestartFailed(self._restart_error)
+            sent_count = 0
+            if settled is None or not self._completing or journal.progress.status not in ACTIVE:
+                failed = self._restarted(journal)
+                if failed is not None:
+                    return failed
+            elif settled.kind is _K.INPUT_SEND_REQUESTED:
+                self._deliver(journal, settled)
+                sent_count = 1
+            sent_count += self._send_queue(journal)
+            self._completing = False
+            return RestartCompleted(sent_count)
+
+    def close(self, reason: RealtimeCloseReason = RealtimeCloseReason.NORMAL) -> None:
+        """End the connection: for good, or with "host_owned_detach" or "provider_failure" until a restart.
+
+        Raises:
+            IllegalTransitionError: It is closed, or cannot end so from where it is.
+            FencedError, SessionDeletedError, UnavailableError: As for every step.
+            Whatever the adapter raises; it is recorded as ended all the same.
+        """
+        with self._lock:
+            journal = self._journal()
+            settled = self._settled(journal)
+            kind = None if settled is None or settled.close_reason is not reason else settled.kind
+            if kind is _K.CLOSED:
+                return
+            if kind is not _K.CLOSE_REQUESTED:
+                journal.append(_K.CLOSE_REQUESTED, reason=reason)
+            try:
+                self._adapter.close(reason)
+            except Exception:
+                journal.append(_K.CLOSED, reason=reason)
+                raise
+            journal.append(_K.CLOSED, reason=reason)
+
+    # Parts of steps.
+
+    def _journal(self) -> RealtimeJournal:
+        if self._found is None:
+            raise self._illegal("not connected", "used", "connect it, or resume it")
+        return self._found
+
+    def _illegal(self, before: str, after: str, remedy: str) -> IllegalTransitionError:
+        return IllegalTransitionError(f"{WHAT} {self.session_id!r}", from_status=before, to_status=after, remedy=remedy)
+
+    def _first_progress(self) -> Progress:
+        sidecar = self._sidecar
+        state = RealtimeSessionState(
+            session_id=RealtimeSessionId(self.session_id),
+            connection_id=self._connection_id,
+            provider_route_ref=sidecar.provider_route_ref,
+            send_cursor=StreamCursor.chunk(0),
+            receive_cursor=StreamCursor.chunk(0),
+            restart_count=0,
+            backpressure_state=RealtimeBackpressureState.bounded(
+                sidecar.queue_capacity, sidecar.backpressure_policy_ref
+            ),
+            lifecycle_status=_S.CONNECTING,
+            policy_refs=sidecar.policy_refs,
+        )
+        size = len(json_text(state.model_dump(mode="json")).encode())
+        if size > STATE_BYTES_MAX:
+            raise LimitExceededError(f"realtime state of {STATE_BYTES_MAX} bytes", size)
+        now = rfc3339(self._environment.clock.now())
+        return Progress(self.session_id, 0, state, now, self._run_id, self._agent_id)
+
+    def _call(self, journal: RealtimeJournal, function: Callable[[], T]) -> T:
+        """Let the adapter work; what it raises is recorded as the end of the connection (rule 3)."""
+        try:
+            return function()
+        except Exception:
+            journal.append(_K.CLOSED, reason=RealtimeCloseReason.PROVIDER_FAILURE)
+            raise
+
+    def _settled(self, journal: RealtimeJournal) -> RealtimeSessionRecord | None:
+        """Write what a failed call left pending, and return it; what it came to is kept for who comes again."""
+        settled = journal.settle()
+        if settled is not None and settled.kind in (_K.INPUT_SENT, _K.BACKPRESSURE_APPLIED):
+            assert settled.frame_id is not None, "such records are about a frame"
+            self._unreturned[settled.frame_id] = settled
+            for oldest in list(self._unreturned)[:-UNRETURNED_MAX]:
+                del self._unreturned[oldest]
+        return settled
+
+    def _continued(
+        self, journal: RealtimeJournal, settled: RealtimeSessionRecord | None, frame: RealtimeFrame
+    ) -> SendResult | None:
+        """Go on with what a failed call left pending; return the result if it was about this frame."""
+        if settled is not None and settled.kind is _K.INPUT_SEND_REQUESTED:
+            is_same = settled.frame_id == frame.frame_id
+            if is_same or settled.takes:
+                result = self._deliver(journal, settled)
+                return result if is_same else None
+        record = self._unreturned.pop(frame.frame_id, None)
+        if record is None:
+            return None
+        if record.kind is _K.BACKPRESSURE_APPLIED:
+            return self._held_back(record)
+        assert record.answers is not None, "what was sent was requested"
+        return SendResult(SendOutcome.SENT, record.answers)
+
+    def _request(
+        self, journal: RealtimeJournal, frame: RealtimeFrame, takes: tuple[int, ...] = ()
+    ) -> RealtimeSessionRecord:
+        """Record that a frame is going to be sent."""
+        state = journal.progress.state
+        moved(_K.INPUT_SENT, state)  # before something is sent that cannot be counted
+        queue = state.backpressure_state
+        left = queue.model_copy(update={"queued_frames": queue.queued_frames - len(takes)})
+        return journal.append(
+            _K.INPUT_SEND_REQUESTED,
+            state=state.model_copy(update={"backpressure_state": left}),
+            frame_id=frame.frame_id,
+            frame=frame,
+            takes=takes,
+            repeats=journal.progress.request_in_doubt(frame.frame_id),
+        )
+
+    def _deliver(self, journal: RealtimeJournal, request: RealtimeSessionRecord) -> SendResult:
+        """Send the frame of a request, and record that it was sent."""
+        frame = request.frame
+        assert frame is not None, "a request to send keeps its frame"
+        self._call(journal, lambda: self._adapter.send(frame))
+        journal.append(_K.INPUT_SENT, frame_id=frame.frame_id, privacy=frame.privacy, answers=request.sequence)
+        return SendResult(SendOutcome.SENT, request.sequence)
+
+    def _send_queue(self, journal: RealtimeJournal) -> int:
+        """Send what was held back, oldest first; return how many frames that were."""
+        if journal.progress.status not in ACTIVE:
+            return 0
+        queue: tuple[KeptFrame, ...] = journal.progress.queue
+        for kept in queue:
+            self._deliver(journal, self._request(journal, kept.frame, takes=(kept.sequence,)))
+        return len(queue)
+
+    def _hold_back(self, journal: RealtimeJournal, frame: RealtimeFrame) -> SendResult:
+        progress = journal.progress
+        queue = progress.state.backpressure_state
+        summary_id = RealtimeFrameId(self._environment.clock.new_id())
+        decision = hold_back(frame, progress.queue, queue.capacity, self._sidecar.overflow, summary_id)
+        if decision.action is RealtimeBackpressureAction.BLOCK and self._blocked is not None:
+            asked_before, result = self._blocked
+            if asked_before == frame.frame_id:  # one record for each frame, however often it is tried
+                return result
+        count = len(progress.queue) - len(decision.takes) + decision.queued
+        applied = queue.applied(decision.action, queued_frames=count, dropped=decision.dropped_count)
+        record = journal.append(
+            _K.BACKPRESSURE_APPLIED,
+            state=progress.state.model_copy(update={"backpressure_state": applied}),
+            frame_id=frame.frame_id,
+            frame=frame,
+            summary=decision.summary,
+            takes=decision.takes,
+            queued=decision.queued,
+        )
+        return self._held_back(record)
+
+    def _held_back(self, record: RealtimeSessionRecord) -> SendResult:
+        """Return the result of holding a frame back; raise it if it was refused."""
+        queue = record.state.backpressure_state
+        action = queue.last_action
+        if action is RealtimeBackpressureAction.FAIL_SEND:
+            raise LimitExceededError(f"realtime queue of {queue.capacity} frames", queue.queued_frames + 1)
+        if action is RealtimeBackpressureAction.DROP_NONCRITICAL:
+            return SendResult(SendOutcome.GATED if record.queued else SendOutcome.DROPPED, record.sequence)
+        assert action is not None, "a frame that is held back is so by an action"
+        result = SendResult(_HELD_BACK[action], record.sequence)
+        if result.outcome is SendOutcome.BLOCKED:
+            assert record.frame_id is not None, "such records are about a frame"
+            self._blocked = record.frame_id, result
+        return result
+
+    def _recorded(self, journal: RealtimeJournal, frame: RealtimeFrame) -> RealtimeFrame:
+        """Record a frame that was received, and hand it out; keep it if its record is not confirmed (rule 6)."""
+        if not isinstance(frame, RealtimeFrame) or frame.direction is not StreamDirection.OUTPUT_FROM_PROVIDER:
+            raise InvalidStateError("the adapter received what is no frame from a provider")
+        try:
+            journal.append(
+                _K.OUTPUT_RECEIVED,
+                frame_id=frame.frame_id,
+                frame=frame,
+                response_id=frame.response_id,
+                answers=journal.progress.open_output,
+            )
+        except Exception:
+            self._inbox = frame if journal.pending is not None else None
+            raise
+        return frame
+
+    def _handed_out(self) -> RealtimeFrame | None:
+        frame, self._inbox = self._inbox, None
+        return frame
+
+    def _restarted(self, journal: RealtimeJournal) -> RestartFailed | None:
+        """Let the adapter connect again, and record what came of it."""
+        check_transition(self.session_id, journal.progress.status, _S.RESTART_COMPLETED)
+        if journal.progress.status is not _S.RESTART_STARTED:
+            before = journal.progress.status.value
+            raise self._illegal(before, _S.RESTART_COMPLETED.value, "begin a restart first")
+        journal.check_still_ours()
+        self._completing, self._blocked = False, None
+        try:
+            self._adapter.restart(journal.progress.state)
+        except Exception as error:  # noqa: BLE001  whatever it is, there is no connection
+            self._restart_error = error
+            journal.append(_K.RESTART_FAILED)
+            return RestartFailed(error)
+        self._completing = True
+        journal.append(_K.RESTART_COMPLETED)
+        return None

@@ -1,0 +1,351 @@
+"""`RealtimeJournal`: the log of a realtime session in its store. One create-only object per record, and a checkpoint.
+
+Rules:
+1. The register is created before record 1, and only for an id that is not spent.
+2. Whoever creates record n is the n-th. It is created by If-None-Match; after any other answer it is read: our bytes
+   mean done, others mean that somebody took the session over (`FencedError`), nothing means that it is sent again.
+3. A record whose fate is unknown is settled before anything else is done: the slot holds it, or somebody else's.
+4. A record is at most RECORDS_BEHIND_MAX ahead of the checkpoint: before that the checkpoint is written, which asks as
+   well whether the session was deleted.
+5. A checkpoint only moves forward. It is what the records up to it come to: it does not matter who wrote it.
+6. Records are read from the checkpoint on, up to the first number that is free. One missing before it is corruption.
+
+    journal = RealtimeJournal.start(environment, first)
+    journal.append(RealtimeRecordKind.CONNECT_REQUESTED)
+    journal = take_over(environment, "s1")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from snapshots.environment import Environment
+from snapshots.errors import (
+    CorruptSnapshotError,
+    FencedError,
+    IllegalTransitionError,
+    InvalidStateError,
+    SessionDeletedError,
+    SessionExistsError,
+    SessionNotFoundError,
+    SnapshotError,
+)
+from snapshots.realtime.progress import Checkpoint, Progress, checkpoint_from_plain, checkpoint_to_plain
+from snapshots.realtime.stored import StoredRecord, decode, encode
+from snapshots.realtime.transitions import restarting, steps_to_restart
+from snapshots.realtime.values import (
+    RealtimeCloseReason,
+    RealtimeConnectionId,
+    RealtimeRecordKind,
+    RealtimeSessionRecord,
+    RealtimeSessionState,
+    RealtimeSessionStatus,
+)
+from snapshots.satellite import Found, Kind, SatelliteRegister
+from storage.clock import backoff_seconds
+from storage.errors import Applied, CorruptObjectError, NotFoundError, PreconditionFailedError, UnavailableError
+from storage.store import Create
+
+WHAT = "realtime session"
+RECORDS_BEHIND_MAX = 64  # records that a reader may find behind a checkpoint: four rounds of requests
+RECORDS_READ_AT_ONCE = 16
+ATTEMPTS_MAX = 8  # to write one record
+TAKE_OVER_ATTEMPTS_MAX = 32  # against a former host that goes on writing meanwhile
+RESUME_REMEDY = "leave its connection, which is not the session's any more, or resume it here"
+
+CHECKPOINTS: Kind[Checkpoint] = Kind(WHAT, checkpoint_to_plain, checkpoint_from_plain)
+
+
+class RealtimeJournal:
+    """The log of one session as its host writes it. For one thread at a time.
+
+    Attributes:
+        progress: What all records that are known to be stored come to.
+        pending: A record whose fate is unknown, None without one.
+    """
+
+    def __init__(self, environment: Environment, progress: Progress, covered: Found[Checkpoint]) -> None:
+        self.progress = progress
+        self.pending: RealtimeSessionRecord | None = None
+        self._environment = environment
+        self._session_id = progress.session_id
+        self._register = register_of(environment, progress.session_id)
+        self._covered = covered
+        self._data = b""
+        self._fenced: FencedError | None = None
+
+    @classmethod
+    def start(cls, environment: Environment, first: Progress) -> RealtimeJournal:
+        """Begin the log of a session that has none (rule 1).
+
+        Raises:
+            SessionExistsError: It has one; resume it.
+            SessionDeletedError: The id is spent.
+            UnavailableError: Nothing was confirmed; start again.
+        """
+        session_id = first.session_id
+        register = register_of(environment, session_id)
+        mine = Checkpoint.of(first)
+        found = register.put(lambda present: mine if present is None else present)
+        if found.value.sequence or stored_record(environment, session_id, 1) is not None:
+            raise SessionExistsError(session_id, what=WHAT)
+        return cls(environment, first, found)
+
+    @classmethod
+    def load(cls, environment: Environment, session_id: str) -> RealtimeJournal:
+        """Return the log as it stands. Raises as `load_progress`."""
+        register = register_of(environment, session_id)
+        found = register.find()
+        if found is None:
+            raise (
+                SessionDeletedError(session_id) if register.is_spent() else SessionNotFoundError(session_id, what=WHAT)
+            )
+        checkpoint = found.value
+        if checkpoint.progress.session_id != session_id:
+            raise CorruptSnapshotError(register.key, "the realtime state is of another session")
+        journal = cls(environment, _filled(environment, session_id, register.key, checkpoint), found)
+        journal.catch_up()
+        return journal
+
+    def catch_up(self) -> None:
+        """Take in what others wrote behind what is known; forget a record of our own that they forestalled."""
+        self.pending = self._fenced = None
+        for record in read_records(self._environment, self._session_id, after=self.progress.sequence):
+            self.progress = _followed(self._environment, self.progress, record)
+
+    def append(
+        self,
+        kind: RealtimeRecordKind,
+        *,
+        state: RealtimeSessionState | None = None,
+        reason: RealtimeCloseReason | None = None,
+        **facts: Any,
+    ) -> RealtimeSessionRecord:
+        """Write the next record; see `Progress.next` for its arguments. Nothing may be pending.
+
+        Raises:
+            IllegalTransitionError, InvalidStateError, LimitExceededError: It may not come now; nothing was written.
+            And as `settle`; then it is pending.
+        """
+        assert self.pending is None, "settle first (rule 3)"
+        clock = self._environment.clock
+        record = self.progress.next(kind, clock.now(), state=state, reason=reason, **facts)
+        self._data = encode(self._environment.layout.tenant, self._session_id, clock.new_id(), record)
+        self.pending = record
+        self.settle()
+        return record
+
+    def settle(self) -> RealtimeSessionRecord | None:
+        """Write the record that is pending, and return it; None without one.
+
+        Raises:
+            FencedError: Somebody took the session over; so every further call says.
+            SessionDeletedError: It was deleted.
+            UnavailableError: Nothing was confirmed; the record stays pending.
+            CorruptSnapshotError, UnsupportedSchemaError: What lies in its place cannot be read.
+        """
+        if self._fenced is not None:
+            raise self._fenced
+        record = self.pending
+        if record is None:
+            return None
+        if record.sequence - self._covered.value.sequence > RECORDS_BEHIND_MAX:
+            self._write_checkpoint()
+        self._create(record)
+        self.progress = self.progress.after(record)
+        self.pending = None
+        return record
+
+    def check_still_ours(self) -> None:
+        """Look whether somebody has written behind us; one read. Raises as `settle`."""
+        assert self.pending is None, "settle first (rule 3)"
+        occupant = stored_record(self._environment, self._session_id, self.progress.sequence + 1)
+        if occupant is not None:
+            raise self._fenced_by(occupant)
+
+    def _create(self, record: RealtimeSessionRecord) -> None:
+        """Create the record in its slot, and find out what became of it (rule 2)."""
+        store, clock = self._environment.store, self._environment.clock
+        key = self._environment.layout.realtime_record(self._session_id, record.sequence)
+        applied: Applied = "no"
+        reason = ""
+        for attempt in range(1, ATTEMPTS_MAX + 1):
+            try:
+                store.put(key, self._data, Create())
+            except (PreconditionFailedError, UnavailableError) as error:
+                reason = error.reason
+                if not isinstance(error, UnavailableError) or error.applied == "unknown":
+                    applied = "unknown"
+            else:
+                return
+            try:
+                found = _bytes_at(self._environment, key)
+            except UnavailableError as error:
+                reason = error.reason
+            else:
+                if found == self._data:
+                    return
+                if found is not None:
+                    raise self._fenced_by(decode(found, key=key))
+            if attempt < ATTEMPTS_MAX:
+                clock.sleep(backoff_seconds(attempt, clock))
+        raise UnavailableError(key, f"no write was confirmed ({reason})", applied=applied)
+
+    def _fenced_by(self, occupant: StoredRecord) -> FencedError:
+        tenant = self._environment.layout.tenant
+        record = occupant.checked(tenant, self._session_id, self.progress.sequence + 1)
+        restarts = record.state.restart_count
+        if restarts < self.progress.state.restart_count:
+            raise CorruptSnapshotError(occupant.key, "a connection that was fenced before wrote this record")
+        self._fenced = FencedError(self._session_id, fence=restarts, holder="", what=WHAT, remedy=RESUME_REMEDY)
+        return self._fenced
+
+    def _write_checkpoint(self) -> None:
+        if self._register.is_spent():
+            raise SessionDeletedError(self._session_id)
+        mine = Checkpoint.of(self.progress)
+        self._covered = self._register.update(
+            lambda present: present if present.sequence >= mine.sequence else mine, known=self._covered
+        )
+
+
+def take_over(environment: Environment, session_id: str) -> RealtimeJournal:
+    """Take a session over from whoever had it: request and start a restart, under a connection id of its own.
+
+    Raises:
+        FencedError: Another host was quicker with the same; resume again to take it over from that one.
+        IllegalTransitionError: It is closed, or was never connected.
+        UnavailableError: Nothing was confirmed, or the former host wrote too fast; resume again.
+        And as `load_progress`.
+    """
+    journal = RealtimeJournal.load(environment, session_id)
+    if journal.progress.sequence == 0:
+        what, to = f"{WHAT} {session_id!r}", RealtimeSessionStatus.RESTART_REQUESTED.value
+        raise IllegalTransitionError(what, from_status="not connected", to_status=to, remedy="connect it")
+    if register_of(environment, session_id).is_spent():
+        raise SessionDeletedError(session_id)
+    connection_id = RealtimeConnectionId(environment.clock.new_id())
+    restarts = journal.progress.state.restart_count
+    for _ in range(TAKE_OVER_ATTEMPTS_MAX):
+        try:
+            while steps := steps_to_restart(session_id, journal.progress.status):
+                _give_up(journal, steps[0])
+            state = restarting(journal.progress.state, connection_id)
+            journal.append(RealtimeRecordKind.RESTART_REQUESTED, state=state)
+        except FencedError as error:
+            journal.catch_up()
+            if journal.progress.state.restart_count > restarts:
+                raise FencedError(
+                    session_id, fence=error.fence, holder="", what=WHAT, remedy="resume again to take it over"
+                ) from error
+        else:
+            journal.append(RealtimeRecordKind.RESTART_STARTED)
+            return journal
+    key = environment.layout.realtime_state(session_id)
+    raise UnavailableError(key, "the former host goes on writing; stop it", applied="no")
+
+
+def _give_up(journal: RealtimeJournal, status: RealtimeSessionStatus) -> None:
+    """Record that what another host had under way came to nothing."""
+    if status is RealtimeSessionStatus.FAILED:
+        journal.append(RealtimeRecordKind.CLOSED, reason=RealtimeCloseReason.PROVIDER_FAILURE)
+    else:
+        journal.append(RealtimeRecordKind.RESTART_FAILED)
+
+
+def load_progress(environment: Environment, session_id: str) -> Progress:
+    """Return what the log of a session has come to.
+
+    Raises:
+        SessionNotFoundError, SessionDeletedError: There is none.
+        CorruptSnapshotError: Something of it cannot be read, is missing, or belongs to another session or tenant.
+        UnsupportedSchemaError: It is of a later format.
+        UnavailableError: The store did not answer.
+    """
+    return RealtimeJournal.load(environment, session_id).progress
+
+
+def register_of(environment: Environment, session_id: str) -> SatelliteRegister[Checkpoint]:
+    """Return the register of a session's checkpoint."""
+    return SatelliteRegister(environment, session_id, environment.layout.realtime_state(session_id), CHECKPOINTS)
+
+
+def read_records(
+    environment: Environment, session_id: str, *, after: int = 0, known_to: int = 0
+) -> Iterator[RealtimeSessionRecord]:
+    """Yield the records behind number `after`, oldest first, up to the first number that is free.
+
+    Args:
+        environment: Where.
+        session_id: Whose.
+        after: 0 for all.
+        known_to: Records up to this number are known to be stored.
+
+    Raises:
+        SessionDeletedError: They are gone, with the session.
+        CorruptSnapshotError: One cannot be read, is missing before others, or belongs elsewhere.
+        UnsupportedSchemaError, UnavailableError: As for any read.
+    """
+    while True:
+        wanted = range(after + 1, after + 1 + RECORDS_READ_AT_ONCE)
+        found = list(environment.executor.map(lambda number: stored_record(environment, session_id, number), wanted))
+        seen_to = max((number for number, one in zip(wanted, found, strict=True) if one is not None), default=known_to)
+        for number, one in zip(wanted, found, strict=True):
+            stored = one
+            if stored is None and number <= max(seen_to, known_to):  # it may have come while we were reading
+                stored = stored_record(environment, session_id, number)
+                if stored is None:
+                    raise _missing(environment, session_id, number)
+            if stored is None:
+                return
+            yield stored.checked(environment.layout.tenant, session_id, number)
+        after = wanted[-1]
+
+
+def stored_record(environment: Environment, session_id: str, sequence: int) -> StoredRecord | None:
+    """Return what lies under the key of a record, None for nothing."""
+    key = environment.layout.realtime_record(session_id, sequence)
+    data = _bytes_at(environment, key)
+    return None if data is None else decode(data, key=key)
+
+
+def _bytes_at(environment: Environment, key: str) -> bytes | None:
+    try:
+        return environment.store.get(key).data
+    except NotFoundError:
+        return None
+    except CorruptObjectError as error:
+        raise CorruptSnapshotError(key, error.reason) from error
+
+
+def _missing(environment: Environment, session_id: str, sequence: int) -> SnapshotError:
+    """Return why a record is not there: only the collection of a deleted session takes it away."""
+    if register_of(environment, session_id).is_spent():
+        return SessionDeletedError(session_id)
+    key = environment.layout.realtime_record(session_id, sequence)
+    return CorruptSnapshotError(key, "this record is missing, while others behind it are there")
+
+
+def _filled(environment: Environment, session_id: str, key: str, checkpoint: Checkpoint) -> Progress:
+    """Return the progress of a checkpoint, its frames read from their records."""
+
+    def read(number: int) -> RealtimeSessionRecord:
+        stored = stored_record(environment, session_id, number)
+        if stored is None:
+            raise _missing(environment, session_id, number)
+        return stored.checked(environment.layout.tenant, session_id, number)
+
+    records = dict(zip(checkpoint.kept, environment.executor.map(read, checkpoint.kept), strict=True))
+    try:
+        return checkpoint.filled(records)
+    except InvalidStateError as error:
+        raise CorruptSnapshotError(key, error.reason) from error
+
+
+def _followed(environment: Environment, progress: Progress, record: RealtimeSessionRecord) -> Progress:
+    try:
+        return progress.after(record)
+    except (InvalidStateError, IllegalTransitionError) as error:
+        key = environment.layout.realtime_record(progress.session_id, record.sequence)
+        raise CorruptSnapshotError(key, f"this record may not come here ({error})") from error
