@@ -22,6 +22,7 @@ from snapshots.cli import (
     repair,
     revisions,
     simulate,
+    usage,
     use,
     verify,
 )
@@ -39,7 +40,22 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (use, forks, revisions, pins, owners, records, meta, portable, prune, collect, verify, repair, simulate):
+for group in (
+    use,
+    forks,
+    revisions,
+    pins,
+    owners,
+    records,
+    meta,
+    portable,
+    prune,
+    collect,
+    usage,
+    verify,
+    repair,
+    simulate,
+):
     app.add_typer(group.commands)
 
 

@@ -14,7 +14,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Literal, get_args
 
@@ -52,6 +52,11 @@ class UsageTotals:
     def _input(self) -> int:
         return self.input_tokens + self.cache_creation_input_tokens + self.cache_read_input_tokens
 
+    def include(self, other: UsageTotals) -> None:
+        """Take other totals in."""
+        for one in fields(self):
+            setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
+
     def add(self, record: TokenUsageRecord) -> None:
         """Take another row in."""
         self.calls += 1
@@ -80,15 +85,42 @@ class UsageReport:
     total: UsageTotals
 
 
+class Tally:
+    """Totals that grow row by row, or log by log.
+
+    Args:
+        by: What the groups are.
+    """
+
+    def __init__(self, by: Grouping) -> None:
+        self._by: Grouping = by
+        self._total = UsageTotals()
+        self._groups: dict[str, UsageTotals] = {}
+
+    def add(self, record: TokenUsageRecord) -> None:
+        """Take another row in."""
+        self._total.add(record)
+        self._groups.setdefault(LABELS[self._by](record), UsageTotals()).add(record)
+
+    def include(self, other: Tally) -> None:
+        """Take in what another one has counted, by the same groups."""
+        self._total.include(other._total)
+        for label, totals in other._groups.items():
+            self._groups.setdefault(label, UsageTotals()).include(totals)
+
+    def report(self) -> UsageReport:
+        """Return what was counted so far."""
+        by_day = self._by == "day"
+        in_order = sorted(self._groups.items(), key=lambda one: (0 if by_day else -one[1].tokens, one[0]))
+        return UsageReport(self._by, dict(in_order), self._total)
+
+
 def usage_report(records: Iterable[TokenUsageRecord], *, by: Grouping) -> UsageReport:
     """Return the totals of rows; goes through them once."""
-    label, total = LABELS[by], UsageTotals()
-    groups: dict[str, UsageTotals] = {}
+    tally = Tally(by)
     for record in records:
-        total.add(record)
-        groups.setdefault(label(record), UsageTotals()).add(record)
-    in_order = sorted(groups.items(), key=lambda one: (0 if by == "day" else -one[1].tokens, one[0]))
-    return UsageReport(by, dict(in_order), total)
+        tally.add(record)
+    return tally.report()
 
 
 def source_of(record: TokenUsageRecord) -> str:

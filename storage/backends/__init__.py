@@ -11,10 +11,12 @@ Rules:
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 from storage.errors import InvalidKeyError
+from storage.keys import check_key
 from storage.store import ObjectStore
 
 _FORMS = "memory:, file:PATH, s3://BUCKET/PREFIX?endpoint_url=URL&region=NAME"
@@ -42,6 +44,25 @@ def open_store(url: str) -> ObjectStore:
     raise InvalidKeyError(_without_credentials(url), f"not the URL of a store; known are {_FORMS}")
 
 
+def object_url(store_url: str, key: str) -> str:
+    """Return what other programs open to read one object: `s3://bucket/key`, or the path of a file.
+
+    Args:
+        store_url: Of the store, as for `open_store`.
+        key: Of the object; nobody looks whether it is there.
+
+    Raises:
+        InvalidKeyError: Not such a URL, not a key, or a store in memory, which nobody else can read.
+    """
+    scheme, _, rest = store_url.partition(":")
+    if scheme == "file" and rest:
+        return os.path.join(_root_of(store_url, rest), check_key(key))
+    if scheme == "s3":
+        bucket, prefix, _ = _s3_parts(store_url)
+        return f"s3://{bucket}/{prefix + '/' if prefix else ''}{check_key(key)}"
+    raise InvalidKeyError(_without_credentials(store_url), "not the URL of a store that other programs can read")
+
+
 def _memory() -> ObjectStore:
     from storage.backends.memory import MemoryStore
 
@@ -51,33 +72,42 @@ def _memory() -> ObjectStore:
 def _local(url: str, rest: str) -> ObjectStore:
     from storage.backends.local import LocalStore
 
+    return LocalStore(Path(_root_of(url, rest)))
+
+
+def _root_of(url: str, rest: str) -> str:
     if rest.startswith("//") and not rest.startswith("///"):
         raise InvalidKeyError(url, "names a host; want file:PATH or file:///PATH")
     if "\x00" in rest:
         raise InvalidKeyError(ascii(url), "a path has no NUL")
-    return LocalStore(Path(rest.removeprefix("//")))
+    return os.path.abspath(rest.removeprefix("//"))
 
 
 def _s3(url: str) -> ObjectStore:
-    parts = urlsplit(url)
-    if "@" in parts.netloc:
-        raise InvalidKeyError(_without_credentials(url), "holds credentials; give them by the environment or a profile")
-    if not url.startswith("s3://") or parts.fragment:
-        raise InvalidKeyError(_without_credentials(url), f"not the URL of a bucket; want {_FORMS}")
-    given = _parameters(url, parts.query)
-    prefix = parts.path.removeprefix("/").removesuffix("/")
+    bucket, prefix, given = _s3_parts(url)
     try:
         from storage.backends.s3 import S3Store
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in ("boto3", "botocore", "urllib3"):
             raise
         raise ImportError("s3: needs boto3; pip install 'session-snapshots[s3]'", name=error.name) from error
-    store = S3Store(parts.netloc, endpoint_url=given.get("endpoint_url"), region=given.get("region"))
+    store = S3Store(bucket, endpoint_url=given.get("endpoint_url"), region=given.get("region"))
     if not prefix:
         return store
     from storage.wrappers.prefixed import PrefixedStore
 
     return PrefixedStore(store, prefix)
+
+
+def _s3_parts(url: str) -> tuple[str, str, dict[str, str]]:
+    """Return bucket, prefix and parameters."""
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise InvalidKeyError(_without_credentials(url), "holds credentials; give them by the environment or a profile")
+    if not url.startswith("s3://") or parts.fragment:
+        raise InvalidKeyError(_without_credentials(url), f"not the URL of a bucket; want {_FORMS}")
+    given = _parameters(url, parts.query)
+    return parts.netloc, parts.path.removeprefix("/").removesuffix("/"), given
 
 
 def _parameters(url: str, query: str) -> dict[str, str]:
