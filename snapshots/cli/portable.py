@@ -37,7 +37,7 @@ commands = typer.Typer()
 
 STANDARD = "-"
 SUFFIX = ".json"
-_RETRY = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+_RETRY = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})  # once there is room
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
@@ -131,7 +131,7 @@ def write_whole(path: Path, data: bytes) -> None:
     """Write a file, or replace it, at once; if it raises, what stood there stands there still.
 
     Raises:
-        UnavailableError: The disk is full, or failing.
+        UnavailableError: The disk is full, a quota used up, or it fails.
         PermissionDeniedError: We may not write there.
         UsageError: There is no such directory, or something there that is no file.
     """
