@@ -23,6 +23,8 @@ from snapshots.layout import STORE_KEY, Layout
 from snapshots.maintenance.marks import Marks, pack_mark
 from snapshots.overrides import overrides_from_plain
 from snapshots.placement import Placement, open_manifest, seal_manifest
+from snapshots.records import StoredRecord
+from snapshots.records.stored import read_at, register_of
 from snapshots.state import PluginSessionSnapshot, SessionGraph, ToolState, nodes_from_plain, nodes_to_plain
 from snapshots.turns import Effect, TurnRecord
 from storage.backends.memory import MemoryStore
@@ -44,6 +46,7 @@ from tests.snapshots.state.builders import call, node, plugin_node
 KEY = "heads/x"
 RUN_BYTES_MAX = 1 << 20  # what the run of frames here is opened with
 RECORD = (CorruptSnapshotError, UnsupportedSchemaError)
+RECORD_KEY = Layout("default").record("s1")
 Read = Callable[[bytes], object]
 
 
@@ -248,6 +251,24 @@ def example_lease() -> bytes:
     return environment.store.get(KEY).data
 
 
+def read_record(data: bytes) -> object:
+    environment = environment_with({RECORD_KEY: data})
+    return register_of(environment, "s1").read(), read_at(environment, RECORD_KEY)
+
+
+def example_record(**fields: Any) -> bytes:
+    """Return an active record that was counted on."""
+
+    def write(environment: Environment) -> object:
+        at = environment.clock.now()
+        first = StoredRecord.create("s1", "default", provider_id="p", model="m", created_at=at, ttl_secs=60, **fields)
+        register = register_of(environment, "s1")
+        register.create(first)
+        return register.update(lambda stored: stored.activate(at).record_delta(7, at=at))
+
+    return unguarded(written_by(write, RECORD_KEY))
+
+
 def example_marks() -> bytes:
     marks = Marks()
     for number in range(5):
@@ -301,6 +322,13 @@ DECODERS: tuple[Decoder, ...] = (
         partial(TurnRecord.decode, key=KEY),
         RECORD,
         examples=(unguarded(TURN.encode()),),
+        wrap=codec.guarded,
+    ),
+    cbor(
+        "session record",
+        read_record,
+        RECORD,
+        examples=(example_record(), example_record(metadata={"a": [1, None, "x"]})),
         wrap=codec.guarded,
     ),
     cbor("epoch", read_epoch, RECORD, examples=(EPOCH,), wrap=codec.guarded),
