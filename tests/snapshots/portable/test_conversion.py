@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snapshots.errors import InvalidStateError, LimitExceededError
@@ -34,16 +34,19 @@ def stored(state: PersistedSessionState) -> PersistedSessionState:
     return PersistedSessionState.model_validate_json(state.model_dump_json())
 
 
+@settings(deadline=None)
 @given(sessions())
 def test_a_session_comes_back_from_its_state_as_it_was(session: Session) -> None:
     assert same(from_state(stored(to_state(session))), session)
 
 
+@settings(deadline=None)
 @given(sessions())
 def test_equal_sessions_make_equal_states(session: Session) -> None:
     assert to_state(session) == to_state(session.model_copy(deep=True))
 
 
+@settings(deadline=None)
 @given(sessions(), sessions())
 def test_a_session_is_written_over_another_and_back(one: Session, other: Session) -> None:
     other = other.model_copy(update={"id": one.id})
@@ -55,6 +58,7 @@ def test_a_session_is_written_over_another_and_back(one: Session, other: Session
         assert list(state.session_graph.nodes)[: len(nodes)] == nodes  # rule 4
 
 
+@settings(deadline=None)
 @given(sessions())
 def test_a_session_that_stands_there_already_adds_nothing(session: Session) -> None:
     state = to_state(session)
@@ -63,6 +67,7 @@ def test_a_session_that_stands_there_already_adds_nothing(session: Session) -> N
     assert state == before
 
 
+@settings(deadline=None)
 @given(sessions(), st.lists(event_documents, max_size=4))
 def test_an_append_to_the_state_is_an_append_to_the_session(session: Session, documents: list[dict[str, Any]]) -> None:
     state = to_state(session)
@@ -75,6 +80,7 @@ def test_an_append_to_the_state_is_an_append_to_the_session(session: Session, do
     assert same(from_state(stored(state)), session)
 
 
+@settings(deadline=None)
 @given(sessions(), st.sampled_from(["", "i1", "i2", "i3"]))
 def test_a_rewind_of_the_session_is_one_of_the_state(session: Session, invocation_id: str) -> None:
     state = to_state(session)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snapshots.documents import DEPTH_MAX
@@ -47,6 +47,7 @@ def test_an_export_holds_the_events() -> None:
     assert document["digest"].startswith("b3:")
 
 
+@settings(deadline=None)
 @given(sessions())
 def test_an_export_comes_back_as_it_was(session: Session) -> None:
     document = session.export()
@@ -84,6 +85,7 @@ def test_what_python_takes_for_equal_is_altered(one: Any, other: Any) -> None:
     assert refused(document).position == "digest"
 
 
+@settings(deadline=None)
 @given(sessions(), st.data())
 def test_a_truncated_text_is_refused(session: Session, data: st.DataObject) -> None:
     text = json_text(session.export()).encode()

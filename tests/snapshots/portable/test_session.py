@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -115,6 +115,7 @@ def test_a_document_of_the_original_began_with_what_no_event_set() -> None:
     assert session.state == {"tier": "gold", "n": 3}
 
 
+@settings(deadline=None)
 @given(sessions(), st.sampled_from(["", "i1", "i2", "i3", "i4"]))
 def test_a_rewind_is_what_replaying_gives(session: Session, invocation_id: str) -> None:
     before = session.model_copy(deep=True)
@@ -130,6 +131,7 @@ def test_a_rewind_is_what_replaying_gives(session: Session, invocation_id: str) 
         assert json_text(session.state) == json_text(replayed(before.initial_state, deltas))
 
 
+@settings(deadline=None)
 @given(objects, st.lists(objects, max_size=4))
 def test_the_state_of_appends_is_that_of_a_replay(initial: dict[str, Any], deltas: list[dict[str, Any]]) -> None:
     session = Session.new("app", "user", initial)
@@ -172,6 +174,7 @@ def test_an_instant_that_is_given_is_taken() -> None:
 # Documents of others.
 
 
+@settings(deadline=None)
 @given(session_documents)
 def test_unknown_fields_are_kept_at_every_level(document: dict[str, Any]) -> None:
     plain = Session.model_validate(document).to_plain()
