@@ -97,9 +97,11 @@ class _Appending:
         self._key = key
         self.union = Union((), (), ())
         self.state = PersistedSessionState()
+        self.attempts = 0
 
     def __call__(self, state: PersistedSessionState) -> None:
         self.state = state
+        self.attempts += 1
         self.union = unite(messages_in(state, key=self._key), self._messages)  # anew in every attempt
         if not self.union.unseen and state.head_revision is not None:
             raise _NothingUnseenError(state.head_revision)
@@ -154,8 +156,11 @@ class RuntimeSessionStore:
             register = self._register(mine.session_id)
             found = register.find()
             self._check_size(mine.session_id, self._merged(None if found is None else found.value, metadata))
-            revision, union = self._append(mine.session_id, with_ids(mine.messages))
-            stored = register.put(lambda present: self._merged(present, metadata), known=found).value
+            revision, appending = self._append(mine.session_id, with_ids(mine.messages))
+            # After a race for the head it may be too old to tell what becomes of a write that rests on it.
+            known = found if appending.attempts == 1 else None
+            stored = register.put(lambda present: self._merged(present, metadata), known=known).value
+        union = appending.union
         session.adopt(stored, list(union.messages))
         appended = tuple(message["id"] for message in union.unseen)
         return SaveResult(revision, stored.metadata_version, appended, union.kept)
@@ -166,8 +171,8 @@ class RuntimeSessionStore:
     def _check_size(self, session_id: str, metadata: RuntimeMetadata) -> None:
         encode(self._environment.layout.tenant, session_id, METADATA, metadata, _RING_OF_ANY)
 
-    def _append(self, session_id: str, messages: list[JsonMessage]) -> tuple[int, Union]:
-        """Return the revision that has all messages, and what became of these."""
+    def _append(self, session_id: str, messages: list[JsonMessage]) -> tuple[int, _Appending]:
+        """Return the revision that has all messages, and how these came into it."""
         appending = _Appending(messages, self._environment.layout.head(session_id))
         try:
             revision = update_or_create(
@@ -176,7 +181,7 @@ class RuntimeSessionStore:
         except _NothingUnseenError as found:
             revision = found.revision
         self._states.keep(session_id, appending.state)  # Rule 6: what stands in the store, and nothing ahead of it.
-        return revision, appending.union
+        return revision, appending
 
     def load_runtime_session(self, session_id: str) -> RuntimeSession:
         """Load a session, one that no runtime ever saved as well.

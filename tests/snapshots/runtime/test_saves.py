@@ -29,6 +29,7 @@ from snapshots.runtime import (
     RuntimeSessionStore,
     SaveResult,
 )
+from snapshots.satellite import RING_MAX
 from snapshots.testing.simulation.weather import of_newer_version
 from snapshots.usage import UsageLog
 from storage.errors import UnavailableError
@@ -236,6 +237,20 @@ def test_another_save_during_a_save_loses_nothing(exists: bool) -> None:
             assert mine.messages == stored.messages[: len(mine.messages)]  # theirs may have come after mine
             assert mine.authoritative() == stored.authoritative()
             assert stored.metadata == {"step": 2}
+
+
+def test_a_race_for_the_head_leaves_no_doubt_about_the_metadata(bench: Bench) -> None:
+    mine = saved_before(bench, True)
+
+    def race() -> None:
+        bench.theirs.save_runtime_session(session("m1", "t1"))
+        for at in range(RING_MAX + 1):  # more than the register remembers
+            bench.theirs.update_metadata(SESSION, titled(f"title {at}"))
+
+    bench.faulty.plan.on("put", "heads", fault=Meanwhile(race))
+    bench.mine.save_runtime_session(mine)
+    assert texts_of(bench.stored()) == ["m1", "t1", "m2", "m3"]
+    assert (bench.stored().title, bench.stored().metadata) == (f"title {RING_MAX}", {"step": 2})
 
 
 def test_a_concurrent_append_is_preserved_by_a_config_patch(bench: Bench) -> None:
