@@ -155,7 +155,7 @@ def line_of(json_line: str, *, source: str, position: str) -> Line:
         InvalidInputError: Rule 1.
         LimitExceededError: It has over ROW_BYTES_MAX bytes.
     """
-    text = json_line.removeprefix("\ufeff").strip(_SPACE).translate(_BREAKS)
+    text = json_line.removeprefix("\ufeff").strip(_SPACE)
     try:
         raw = text.encode()
     except UnicodeEncodeError as error:
@@ -170,7 +170,8 @@ def line_of(json_line: str, *, source: str, position: str) -> Line:
     if not isinstance(value, dict):
         raise InvalidInputError(source, position, "want a JSON object")
     check_known_fields(value, source=source, position=position)
-    return Line(raw, _own_id(value, source, position))
+    # After the parse: within a string a line break is no JSON, and has been refused.
+    return Line(text.translate(_BREAKS).encode(), _own_id(value, source, position))
 
 
 def _own_id(value: Mapping[str, Any], source: str, position: str) -> str:
