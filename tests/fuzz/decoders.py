@@ -25,6 +25,9 @@ from snapshots.overrides import overrides_from_plain
 from snapshots.placement import Placement, open_manifest, seal_manifest
 from snapshots.records import StoredRecord
 from snapshots.records.stored import read_at, register_of
+from snapshots.runtime import RuntimeMetadata, RuntimeSession
+from snapshots.runtime.persistence import METADATA
+from snapshots.satellite import SatelliteRegister
 from snapshots.state import PluginSessionSnapshot, SessionGraph, ToolState, nodes_from_plain, nodes_to_plain
 from snapshots.turns import Effect, TurnRecord
 from storage.backends.memory import MemoryStore
@@ -269,6 +272,29 @@ def example_record(**fields: Any) -> bytes:
     return unguarded(written_by(write, RECORD_KEY))
 
 
+def metadata_of(environment: Environment) -> SatelliteRegister[RuntimeMetadata]:
+    return SatelliteRegister(environment, "s1", environment.layout.metadata("s1"), METADATA)
+
+
+def read_metadata(data: bytes) -> object:
+    return metadata_of(environment_with({Layout("default").metadata("s1"): data})).read()
+
+
+def example_metadata(**fields: Any) -> bytes:
+    metadata = RuntimeMetadata(**fields)
+    return unguarded(written_by(lambda env: metadata_of(env).create(metadata), Layout("default").metadata("s1")))
+
+
+RUNTIME: dict[str, Any] = {
+    "title": "t",
+    "pinned": True,
+    "metadata_version": 3,
+    "metadata": {"gold_config": {"a": [1, None]}},
+    "updated_at": "2026-01-01T00:00:00.5+02:00",
+    "spawn_depth": 0,
+}
+
+
 def example_marks() -> bytes:
     marks = Marks()
     for number in range(5):
@@ -331,6 +357,13 @@ DECODERS: tuple[Decoder, ...] = (
         examples=(example_record(), example_record(metadata={"a": [1, None, "x"]})),
         wrap=codec.guarded,
     ),
+    cbor(
+        "metadata of a runtime",
+        read_metadata,
+        RECORD,
+        examples=(example_metadata(), example_metadata(**RUNTIME)),
+        wrap=codec.guarded,
+    ),
     cbor("epoch", read_epoch, RECORD, examples=(EPOCH,), wrap=codec.guarded),
     cbor(
         "mark cache",
@@ -377,6 +410,12 @@ DECODERS: tuple[Decoder, ...] = (
         PersistedSessionState.model_validate_json,
         (ValidationError,),
         examples=(STATE.model_dump_json().encode(),),
+    ),
+    as_json(
+        "session of a runtime",
+        lambda data: RuntimeSession.model_validate_json(data).checked(),
+        (ValidationError,),
+        examples=(json.dumps({**RUNTIME, "session_id": "s1", "messages": [{"id": "m1"}, {"role": "user"}]}).encode(),),
     ),
     as_json(
         "transcript",
