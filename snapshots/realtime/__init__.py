@@ -8,7 +8,7 @@ from snapshots.realtime.controller import (
     SendOutcome,
     SendResult,
 )
-from snapshots.realtime.progress import KeptFrame, Progress
+from snapshots.realtime.progress import KeptFrame, RealtimeProgress
 from snapshots.realtime.subscription import RealtimeSubscription, SubscriptionScope, load_realtime, subscribe
 from snapshots.realtime.values import (
     PolicyKind,
@@ -39,7 +39,6 @@ __all__ = [
     "PolicyKind",
     "PolicyRef",
     "PrivacyClass",
-    "Progress",
     "RealtimeAdapter",
     "RealtimeBackpressureAction",
     "RealtimeBackpressureState",
@@ -49,6 +48,7 @@ __all__ = [
     "RealtimeFrame",
     "RealtimeFrameId",
     "RealtimeMediaKind",
+    "RealtimeProgress",
     "RealtimeRecordKind",
     "RealtimeResponseId",
     "RealtimeSessionId",

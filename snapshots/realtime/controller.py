@@ -36,7 +36,7 @@ from snapshots.errors import IllegalTransitionError, InvalidStateError, LimitExc
 from snapshots.realtime.adapter import RealtimeAdapter
 from snapshots.realtime.journal import WHAT, RealtimeJournal, take_over
 from snapshots.realtime.overflow import hold_back
-from snapshots.realtime.progress import KeptFrame, Progress
+from snapshots.realtime.progress import KeptFrame, RealtimeProgress
 from snapshots.realtime.transitions import ACTIVE, RESTARTING, check_transition, moved, restarting
 from snapshots.realtime.values import (
     RealtimeBackpressureAction,
@@ -367,7 +367,7 @@ class RealtimeController:
     def _illegal(self, before: str, after: str, remedy: str) -> IllegalTransitionError:
         return IllegalTransitionError(f"{WHAT} {self.session_id!r}", from_status=before, to_status=after, remedy=remedy)
 
-    def _first_progress(self) -> Progress:
+    def _first_progress(self) -> RealtimeProgress:
         sidecar = self._sidecar
         state = RealtimeSessionState(
             session_id=RealtimeSessionId(self.session_id),
@@ -386,7 +386,7 @@ class RealtimeController:
         if size > STATE_BYTES_MAX:
             raise LimitExceededError(f"realtime state of {STATE_BYTES_MAX} bytes", size)
         now = rfc3339(self._environment.clock.now())
-        return Progress(self.session_id, 0, state, now, self._run_id, self._agent_id)
+        return RealtimeProgress(self.session_id, 0, state, now, self._run_id, self._agent_id)
 
     def _call(self, journal: RealtimeJournal, function: Callable[[], T]) -> T:
         """Let the adapter work; what it raises is recorded as the end of the connection (rule 3)."""

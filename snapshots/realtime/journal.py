@@ -31,7 +31,7 @@ from snapshots.errors import (
     SessionNotFoundError,
     SnapshotError,
 )
-from snapshots.realtime.progress import Checkpoint, Progress, checkpoint_from_plain, checkpoint_to_plain
+from snapshots.realtime.progress import Checkpoint, RealtimeProgress, checkpoint_from_plain, checkpoint_to_plain
 from snapshots.realtime.stored import StoredRecord, decode, encode
 from snapshots.realtime.transitions import restarting, steps_to_restart
 from snapshots.realtime.values import (
@@ -65,7 +65,7 @@ class RealtimeJournal:
         pending: A record whose fate is unknown, None without one.
     """
 
-    def __init__(self, environment: Environment, progress: Progress, covered: Found[Checkpoint]) -> None:
+    def __init__(self, environment: Environment, progress: RealtimeProgress, covered: Found[Checkpoint]) -> None:
         self.progress = progress
         self.pending: RealtimeSessionRecord | None = None
         self._environment = environment
@@ -76,7 +76,7 @@ class RealtimeJournal:
         self._fenced: FencedError | None = None
 
     @classmethod
-    def start(cls, environment: Environment, first: Progress) -> RealtimeJournal:
+    def start(cls, environment: Environment, first: RealtimeProgress) -> RealtimeJournal:
         """Begin the log of a session that has none (rule 1).
 
         Raises:
@@ -122,7 +122,7 @@ class RealtimeJournal:
         reason: RealtimeCloseReason | None = None,
         **facts: Any,
     ) -> RealtimeSessionRecord:
-        """Write the next record; see `Progress.next` for its arguments. Nothing may be pending.
+        """Write the next record; see `RealtimeProgress.next` for its arguments. Nothing may be pending.
 
         Raises:
             IllegalTransitionError, InvalidStateError, LimitExceededError: It may not come now; nothing was written.
@@ -254,7 +254,7 @@ def _give_up(journal: RealtimeJournal, status: RealtimeSessionStatus) -> None:
         journal.append(RealtimeRecordKind.RESTART_FAILED)
 
 
-def load_progress(environment: Environment, session_id: str) -> Progress:
+def load_progress(environment: Environment, session_id: str) -> RealtimeProgress:
     """Return what the log of a session has come to.
 
     Raises:
@@ -327,7 +327,7 @@ def _missing(environment: Environment, session_id: str, sequence: int) -> Snapsh
     return CorruptSnapshotError(key, "this record is missing, while others behind it are there")
 
 
-def _filled(environment: Environment, session_id: str, key: str, checkpoint: Checkpoint) -> Progress:
+def _filled(environment: Environment, session_id: str, key: str, checkpoint: Checkpoint) -> RealtimeProgress:
     """Return the progress of a checkpoint, its frames read from their records."""
 
     def read(number: int) -> RealtimeSessionRecord:
@@ -343,7 +343,7 @@ def _filled(environment: Environment, session_id: str, key: str, checkpoint: Che
         raise CorruptSnapshotError(key, error.reason) from error
 
 
-def _followed(environment: Environment, progress: Progress, record: RealtimeSessionRecord) -> Progress:
+def _followed(environment: Environment, progress: RealtimeProgress, record: RealtimeSessionRecord) -> RealtimeProgress:
     try:
         return progress.after(record)
     except (InvalidStateError, IllegalTransitionError) as error:

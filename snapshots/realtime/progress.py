@@ -1,4 +1,4 @@
-"""`Progress`: what the log of a realtime session has come to, record by record. Pure.
+"""`RealtimeProgress`: what the log of a realtime session has come to, record by record. Pure.
 
 Rules:
 1. The next record has the next number and is allowed by `snapshots.realtime.transitions`; any other is refused.
@@ -46,7 +46,7 @@ class KeptFrame:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class RealtimeProgress:
     """What a log has come to.
 
     Attributes:
@@ -111,7 +111,7 @@ class Progress:
         self.after(record)
         return record
 
-    def after(self, record: RealtimeSessionRecord) -> Progress:
+    def after(self, record: RealtimeSessionRecord) -> RealtimeProgress:
         """Return what it comes to with one record more.
 
         Raises:
@@ -187,14 +187,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A `Progress` without its frames, which are in the records that it names."""
+    """A `RealtimeProgress` without its frames, which are in the records that it names."""
 
-    progress: Progress
+    progress: RealtimeProgress
     queue: tuple[int, ...]
     in_doubt: tuple[int, ...]
 
     @classmethod
-    def of(cls, progress: Progress) -> Checkpoint:
+    def of(cls, progress: RealtimeProgress) -> Checkpoint:
         """Return what is stored of a progress."""
         return cls(
             replace(progress, queue=(), in_doubt=()),
@@ -212,7 +212,7 @@ class Checkpoint:
         """Return the numbers of the records that `filled` needs."""
         return tuple(sorted({*self.queue, *self.in_doubt}))
 
-    def filled(self, records: Mapping[int, RealtimeSessionRecord]) -> Progress:
+    def filled(self, records: Mapping[int, RealtimeSessionRecord]) -> RealtimeProgress:
         """Return the progress, its frames taken from `records`. Raises InvalidStateError if they are not there."""
         queue = tuple(_kept(number, records[number].queued_frame) for number in self.queue)
         in_doubt = tuple(_kept(number, records[number].frame) for number in self.in_doubt)
@@ -256,7 +256,7 @@ def checkpoint_from_plain(plain: Any) -> Checkpoint:
         return int(value)
 
     state = RealtimeSessionState.model_validate(fields.value("state"))
-    progress = Progress(
+    progress = RealtimeProgress(
         session_id=state.session_id.value,
         sequence=sequence,
         state=state,

@@ -20,7 +20,7 @@ from snapshots.environment import Environment, HasEnvironment
 from snapshots.errors import InvalidStateError, SessionDeletedError, SessionNotFoundError
 from snapshots.fields import is_whole
 from snapshots.realtime.journal import WHAT, load_progress, read_records, register_of
-from snapshots.realtime.progress import Progress
+from snapshots.realtime.progress import RealtimeProgress
 from snapshots.realtime.values import PrivacyClass, RealtimeSessionRecord
 from storage.keys import check_id
 
@@ -110,7 +110,7 @@ def subscribe(
     return RealtimeSubscription(repo.environment, scope)
 
 
-def load_realtime(repo: HasEnvironment, session_id: str) -> Progress:
+def load_realtime(repo: HasEnvironment, session_id: str) -> RealtimeProgress:
     """Return what a realtime session has come to: its state, its queue, and what is in doubt. Writes nothing.
 
     Raises:

@@ -82,6 +82,11 @@ _PREPARES: Mapping[RealtimeRecordKind, RealtimeSessionStatus] = {
     _K.OUTPUT_RECEIVE_REQUESTED: _S.OUTPUT_RECEIVED,
     _K.INTERRUPT_REQUESTED: _S.INTERRUPTED,
 }
+# Steps that the table has from more than one place, and their kind of record from one.
+_ONLY_FROM: Mapping[RealtimeRecordKind, RealtimeSessionStatus] = {
+    _K.CONNECTED: _S.CONNECTING,
+    _K.RESTART_COMPLETED: _S.RESTART_STARTED,
+}
 _REMEDIES: Mapping[RealtimeSessionStatus, str] = {
     _S.CONNECTING: "connect it first",
     _S.RESTART_REQUESTED: "start the restart first",
@@ -139,6 +144,8 @@ def check_record(
         raise InvalidStateError(f"realtime session {session_id!r} connects once; restart it instead")
     else:
         check_transition(session_id, was, _PREPARES.get(kind, status))
+        if _ONLY_FROM.get(kind, was) is not was:
+            raise InvalidStateError(f"{kind.value} comes after {_ONLY_FROM[kind].value}, not after {was.value}")
     if after.lifecycle_status is not status:
         raise InvalidStateError(f"{kind.value} leads from {was.value} to {status.value}, nowhere else")
     _check_rest(kind, before, after)

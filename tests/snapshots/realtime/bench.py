@@ -47,7 +47,7 @@ def incoming(name: str, **fields: Any) -> RealtimeFrame:
     return RealtimeFrame.incoming(name, content_refs=[f"blob:{name}"], redacted_summary=f"about {name}", **fields)
 
 
-class Lost(Exception):
+class LostError(Exception):
     """The connection is gone."""
 
 
@@ -65,7 +65,7 @@ class NotingAdapter:
     calls: list[tuple[str, str]] = field(default_factory=list)
     coming: list[RealtimeFrame] = field(default_factory=list)
     failing: dict[str, int] = field(default_factory=dict)
-    before: Callable[[str], object] = lambda verb: None  # noqa: E731
+    before: Callable[[str], object] | None = None
 
     @property
     def sent(self) -> list[str]:
@@ -76,11 +76,12 @@ class NotingAdapter:
         return [verb for verb, _ in self.calls]
 
     def _note(self, verb: str, about: str = "") -> None:
-        self.before(verb)
+        if self.before is not None:
+            self.before(verb)
         self.calls.append((verb, about))
         if self.failing.get(verb, 0):
             self.failing[verb] -= 1
-            raise Lost(verb)
+            raise LostError(verb)
 
     def open(self, state: RealtimeSessionState) -> None:
         self._note("open", state.connection_id.value)
