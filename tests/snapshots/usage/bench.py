@@ -60,7 +60,7 @@ class Bench:
         keys = (row.key for row in self.behind.list(self.layout.usage_logs))
         return [key for key in keys if key.endswith(".zst")]
 
-    def keys(self, session_id: str = SESSION) -> set[str]:
+    def live_keys(self, session_id: str = SESSION) -> set[str]:
         """Return the keys of the live segments."""
         return {self.layout.usage_segment(session_id, one.name) for one in self.live(session_id)}
 

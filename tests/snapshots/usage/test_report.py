@@ -40,7 +40,8 @@ def test_groups_stand_by_size_and_days_in_order() -> None:
 
 def test_the_source_is_the_field_of_that_name_or_else_the_provider() -> None:
     assert source_of(TokenUsageRecord(provider="p", extra={"source": "agent"})) == "agent"
-    for source in ("", None, 7, {}):
+    nothing: list[object] = ["", None, 7, {}]
+    for source in nothing:
         assert source_of(TokenUsageRecord(provider="p", extra={"source": source})) == "p"
     assert source_of(TokenUsageRecord()) == ""
 
