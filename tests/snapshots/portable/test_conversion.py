@@ -119,6 +119,15 @@ def test_a_state_that_python_takes_for_the_same_is_written(one: Any, other: Any)
     assert json_text(from_state(state).state) == json_text({"x": other})
 
 
+@pytest.mark.parametrize(("one", "other"), [(1, True), (1, 1.0), (0.0, -0.0)])
+def test_an_event_that_python_takes_for_the_same_is_another(one: Any, other: Any) -> None:
+    state, session = to_state(talk()), talk()
+    for value in (one, other):
+        session.events = [event(1, state_delta={"x": value})]
+        write(session, state)
+        assert same(from_state(state), session)
+
+
 def test_a_rewound_tail_stays_in_the_graph_and_its_ids_can_be_used_again() -> None:
     session = talk("i1", "i2")
     state = to_state(session)

@@ -36,6 +36,7 @@ from snapshots.maintenance.collect import execute, plan_collect
 from snapshots.portable import Event, ImportPolicy, Session, SessionService, warm
 from snapshots.portable.document import document_digest
 from snapshots.portable.warm import SESSIONS_MAX
+from snapshots.publish import ATTEMPTS_MAX
 from snapshots.state import PluginPayload
 from snapshots.state.values import json_text
 from storage.backends import open_store
@@ -430,6 +431,14 @@ def test_a_commit_in_doubt_and_an_unreadable_head_is_settled_by_a_repetition(hos
     assert ids(hosts.there.service.get_session("s1")) == ["e1", "e2"]
 
 
+def test_a_commit_in_doubt_on_what_was_kept_warm_is_looked_at_anew(hosts: Hosts) -> None:
+    filled(hosts.here.service, "i1")
+    hosts.here.faulty.plan.on("put", "heads/", fault=LoseAnswer())
+    hosts.here.faulty.plan.on("get", "heads/", fault=FailBefore(), times=ATTEMPTS_MAX)
+    assert hosts.here.service.append_event("s1", event(2)) == 3
+    assert ids(hosts.there.service.get_session("s1")) == ["e1", "e2"]
+
+
 @pytest.mark.parametrize("fault", [CrashBefore(), CrashAfter()], ids=str)
 @pytest.mark.parametrize("nth", range(1, 10))
 def test_a_crash_between_any_two_requests_leaves_a_whole_session(hosts: Hosts, fault: Fault, nth: int) -> None:
@@ -711,8 +720,10 @@ def test_an_import_may_take_a_new_id(service: SessionService) -> None:
     assert len({"s1", first.id, second.id}) == 3
     for found in (first, second):
         assert same(service.get_session(found.id).to_plain(), {**service.get_session("s1").to_plain(), "id": found.id})
-    first.state["x"] = 1
-    assert "x" not in second.state
+    given = service.get_session("s1")
+    stored = service.store_session(given, policy="new-id").session
+    stored.state["x"] = 1
+    assert "x" not in given.state
 
 
 def test_an_import_that_keeps_the_id_is_the_next_revision(service: SessionService, here: Host) -> None:
