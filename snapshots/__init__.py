@@ -7,6 +7,8 @@ with SnapshotRepository.open("file:sessions") as repo:
     repo.commit(state)
 """
 
+import logging
+
 from snapshots.repository import SnapshotRepository
 from snapshots.sessions import RevisionInfo, SessionInfo, StoreStats
 from snapshots.stamps import TurnStamp
@@ -25,6 +27,8 @@ from snapshots.state import (
 )
 
 __version__ = "0.1.0"
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # what is logged is shown where somebody asks for it
 
 __all__ = [
     "CommitResult",

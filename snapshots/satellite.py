@@ -13,7 +13,8 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -25,12 +26,13 @@ from snapshots.errors import (
     SessionDeletedError,
     SessionExistsError,
     SessionNotFoundError,
+    SnapshotError,
 )
 from snapshots.fields import SCHEMA_VERSION, Fields, id_bytes, id_text
 from snapshots.head import TOMBSTONE
 from snapshots.restore import read_head
 from storage.clock import backoff_seconds
-from storage.errors import CorruptObjectError, NotFoundError, PreconditionFailedError, UnavailableError
+from storage.errors import CorruptObjectError, NotFoundError, PreconditionFailedError, StorageError, UnavailableError
 from storage.keys import check_id
 from storage.registers import REGISTER_BYTES_MAX, Register
 from storage.store import Version
@@ -206,12 +208,13 @@ class _Change(Generic[T]):
         self._reason = "others kept writing it"
 
     def run(self) -> Found[T]:
-        for attempt in range(1, ATTEMPTS_MAX + 1):
-            done = self._tried() or self._settled()
-            if done is not None:
-                return done
-            self._register.wait(attempt)
-        raise UnavailableError(self._register.key, self._reason, applied="unknown" if self._doubts else "no")
+        with failures_in_doubt(self._register.key, lambda: bool(self._doubts)):
+            for attempt in range(1, ATTEMPTS_MAX + 1):
+                done = self._tried() or self._settled()
+                if done is not None:
+                    return done
+                self._register.wait(attempt)
+            raise UnavailableError(self._register.key, self._reason, applied="no")
 
     def _tried(self) -> Found[T] | None:
         """Send the change unless it has landed; return what is stored then, None if that has to be found out."""
@@ -238,6 +241,7 @@ class _Change(Generic[T]):
         present, self._known = self._known, None
         present = self._register.find() if present is None else present
         if present is None and self._seen:
+            self._doubts.clear()  # whatever was written is gone
             raise self._register.gone()
         self._seen = present is not None
         return present
@@ -276,6 +280,25 @@ class _Change(Generic[T]):
 def _reaches_back(present: Found[T], base: Found[T] | None) -> bool:
     """Say whether the write ids of `present` include all that were written after `base`."""
     return len(present.ring) < RING_MAX if base is None else base.ring[-1] in present.ring
+
+
+@contextmanager
+def failures_in_doubt(key: str, is_in_doubt: Callable[[], bool]) -> Iterator[None]:
+    """Let no failure within the block say that nothing was written, while an earlier write may stand or come yet.
+
+    Raises:
+        UnavailableError: Anything failed while `is_in_doubt()`; `applied` is "unknown". That a session was deleted
+            passes: then nothing of it stands.
+    """
+    try:
+        yield
+    except SessionDeletedError:
+        raise
+    except (SnapshotError, StorageError) as error:
+        if not is_in_doubt():
+            raise
+        reason = error.reason if isinstance(error, UnavailableError) else str(error)
+        raise UnavailableError(key, reason, applied="unknown") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,11 @@ from dataclasses import replace
 
 from snapshots.environment import Environment
 from snapshots.errors import CorruptSnapshotError, LimitExceededError, SessionDeletedError
-from snapshots.satellite import Found
+from snapshots.satellite import Found, failures_in_doubt
 from snapshots.usage.index import KIND, index_register, present_index
 from snapshots.usage.segments import SEGMENTS_MAX, Index, LiveSegment, SegmentFacts, seal_segment
 from storage.clock import backoff_seconds
-from storage.errors import Applied, CorruptObjectError, NotFoundError, PreconditionFailedError, UnavailableError
+from storage.errors import CorruptObjectError, NotFoundError, PreconditionFailedError, UnavailableError
 from storage.store import Create
 
 UPLOADS_MAX = 8  # attempts to get one segment up
@@ -143,22 +143,21 @@ class LogWriter:
             SessionDeletedError: The session was deleted and its log collected.
             And as `SatelliteRegister.update`, and whatever `change` raises.
         """
-        applied: Applied = "no"
-        for _ in range(ROUNDS_MAX):
-            try:
-                self._known = self.register.update(change, known=known)
-                return self._known
-            except UnavailableError as error:
-                applied = "unknown" if "unknown" in (applied, error.applied) else "no"
-                reason = error.reason
-            try:
+        doubts: list[str] = []
+        with failures_in_doubt(self.register.key, lambda: bool(doubts)):
+            for _ in range(ROUNDS_MAX):
+                try:
+                    self._known = self.register.update(change, known=known)
+                    return self._known
+                except UnavailableError as error:
+                    reason = error.reason
+                    doubts += [reason] if error.applied == "unknown" else []
                 present = self.register.find()
-            except UnavailableError as error:
-                raise UnavailableError(self.register.key, error.reason, applied=applied) from error
-            if present is None:
-                raise self.register.gone()
-            known = present
-        raise UnavailableError(self.register.key, reason, applied=applied)
+                if present is None:
+                    doubts.clear()  # whatever was written is gone
+                    raise self.register.gone()
+                known = present
+            raise UnavailableError(self.register.key, reason, applied="no")
 
 
 def appended(index: Index, segments: Sequence[LiveSegment], number: int) -> Index:

@@ -25,7 +25,19 @@ from storage.errors import Applied, UnavailableError
 from storage.executor import InlineExecutor
 from storage.store import ObjectStore, Overwrite
 from storage.testing.clock import ManualClock
-from storage.testing.faults import Delay, FailBefore, Fault, FaultyStore, LoseAnswer, Meanwhile, OwnRetry, Repeat
+from storage.testing.faults import (
+    Altered,
+    Delay,
+    Deny,
+    FailBefore,
+    Fault,
+    FaultyStore,
+    FlipBit,
+    LoseAnswer,
+    Meanwhile,
+    OwnRetry,
+    Repeat,
+)
 
 TEXTS: Kind[str] = Kind("note", to_plain=lambda value: value, from_plain=lambda plain: plain + "", bytes_max=4096)
 
@@ -202,6 +214,20 @@ def test_no_answer_at_all_ends(behind: MemoryStore, applied: Applied) -> None:
     assert caught.value.applied == applied
     assert sum(request.verb == "put" for request in faulty.log) == ATTEMPTS_MAX
     assert register(behind).read().value == "a"
+
+
+@pytest.mark.parametrize(
+    "fault", [Deny(), FlipBit(40), Altered(of_newer_version)], ids=lambda fault: type(fault).__name__
+)
+def test_no_failure_says_not_applied_while_a_write_is_in_doubt(behind: MemoryStore, fault: Fault) -> None:
+    known = register(behind).create("a")
+    faulty = FaultyStore(behind)
+    faulty.plan.on("put", fault=LoseAnswer())
+    faulty.plan.on("get", fault=fault, times=None)
+    with pytest.raises(UnavailableError) as caught:
+        register(faulty).update(add("b"), known=known)
+    assert caught.value.applied == "unknown"
+    assert register(behind).read().value == "ab"
 
 
 def test_eight_writers_lose_nothing(behind: MemoryStore) -> None:
