@@ -23,6 +23,8 @@ from snapshots.layout import STORE_KEY, Layout
 from snapshots.maintenance.marks import Marks, pack_mark
 from snapshots.overrides import overrides_from_plain
 from snapshots.placement import Placement, open_manifest, seal_manifest
+from snapshots.portable import Session, from_state, to_state
+from snapshots.portable.document import document_digest, read_document
 from snapshots.records import StoredRecord
 from snapshots.records.stored import read_at, register_of
 from snapshots.runtime import RuntimeMetadata, RuntimeSession
@@ -43,6 +45,7 @@ from tests.fuzz.inputs import Form
 from tests.integration.builders import message, raw_head
 from tests.integration.turns import stamp, take
 from tests.snapshots import test_records as valid
+from tests.snapshots.portable.samples import original, talk
 from tests.snapshots.records import ID, PACK, StagedSession, reserved_head
 from tests.snapshots.state.builders import call, node, plugin_node
 
@@ -105,6 +108,7 @@ NODES = [
     node("n3", "n2", payload=call(None, "x")),
     node("n4", "n3", payload=message("m4")),
 ]
+TALK = talk("i1", "i2", "i1", state={"tier": "gold"})
 TURN = TurnRecord("s1", "default", ID, 3, ID, "turn-7", b"checkpoint", {"mail": Effect("hash", b"sent")}, 2)
 TAU = {
     "task_id": 1,
@@ -182,6 +186,26 @@ def read_graph(data: bytes) -> object:
 
 def read_snapshot(kind: type[ToolState | PluginSessionSnapshot], data: bytes) -> object:
     return kind.model_validate(codec.decode(data, key=KEY))
+
+
+def read_session_document(data: bytes) -> object:
+    return Session.import_(read_document(data, source="x.json"), source="x.json")
+
+
+def with_its_digest(data: bytes) -> bytes:
+    """Return a session document with a digest that is right, if it is an object."""
+    try:
+        document = json.loads(data)
+        return json.dumps({**document, "digest": document_digest(document)}).encode()
+    except (ValueError, TypeError, RecursionError):
+        return data
+
+
+def read_portable_session(data: bytes) -> object:
+    """Read a session whose graph is damaged."""
+    state = to_state(TALK)
+    state.session_graph = SessionGraph.from_nodes(nodes_from_plain(codec.decode(data, key=KEY)), "event:e3")
+    return from_state(state)
 
 
 def read_lease(data: bytes) -> object:
@@ -416,6 +440,19 @@ DECODERS: tuple[Decoder, ...] = (
         lambda data: RuntimeSession.model_validate_json(data).checked(),
         (ValidationError,),
         examples=(json.dumps({**RUNTIME, "session_id": "s1", "messages": [{"id": "m1"}, {"role": "user"}]}).encode(),),
+    ),
+    as_json(
+        "session document",
+        read_session_document,
+        (InvalidInputError, UnsupportedSchemaError),
+        examples=tuple(json.dumps(one.export()).encode() for one in (TALK, Session.model_validate(original()))),
+        wrap=with_its_digest,
+    ),
+    cbor(
+        "portable session",
+        read_portable_session,
+        (CorruptSnapshotError, InvalidStateError, ValidationError),
+        examples=(encoded(nodes_to_plain(to_state(TALK).session_graph.nodes)),),
     ),
     as_json(
         "transcript",
