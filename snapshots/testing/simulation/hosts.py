@@ -32,6 +32,7 @@ from snapshots.restore import load
 from snapshots.stamps import TurnStamp
 from snapshots.state import CommitResult, Message, Part, PersistedSessionState, TokenLedgerEntry, TokenUsage
 from snapshots.testing.simulation.operations import Operation, Told, What
+from snapshots.testing.simulation.satellite_notes import SatelliteNotes
 from snapshots.testing.simulation.watch import HOME
 from snapshots.testing.simulation.weather import Weather
 from storage.clock import Clock
@@ -53,6 +54,7 @@ from storage.testing.plan import Crash
 
 T = TypeVar("T")
 ATTEMPTS = 4  # of an operation in doubt
+SAVED = ("x1", "x2")  # ids of sessions that savers alone use
 SPENT = TokenUsage(input_tokens=10, output_tokens=2)
 
 
@@ -101,6 +103,7 @@ class Notes:
         dead: Hosts whose process has ended, and was not started again.
         live: Sessions that can be used now, oldest first.
         spent: Sessions that were deleted.
+        satellites: What hosts were told of usage logs, saves, records and realtime sessions.
     """
 
     weather: Weather
@@ -112,10 +115,13 @@ class Notes:
     dead: set[str] = field(default_factory=set)
     live: list[str] = field(default_factory=list)
     spent: list[str] = field(default_factory=list)
+    satellites: SatelliteNotes = field(default_factory=SatelliteNotes)
 
     def head_written(self, head: Head) -> None:
         """Note which sessions there are."""
         session_id = head.session_id
+        if session_id in SAVED:
+            return
         if head.status == LIVE and session_id not in self.live:
             self.live.append(session_id)
         elif head.status == TOMBSTONE and session_id in self.live:
@@ -174,6 +180,7 @@ class Host:
         name: Of the actor.
         draws: What it decides by.
         states: The states in its process's memory, by session.
+        satellites: What the run notes of satellites.
         journal: The turn begun, None without one; survives a crash.
         environment: Of the process that runs.
     """
@@ -182,6 +189,7 @@ class Host:
         self.name = name
         self.draws = Draws(f"{seed} {name}")
         self.states: dict[str, PersistedSessionState] = {}
+        self.satellites = notes.satellites
         self.journal: Journalled | None = None
         self.environment: Environment
         self._notes = notes
@@ -189,6 +197,7 @@ class Host:
         self._layout = layout
         self._left = role.operations // 2 + self.draws.below(role.operations)
         self._named = 0
+        self._memory: dict[str, object] = {}  # what else a process has, by name
 
     def live(self, store: ObjectStore, clock: Clock) -> None:
         """Run processes until everything that was to be done is done: the actor."""
@@ -200,12 +209,30 @@ class Host:
                 self._role.act(self)
             except ProcessCrash:
                 self.states.clear()
+                self._memory.clear()
                 self._notes.dead.discard(self.name)
 
     def new_name(self) -> str:
         """Return a name that was never given."""
         self._named += 1
         return f"{self.name}.{self._named}"
+
+    def recalled(self, name: str, kind: type[T]) -> T | None:
+        """Return what the process has under a name, None for nothing."""
+        found = self._memory.get(name)
+        return found if isinstance(found, kind) else None
+
+    def remembered(self, name: str, kind: type[T], make: Callable[[], T]) -> T:
+        """Return what the process has under a name; what `make` returns, from now on, if it has nothing."""
+        found = self.recalled(name, kind)
+        if found is None:
+            found = make()
+            self._memory[name] = found
+        return found
+
+    def forget(self, name: str) -> None:
+        """Drop what the process has under a name."""
+        self._memory.pop(name, None)
 
     def a_session(self) -> str:
         """Draw a session, rather a young one; seldom one that was deleted."""

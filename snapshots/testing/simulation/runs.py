@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from snapshots.testing.simulation import satellite_roles  # noqa: F401  registers its roles
 from snapshots.testing.simulation.stage import Stage, running_clock
 from storage.clock import Clock
 from storage.digest import short_hash

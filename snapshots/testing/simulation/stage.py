@@ -27,7 +27,7 @@ from snapshots.maintenance.collect import execute, plan_on
 from snapshots.restore import load, read_history
 from snapshots.state import PersistedSessionState, graph
 from snapshots.testing.collector import collect
-from snapshots.testing.simulation.hosts import Content, Host, Notes, ProcessCrash, Role, content_of, take_turn
+from snapshots.testing.simulation.hosts import SAVED, Content, Host, Notes, ProcessCrash, Role, content_of, take_turn
 from snapshots.testing.simulation.operations import HeadWritten, chain_of, problems
 from snapshots.testing.simulation.roles import ROLES
 from snapshots.testing.simulation.watch import HOME, Watch, packs_named
@@ -149,6 +149,7 @@ class Stage(World):
         assert not found, "; ".join(found)
         environment = environment_on(self.watch, ManualClock(seed=98))
         self._check_contents(environment)
+        self._check_satellites(environment)
         for _ in range(2):
             execute(plan_on(environment))
         collect(environment)
@@ -158,6 +159,14 @@ class Stage(World):
     def _by_session(self) -> dict[str, list[HeadWritten]]:
         return {rows[-1].head.session_id: rows for rows in self.watch.written.values()}
 
+    def _check_satellites(self, environment: Environment) -> None:
+        found = self.notes.satellites.problems(
+            environment,
+            lambda session_id: self.watch.is_deleted(LAYOUT.head(session_id)),
+            self.watch.satellites.expired,
+        )
+        assert not found, "; ".join(found)
+
     def _check_contents(self, environment: Environment) -> None:
         read: dict[tuple[str, int], Content] = {}
         for session_id, revision, content in self.notes.reads:
@@ -165,7 +174,7 @@ class Stage(World):
             assert first == content, f"revision {revision} of {session_id} was read as {first} and as {content}"
         for rows in self._by_session().values():
             head = rows[-1].head
-            if head.status == LIVE:
+            if head.status == LIVE and head.session_id not in SAVED:
                 self._check_session(environment, head, read)
 
     def _check_session(self, environment: Environment, head: Head, read: Mapping[tuple[str, int], Content]) -> None:

@@ -21,6 +21,7 @@ from snapshots.head import LIVE, TOMBSTONE, Head
 from snapshots.layout import Layout
 from snapshots.roots import named_keys
 from snapshots.testing.simulation.operations import HeadWritten
+from snapshots.testing.simulation.satellite_watch import SatelliteWatch
 from storage.errors import NotFoundError
 from storage.executor import InlineExecutor
 from storage.store import (
@@ -52,6 +53,7 @@ class Watch:
     Attributes:
         wrong: What was found, oldest first.
         written: Every head that was written, by key, oldest first.
+        satellites: What lies beside heads and packs.
     """
 
     def __init__(
@@ -70,6 +72,8 @@ class Watch:
         self._named: dict[str, frozenset[str]] = {}
         self._packs = {row.key for row in store.list(layout.packs)}
         self._bytes: dict[str, bytes] = {}
+        self._deleted_sessions: set[str] = set()  # the session's part of their keys
+        self.satellites = SatelliteWatch(layout, self.wrong, self.is_deleted)
         for row in store.list(layout.heads):
             self._published(row.key, store.get(row.key).data)
 
@@ -88,6 +92,11 @@ class Watch:
                 self._published(key, data)
         for key, named in self._named.items():
             self._check_there(key, named)
+        self.satellites.moved_to(store)
+
+    def is_deleted(self, key: str) -> bool:
+        """Say whether the session to which a key belongs was deleted."""
+        return self._layout.session_part(key) in self._deleted_sessions
 
     def put(self, key: str, data: bytes | BinaryIO, mode: PutMode) -> Version:
         """Store an object and look at it. See `ObjectStore.put`."""
@@ -97,6 +106,9 @@ class Watch:
             self._published(key, data)
         elif key.startswith(self._layout.packs):
             self._packs.add(key)
+        elif self.satellites.has(key):
+            assert isinstance(data, bytes), "a satellite is no stream"
+            self.satellites.put(key, data)
         return version
 
     def delete(self, key: str) -> None:
@@ -133,6 +145,8 @@ class Watch:
         for head, named in self._named.items():
             if key in named:
                 self.wrong.append(f"nothing dangles: {key} was deleted, and {head} names it")
+        if self.satellites.has(key):
+            self.satellites.deleted(key)
 
     def _published(self, key: str, data: bytes) -> None:
         before = self._bytes.get(key)
@@ -145,6 +159,8 @@ class Watch:
             self.wrong += succession(key, Head.decode(before, key=key), head)
         self._bytes[key] = data
         self._named[key] = named
+        if head.status == TOMBSTONE:
+            self._deleted_sessions.add(self._layout.session_part(key))
         self._seen(head)
         self.written.setdefault(key, []).append(HeadWritten(self._instant(), head))
         self._check_there(key, named)
