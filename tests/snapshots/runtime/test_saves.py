@@ -22,6 +22,8 @@ from snapshots.errors import (
     SessionNotFoundError,
 )
 from snapshots.layout import Layout
+from snapshots.maintenance import collect, prune
+from snapshots.maintenance.retention import Retention
 from snapshots.runtime import (
     RuntimeMetadata,
     RuntimeSession,
@@ -460,6 +462,24 @@ def test_nothing_in_memory_hides_what_others_did(bench: Bench) -> None:
     assert texts_of(bench.mine.load_runtime_session(SESSION)) == ["m1"]
     bench.mine.save_runtime_session(mine)
     assert texts_of(bench.stored()) == texts_of(mine)
+
+
+def test_a_collection_and_a_prune_between_saves_change_nothing_for_a_runtime(bench: Bench) -> None:
+    mine = session("m0", title="first")
+    for at in range(1, 12):
+        bench.mine.save_runtime_session(mine)
+        collect.execute(collect.plan_collect(bench.their_repo))
+        prune.execute(prune.plan_prune(bench.their_repo, SESSION, Retention(last=1)))
+        collect.execute(collect.plan_collect(bench.their_repo))
+        mine.messages.append(said(f"m{at}"))
+    bench.mine.save_runtime_session(mine)
+    assert texts_of(bench.stored()) == [f"m{at}" for at in range(12)]
+    assert bench.stored() == mine
+    bench.their_repo.delete(SESSION)
+    collect.execute(collect.plan_collect(bench.their_repo))
+    with pytest.raises(SessionDeletedError):
+        bench.mine.save_runtime_session(mine)
+    assert Layout("default").metadata(SESSION) not in bench.objects()
 
 
 # Threads, other systems, and the end of a session.
