@@ -38,7 +38,7 @@ from snapshots.errors import (
 from snapshots.head import LIVE, MOVED, RESERVED, TOMBSTONE
 from snapshots.portable import conversion
 from snapshots.portable.session import Event, Session
-from snapshots.portable.warm import WarmSession, WarmSessions
+from snapshots.portable.warm import WarmSession, warm_sessions
 from snapshots.restore import (
     HeadRead,
     Manifest,
@@ -158,7 +158,7 @@ class SessionService:
 
     def __init__(self, repo: HasEnvironment) -> None:
         self._environment = repo.environment
-        self._warm = WarmSessions()
+        self._warm = warm_sessions()
 
     def create_session(
         self, app_name: str, user_id: str, *, state: Mapping[str, Any] | None = None, session_id: str | None = None
@@ -242,7 +242,7 @@ class SessionService:
         """Append to the revision that was seen last: nothing is read."""
         conversion.append(warm.state, event, at=now)
         result = commit(self._environment, warm.state, None, execution_state=None)
-        self._warm.keep(warm.with_event(event.id))
+        self._warm.keep(warm.state.session_id, warm.with_event(event.id))
         return result.head_revision
 
     def _append_loaded(self, session_id: str, event: Event, now: datetime) -> int:
@@ -258,9 +258,9 @@ class SessionService:
         try:
             result = update(self._environment, session_id, append)
         except _NothingToDoError as found:
-            self._warm.keep(attempts[0])
+            self._warm.keep(session_id, attempts[0])
             return found.revision
-        self._warm.keep(attempts[0].with_event(event.id))
+        self._warm.keep(session_id, attempts[0].with_event(event.id))
         return result.head_revision
 
     def rewind_to_invocation(self, session_id: str, invocation_id: str) -> int:
@@ -285,7 +285,7 @@ class SessionService:
                 raise _NothingToDoError(state.head_revision or 0)
             conversion.write(session, state)
 
-        self._warm.forget(session_id)
+        self._warm.take(session_id)
         self._unless_done(lambda: update(self._environment, session_id, rewind).head_revision)
         return dropped[0]
 
@@ -302,7 +302,7 @@ class SessionService:
             return
         if read.head.status == MOVED:
             raise SessionMovedError(session_id, read.head.destination)
-        self._warm.forget(session_id)
+        self._warm.take(session_id)
         try:
             checkpoint = _manifest(self._environment, read).checkpoint
             conversion.facts_of_options(session_id, checkpoint.small.turn.mode_turn_options)
@@ -371,7 +371,7 @@ class SessionService:
             conversion.write(session, state)
 
         revision = update_or_create(self._environment, session.id, create).head_revision
-        self._warm.keep(WarmSession.of(attempts[0]))
+        self._warm.keep(session.id, WarmSession.of(attempts[0]))
         return StoredSession(session, revision)
 
     def _put(self, session: Session) -> StoredSession:
@@ -382,7 +382,7 @@ class SessionService:
             if state.head_revision is not None and not has_changes(self._environment, state):
                 raise _NothingToDoError(state.head_revision)
 
-        self._warm.forget(session.id)
+        self._warm.take(session.id)
         revision = self._unless_done(lambda: update_or_create(self._environment, session.id, put).head_revision)
         return StoredSession(session, revision)
 

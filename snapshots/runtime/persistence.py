@@ -30,11 +30,11 @@ from typing import Any, Protocol
 from snapshots.environment import HasEnvironment
 from snapshots.errors import InvalidStateError, RevisionConflictError
 from snapshots.fields import U64_MAX
+from snapshots.recent import Recent, recent_states
 from snapshots.restore import read_live_head
 from snapshots.runtime.merge import AUTHORITATIVE_KEYS, Union, merge, unite
 from snapshots.runtime.messages import messages_along, to_node, with_ids
 from snapshots.runtime.queues import SessionQueues
-from snapshots.runtime.recent import Recent
 from snapshots.runtime.session import JsonMessage, RuntimeMetadata, RuntimeSession, metadata_from_plain
 from snapshots.satellite import RING_MAX, Found, Kind, SatelliteRegister, encode
 from snapshots.state import PersistedSessionState
@@ -42,7 +42,6 @@ from snapshots.update import load_again, update_or_create
 from snapshots.usage import UsageLog
 
 METADATA: Kind[RuntimeMetadata] = Kind("metadata", RuntimeMetadata.to_plain, metadata_from_plain)
-STATES_MAX = 32  # sessions whose last state is kept in memory
 LOGS_MAX = 256  # usage logs kept at hand; another one of the same session is another writer, nothing worse
 _RING_OF_ANY = ("0" * 32,) * RING_MAX  # as large as a ring can be
 
@@ -126,7 +125,7 @@ class RuntimeSessionStore:
         self._environment = repo.environment
         self._authoritative = frozenset(authoritative)
         self._queues = SessionQueues()
-        self._states: Recent[PersistedSessionState] = Recent(STATES_MAX)
+        self._states = recent_states()
         self._logs: Recent[UsageLog] = Recent(LOGS_MAX)
 
     @property

@@ -29,7 +29,14 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("snapshots.placement",),
     ("snapshots.content", "snapshots.head"),
     ("snapshots.base", "snapshots.environment", "snapshots.verdict"),
-    ("snapshots.epochs", "snapshots.restore", "snapshots.staging", "snapshots.store_object", "snapshots.turns"),
+    (
+        "snapshots.epochs",
+        "snapshots.recent",
+        "snapshots.restore",
+        "snapshots.staging",
+        "snapshots.store_object",
+        "snapshots.turns",
+    ),
     ("snapshots.publish", "snapshots.rewrite", "snapshots.roots", "snapshots.satellite"),
     (
         "snapshots.commit",

@@ -35,8 +35,8 @@ from snapshots.layout import Layout
 from snapshots.maintenance.collect import execute, plan_collect
 from snapshots.portable import Event, ImportPolicy, Session, SessionService, warm
 from snapshots.portable.document import document_digest
-from snapshots.portable.warm import SESSIONS_MAX
 from snapshots.publish import ATTEMPTS_MAX
+from snapshots.recent import STATES_MAX
 from snapshots.state import PluginPayload
 from snapshots.state.values import json_text
 from storage.backends import open_store
@@ -462,14 +462,15 @@ def test_a_crash_between_any_two_requests_leaves_a_whole_session(hosts: Hosts, f
 
 
 def test_what_is_kept_warm_is_bounded(here: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(SESSIONS_MAX + 1):
+    for number in range(STATES_MAX + 1):
         filled(here.service, session_id=f"s{number}")
     here.cost()
-    here.service.append_event(f"s{SESSIONS_MAX}", event(1))
+    here.service.append_event(f"s{STATES_MAX}", event(1))
     assert here.cost() == {"put": 2}
     here.service.append_event("s0", event(1))
     assert "get" in here.cost()
-    monkeypatch.setattr(warm, "BYTES_MAX", 2000)
+    monkeypatch.setattr(warm, "STATES_BYTES_MAX", 2000)
+    here.service = SessionService(here.repo)
     here.service.append_event("s0", event(2, content="x" * 3000))
     here.cost()
     here.service.append_event("s0", event(3))

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from snapshots.runtime.queues import SessionQueues
-from snapshots.runtime.recent import Recent
 
 
 def test_callers_of_one_session_are_never_inside_together() -> None:
@@ -57,23 +56,3 @@ def test_a_caller_that_fails_leaves_the_queue() -> None:
         with pytest.raises(ZeroDivisionError), queues.turn("s1"):
             raise ZeroDivisionError
     assert len(queues) == 0
-
-
-def test_the_one_used_longest_ago_is_forgotten() -> None:
-    recent: Recent[int] = Recent(2)
-    recent.keep("a", 1)
-    recent.keep("b", 2)
-    assert recent.find("a") == 1
-    assert recent.keep("c", 3) == 3
-    assert (recent.find("a"), recent.find("b"), recent.find("c"), len(recent)) == (1, None, 3, 2)
-    recent.keep("a", 4)
-    assert recent.find("a") == 4
-
-
-def test_what_is_made_is_made_once() -> None:
-    recent: Recent[list[int]] = Recent(2)
-    made = recent.find_or_make("a", list)
-    assert recent.find_or_make("a", list) is made
-    recent.keep("b", [])
-    recent.keep("c", [])
-    assert recent.find_or_make("a", list) is not made
