@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from snapshots.errors import CorruptSnapshotError
+from snapshots.satellite import RING_MAX
 from snapshots.usage import UsageLog, compact
+from snapshots.usage.compaction import merge
+from snapshots.usage.index import index_register
 from snapshots.usage.runs import FAN_OUT
+from snapshots.usage.writing import LogWriter
 from storage.errors import UnavailableError
 from storage.testing.faults import (
     Crash,
@@ -77,6 +83,30 @@ def test_two_at_once_lose_and_double_nothing(bench: Bench, nth: int) -> None:
     assert len(bench.live()) == 1
     bench.collect()
     assert set(bench.stored()) == bench.live_keys()
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 3), (2, 4), (3, COUNT), (0, COUNT)])
+def test_somebody_else_merges_a_part_of_the_run(bench: Bench, start: int, end: int) -> None:
+    filled(bench)
+    writer = LogWriter(bench.there.environment, SESSION)
+    bench.faulty.plan.on("put", "index", fault=Meanwhile(lambda: merge(writer, lambda segments: segments[start:end])))
+    compact(bench.here, SESSION)
+    assert bench.lines() == list(range(COUNT))
+    assert len(bench.live()) == 1
+
+
+def test_a_swap_that_is_in_doubt_is_recognised(bench: Bench) -> None:
+    filled(bench)
+    register = index_register(bench.there.environment, SESSION)
+
+    def rewritten() -> None:
+        for _ in range(RING_MAX + 5):
+            register.update(replace)  # an equal index, under another write id
+
+    bench.faulty.plan.on("put", "index", fault=LoseAnswer())
+    bench.faulty.plan.on("get", "index", nth=2, fault=Meanwhile(rewritten))
+    assert compact(bench.here, SESSION).merged == COUNT
+    assert bench.lines() == list(range(COUNT))
 
 
 @pytest.mark.parametrize("nth", range(1, REQUESTS))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snapshots.errors import SessionNotFoundError
+from snapshots.errors import CorruptSnapshotError, SessionNotFoundError
 from snapshots.satellite import RING_MAX
 from snapshots.usage import compact
+from snapshots.usage.index import index_register
 from snapshots.usage.runs import FAN_OUT
 from storage.errors import Applied, UnavailableError
+from storage.store import Create
 from storage.testing.draws import Draws
 from storage.testing.faults import (
     Crash,
@@ -127,6 +131,38 @@ def test_a_swap_whose_answer_is_lost_under_very_many_others_is_applied_once(benc
     log.append(line(2))
     assert [n for n in bench.lines() if isinstance(n, int)] == [0, 1, 2]
     assert len(bench.lines()) == 3 + RING_MAX + 5
+
+
+def rewritten(bench: Bench, times: int) -> None:
+    """Write the index so often, without changing it."""
+    register = index_register(bench.there.environment, SESSION)
+    for _ in range(times):
+        register.update(replace)
+
+
+def test_a_swap_that_is_in_doubt_is_not_made_twice(bench: Bench) -> None:
+    log = bench.log()
+    log.append(line(0))
+    bench.faulty.plan.on("put", "index", fault=LoseAnswer())
+    bench.faulty.plan.on("get", "index", fault=Meanwhile(lambda: rewritten(bench, RING_MAX + 5)))
+    log.append(line(1))
+    assert bench.lines() == [0, 1]
+    assert len(bench.live()) == len(bench.stored()) == 2
+
+
+def test_something_else_under_the_name_of_a_segment_is_corruption(bench: Bench) -> None:
+    log = bench.log()
+    log.append(line(0))
+
+    def other() -> None:
+        (first,) = bench.live_keys()
+        bench.behind.put(first.replace("0001.jsonl", "0002.jsonl"), b"something else", Create())
+
+    bench.faulty.plan.on("put", ".zst", fault=Meanwhile(other))
+    with pytest.raises(CorruptSnapshotError, match="something else lies under the name"):
+        log.append(line(1))
+    log.append(line(2))
+    assert bench.lines() == [0, 2]
 
 
 # Beside others.
