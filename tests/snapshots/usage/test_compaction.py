@@ -88,10 +88,15 @@ def test_two_at_once_lose_and_double_nothing(bench: Bench, nth: int) -> None:
 @pytest.mark.parametrize(("start", "end"), [(0, 3), (2, 4), (3, COUNT), (0, COUNT)])
 def test_somebody_else_merges_a_part_of_the_run(bench: Bench, start: int, end: int) -> None:
     filled(bench)
-    writer = LogWriter(bench.there.environment, SESSION)
-    bench.faulty.plan.on("put", "index", fault=Meanwhile(lambda: merge(writer, lambda segments: segments[start:end])))
+    writer, other = LogWriter(bench.there.environment, SESSION), bench.other()
+
+    def partly() -> None:
+        merge(writer, lambda segments: segments[start:end])
+        other.append_many(map(line, range(COUNT, COUNT + 3)))
+
+    bench.faulty.plan.on("put", "index", fault=Meanwhile(partly))
     compact(bench.here, SESSION)
-    assert bench.lines() == list(range(COUNT))
+    assert bench.lines() == list(range(COUNT + 3))
     assert len(bench.live()) == 1
 
 

@@ -19,7 +19,7 @@ from snapshots.errors import (
     UnsupportedSchemaError,
 )
 from snapshots.usage import ROW_BYTES_MAX, TokenUsageRecord, UsageLog, compact, usage_report, writing
-from snapshots.usage.index import for_each_log, index_at
+from snapshots.usage.index import for_each_log, index_at, logs_in
 from snapshots.usage.runs import FAN_OUT
 from snapshots.usage.segments import SEGMENT_BYTES_MAX, SegmentFacts, open_segment, seal_segment
 from storage.errors import InvalidKeyError, UnavailableError
@@ -411,6 +411,15 @@ def test_every_log_is_listed_and_a_damaged_one_hides_no_other(bench: Bench) -> N
             damaged.append(error.key)
     assert sorted(found) == sorted(["Ä b", long])
     assert damaged == [bench.layout.usage_index("a")]
+
+
+def test_an_index_that_was_moved_is_no_log_of_its_place(bench: Bench) -> None:
+    for session in ("a", "b"):
+        bench.log(session).append(line(session))
+    moved(bench, bench.layout.usage_index("a"), bench.layout.usage_index("b"))
+    (log,) = logs_in(bench.here.environment, bench.layout.usage("b"))
+    with pytest.raises(CorruptSnapshotError, match="session 'a'"):
+        index_at(bench.here.environment, log)
 
 
 def test_two_log_objects_never_share_names(bench: Bench) -> None:
