@@ -319,7 +319,7 @@ class RealtimeController:
         """
         with self._lock:
             journal = self._journal()
-            settled = self._settled(journal)
+            settled = self._settled(journal, completing=self._completing)
             if settled is not None and settled.kind is _K.RESTART_FAILED and self._restart_error is not None:
                 return RestartFailed(self._restart_error)
             sent_count = 0
@@ -396,8 +396,9 @@ class RealtimeController:
             journal.append(_K.CLOSED, reason=RealtimeCloseReason.PROVIDER_FAILURE)
             raise
 
-    def _settled(self, journal: RealtimeJournal) -> RealtimeSessionRecord | None:
+    def _settled(self, journal: RealtimeJournal, *, completing: bool = False) -> RealtimeSessionRecord | None:
         """Write what a failed call left pending, and return it; what it came to is kept for who comes again."""
+        self._completing = completing
         settled = journal.settle()
         if settled is not None and settled.kind in (_K.INPUT_SENT, _K.BACKPRESSURE_APPLIED):
             assert settled.frame_id is not None, "such records are about a frame"
@@ -522,7 +523,7 @@ class RealtimeController:
             before = journal.progress.status.value
             raise self._illegal(before, _S.RESTART_COMPLETED.value, "begin a restart first")
         journal.check_still_ours()
-        self._completing, self._blocked = False, None
+        self._blocked = None
         try:
             self._adapter.restart(journal.progress.state)
         except Exception as error:  # noqa: BLE001  whatever it is, there is no connection

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from snapshots.realtime import (
     load_realtime,
 )
 from snapshots.realtime.stored import RECORD_BYTES_MAX
+from snapshots.state.values import U64_MAX
 from storage.errors import InvalidKeyError
 from tests.snapshots.realtime.bench import SESSION, Bench, LostError, NotingAdapter, check_log, incoming, out, sidecar
 
@@ -368,6 +370,46 @@ def test_policies_that_leave_no_room_for_a_frame_are_refused(bench: Bench) -> No
     assert list(bench.behind.list("")) == []
 
 
+def at_the_end(controller: RealtimeController, **fields: Any) -> None:
+    """Let the session have counted as far as its numbers go."""
+    journal = controller._journal()
+    journal.progress = replace(journal.progress, state=journal.progress.state.model_copy(update=fields))
+
+
+def test_what_cannot_be_counted_any_further_is_not_done(bench: Bench) -> None:
+    controller = bench.connected()
+    last = StreamCursor(chunk_sequence=U64_MAX)
+    at_the_end(controller, send_cursor=last, receive_cursor=last, restart_count=(1 << 32) - 1)
+    before = bench.kinds()
+    for name in ("send", "receive", "begin_restart"):
+        with pytest.raises(LimitExceededError):
+            STEPS[name](controller)
+    assert (bench.kinds(), bench.adapter.verbs) == (before, ["open"])
+
+
+def test_what_was_held_back_is_counted_as_far_as_a_number_goes(bench: Bench) -> None:
+    controller = bench.restarting()
+    queue = controller.state.backpressure_state
+    at_the_end(controller, backpressure_state=queue.model_copy(update={"gated_frames": U64_MAX}))
+    before = bench.kinds()
+    with pytest.raises(LimitExceededError):
+        controller.send(out("f"))
+    assert bench.kinds() == before
+
+
+def test_of_many_frames_in_doubt_the_last_are_remembered(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snapshots.realtime.progress.IN_DOUBT_MAX", 3)
+    controller = bench.connected()
+    for number in range(5):
+        bench.adapter.failing["send"] = 1
+        with pytest.raises(LostError):
+            controller.send(out(f"f{number}"))
+        controller.begin_restart()
+        controller.complete_restart()
+    assert [frame.frame_id.value for frame in controller.in_doubt] == ["f2", "f3", "f4"]
+    assert bench.resumed().in_doubt == controller.in_doubt
+
+
 # What the adapter raises.
 
 
@@ -554,6 +596,16 @@ def test_block_asks_the_caller_to_come_again(bench: Bench) -> None:
     controller.complete_restart()
     assert controller.send(out("c")).outcome is SendOutcome.SENT
     assert bench.adapter.sent == ["a", "b", "c"]
+
+
+def test_a_frame_that_is_blocked_in_another_restart_is_recorded_again(bench: Bench) -> None:
+    controller = full(bench, "block")
+    first = controller.send(out("c"))
+    controller.complete_restart()
+    controller.begin_restart()
+    for name in "de":
+        controller.send(out(name))
+    assert controller.send(out("c")).sequence > first.sequence
 
 
 def test_drop_noncritical_drops_and_counts(bench: Bench) -> None:

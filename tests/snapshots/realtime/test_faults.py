@@ -245,6 +245,49 @@ def test_a_queue_that_was_half_sent_goes_on_in_order(bench: Bench) -> None:
     check_log(bench.records())
 
 
+def test_a_queued_frame_whose_request_was_not_confirmed_is_sent_by_the_next_send(bench: Bench) -> None:
+    controller = bench.restarting()
+    for name in "ab":
+        controller.send(out(name))
+    bench.faulty.plan.on("put", RECORD, fault=FailBefore("unknown"), nth=4, times=ATTEMPTS_MAX)
+    with pytest.raises(UnavailableError):
+        controller.complete_restart()
+    assert bench.adapter.sent == ["a"]
+    controller.send(out("c"))
+    assert bench.adapter.sent == ["a", "b", "c"]
+    assert not controller.in_doubt
+
+
+def test_a_restart_that_others_have_ended_is_not_completed_twice(bench: Bench) -> None:
+    controller = bench.restarting()
+    controller.send(out("a"))
+    bench.faulty.plan.on("put", RECORD, fault=FailBefore("unknown"), nth=2, times=2 * ATTEMPTS_MAX)
+    for _ in range(2):
+        with pytest.raises(UnavailableError):
+            controller.complete_restart()
+    bench.faulty.plan.clear()
+    controller.interrupt()
+    bench.faulty.plan.on("put", RECORD, fault=FailBefore("unknown"), nth=2, times=ATTEMPTS_MAX)
+    with pytest.raises(UnavailableError):
+        controller.interrupt()
+    with pytest.raises(IllegalTransitionError):
+        controller.complete_restart()
+    assert bench.adapter.verbs.count("restart") == 1
+
+
+def test_a_host_that_was_told_that_it_is_fenced_asks_nobody_any_more(bench: Bench) -> None:
+    controller = bench.connected()
+    controller.receive()
+    bench.resumed()
+    with pytest.raises(FencedError):
+        controller.receive()
+    asked = len(bench.faulty.log)
+    for _, step, _ in STEPS.values():
+        with pytest.raises(FencedError):
+            step(controller)
+    assert len(bench.faulty.log) == asked
+
+
 @pytest.mark.parametrize("nth", range(1, 8))
 def test_a_restart_that_was_not_confirmed_is_completed_once(bench: Bench, nth: int) -> None:
     controller = bench.restarting()
@@ -587,6 +630,20 @@ def test_a_former_host_does_not_move_the_checkpoint_back(bench: Bench) -> None:
     with pytest.raises(FencedError):
         former.send(out("late"))
     assert register_of(bench.there.environment, SESSION).read() == covered
+
+
+def test_a_former_host_that_is_due_to_write_a_checkpoint_does_not_move_it_back(bench: Bench) -> None:
+    former = bench.connected()
+    while len(bench.kinds()) < RECORDS_BEHIND_MAX:
+        former.interrupt()
+    second = bench.resumed()
+    second.complete_restart()
+    send_many(second, "g")
+    covered = register_of(bench.there.environment, SESSION).read()
+    assert covered.value.sequence > RECORDS_BEHIND_MAX
+    with pytest.raises(FencedError):
+        former.send(out("late"))
+    assert register_of(bench.there.environment, SESSION).read().value == covered.value
 
 
 def deleted(bench: Bench) -> None:

@@ -76,6 +76,13 @@ def test_the_highest_class_sees_everything() -> None:
     assert numbers == [1, 2, 5, 6, 7]
 
 
+def test_a_summary_of_what_is_secret_is_not_shown_with_a_frame_that_is_not() -> None:
+    held = [("restart", PrivacyClass.PUBLIC), ("send", PrivacyClass.SECRET), ("send", PrivacyClass.PUBLIC)]
+    bench = recorded(held)
+    assert bench.records()[-1].summary is not None
+    assert [record.sequence for record in subscribe(bench.there, SESSION).new()] == [1, 2, 3, 4]
+
+
 def test_new_records_come_once_and_replays_leave_the_position() -> None:
     bench = Bench()
     controller = bench.connected()
