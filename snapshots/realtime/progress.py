@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from snapshots.errors import InvalidStateError
+from snapshots.errors import CorruptSnapshotError, InvalidStateError
 from snapshots.fields import Fields, is_whole
 from snapshots.realtime.transitions import check_record, moved
 from snapshots.realtime.values import (
@@ -244,10 +244,16 @@ def checkpoint_from_plain(plain: Any) -> Checkpoint:
     """Return what `checkpoint_to_plain` was given.
 
     Raises:
-        ValueError, CorruptSnapshotError: It is none.
+        ValueError: It is none.
         UnsupportedSchemaError: It has a field of a later format.
     """
-    fields = Fields(plain, key="a checkpoint", record="realtime session")
+    try:
+        return _checkpoint_of(Fields(plain, key="", record="checkpoint"))
+    except CorruptSnapshotError as error:
+        raise ValueError(error.reason) from error
+
+
+def _checkpoint_of(fields: Fields) -> Checkpoint:
     sequence = fields.integer("sequence")
 
     def number(value: Any) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
@@ -25,6 +26,9 @@ from snapshots.overrides import overrides_from_plain
 from snapshots.placement import Placement, open_manifest, seal_manifest
 from snapshots.portable import Session, from_state, to_state
 from snapshots.portable.document import document_digest, read_document
+from snapshots.realtime.journal import load_progress, stored_record
+from snapshots.realtime.journal import register_of as realtime_register
+from snapshots.realtime.progress import Checkpoint
 from snapshots.records import StoredRecord
 from snapshots.records.stored import read_at, register_of
 from snapshots.runtime import RuntimeMetadata, RuntimeSession
@@ -46,6 +50,7 @@ from tests.integration.builders import message, raw_head
 from tests.integration.turns import stamp, take
 from tests.snapshots import test_records as valid
 from tests.snapshots.portable.samples import original, talk
+from tests.snapshots.realtime.bench import Bench, LostError, incoming, out
 from tests.snapshots.records import ID, PACK, StagedSession, reserved_head
 from tests.snapshots.state.builders import call, node, plugin_node
 
@@ -309,6 +314,40 @@ def example_metadata(**fields: Any) -> bytes:
     return unguarded(written_by(lambda env: metadata_of(env).create(metadata), Layout("default").metadata("s1")))
 
 
+def realtime() -> dict[str, bytes]:
+    """Return all that is stored of a realtime session, by key: a frame each way, one in doubt, and two in its queue."""
+    bench = Bench()
+    controller = bench.connected()
+    controller.send(out("sent"))
+    bench.adapter.coming.append(incoming("answer", response_id="r1"))
+    controller.receive()
+    bench.adapter.failing["send"] = 1
+    with suppress(LostError):
+        controller.send(out("doubtful"))
+    controller.begin_restart()
+    for name in ("held", "as well"):
+        controller.send(out(name, critical=True))
+    checkpoint = Checkpoint.of(load_progress(bench.there.environment, "s1"))
+    realtime_register(bench.there.environment, "s1").update(lambda _: checkpoint)
+    return {row.key: bench.behind.get(row.key).data for row in bench.behind.list("")}
+
+
+REALTIME = realtime()
+REALTIME_STATE = Layout("default").realtime_state("s1")
+
+
+REALTIME_RECORDS = tuple(data for key, data in REALTIME.items() if key != REALTIME_STATE)
+
+
+def read_realtime_record(data: bytes) -> object:
+    stored = stored_record(environment_with({Layout("default").realtime_record("s1", 1): data}), "s1", 1)
+    return stored and stored.record
+
+
+def read_realtime_state(data: bytes) -> object:
+    return load_progress(environment_with({**REALTIME, REALTIME_STATE: data}), "s1")
+
+
 RUNTIME: dict[str, Any] = {
     "title": "t",
     "pinned": True,
@@ -387,6 +426,21 @@ DECODERS: tuple[Decoder, ...] = (
         RECORD,
         examples=(example_metadata(), example_metadata(**RUNTIME)),
         wrap=codec.guarded,
+    ),
+    cbor(
+        "realtime record",
+        read_realtime_record,
+        RECORD,
+        examples=tuple(map(unguarded, REALTIME_RECORDS)),
+        wrap=codec.guarded,
+    ),
+    cbor(
+        "realtime state",
+        read_realtime_state,
+        RECORD,
+        examples=(unguarded(REALTIME[REALTIME_STATE]),),
+        wrap=codec.guarded,
+        fixed_bytes=4 << 20,  # the records that it names
     ),
     cbor("epoch", read_epoch, RECORD, examples=(EPOCH,), wrap=codec.guarded),
     cbor(
