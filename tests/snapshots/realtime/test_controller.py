@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -266,6 +267,15 @@ def test_a_clock_that_goes_back_is_not_followed(bench: Bench) -> None:
     bench.resumed().complete_restart()
     times = [record.recorded_at for record in bench.records()]
     assert times == sorted(times)
+
+
+def test_threads_take_their_steps_one_after_the_other(bench: Bench) -> None:
+    controller = bench.connected()
+    with ThreadPoolExecutor(4) as threads:
+        results = list(threads.map(lambda number: controller.send(out(f"f{number}")), range(40)))
+    assert sorted(bench.adapter.sent) == sorted(f"f{number}" for number in range(40))
+    assert len({result.sequence for result in results}) == 40
+    check_log(bench.records())
 
 
 # Receiving.
