@@ -14,6 +14,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 from snapshots.environment import Environment
 from snapshots.errors import CorruptSnapshotError
@@ -24,7 +25,7 @@ from snapshots.usage.segments import Index, LiveSegment, open_segment
 from storage.digest import short_hash
 from storage.errors import CorruptObjectError, NotFoundError, UnavailableError
 
-SEGMENTS_AT_ONCE = 8  # 8 MiB of rows each at most
+SEGMENTS_AT_ONCE = 4  # 8 MiB of rows each at most, and as much again for what Python makes of them
 RESTARTS_MAX = 16  # how often reading goes on with another index because the one it had was overtaken
 ROW_DIGEST_BYTES = 16  # two ids never share one, by chance or by choice
 
@@ -93,7 +94,7 @@ class Distinct:
 
 def read_segments(
     environment: Environment, session_id: str, segments: Sequence[LiveSegment]
-) -> Iterator[tuple[LiveSegment, list[UsageRow]]]:
+) -> Iterator[tuple[LiveSegment, Iterator[UsageRow]]]:
     """Yield segments and their rows, SEGMENTS_AT_ONCE read side by side.
 
     Raises:
@@ -103,12 +104,13 @@ def read_segments(
     """
     for start in range(0, len(segments), SEGMENTS_AT_ONCE):
         some = segments[start : start + SEGMENTS_AT_ONCE]
-        yield from zip(
-            some, environment.executor.map(lambda one: _rows(environment, session_id, one), some), strict=True
-        )
+        read = environment.executor.map(lambda one: _rows(environment, session_id, one), some)
+        for one, rows in zip(some, read, strict=True):
+            key = environment.layout.usage_segment(session_id, one.name)
+            yield one, map(partial(row_of, key=key), rows)
 
 
-def _rows(environment: Environment, session_id: str, segment: LiveSegment) -> list[UsageRow]:
+def _rows(environment: Environment, session_id: str, segment: LiveSegment) -> list[bytes]:
     layout = environment.layout
     key = layout.usage_segment(session_id, segment.name)
     try:
@@ -122,4 +124,4 @@ def _rows(environment: Environment, session_id: str, segment: LiveSegment) -> li
         raise misplaced(key, f"segment {facts.name} of the usage log", facts.session_id, facts.tenant)
     if (facts.rows, len(data)) != (segment.rows, segment.size_bytes):
         raise CorruptSnapshotError(key, "the segment is not the one that the index names: rows or size differ")
-    return [row_of(row, key=key) for row in rows]
+    return rows

@@ -199,13 +199,18 @@ class UsageRow:
 
     @property
     def value(self) -> dict[str, Any]:
-        """Return its object."""
-        found: dict[str, Any] = json.loads(self.text)
+        """Return its object. Raises CorruptSnapshotError where somebody else stored what no append admits."""
+        try:
+            found = parse_document(self.text.encode())
+        except BadDocumentError as error:
+            raise CorruptSnapshotError(self.key, f"row {self.row_id}: {error}") from error
+        if not isinstance(found, dict):
+            raise CorruptSnapshotError(self.key, f"row {self.row_id} is no object")
         return found
 
     @property
     def record(self) -> TokenUsageRecord:
-        """Return what it says. Raises CorruptSnapshotError where somebody else stored what no append admits."""
+        """Return what it says. Raises as `value`."""
         try:
             return TokenUsageRecord.of(self.value, source=self.key, position=f"row {self.row_id}")
         except InvalidInputError as error:

@@ -17,7 +17,13 @@ from snapshots.adapters.transcripts.reading import parse_transcripts
 from snapshots.checkpoint import SessionCheckpoint
 from snapshots.environment import Environment
 from snapshots.epochs import take_number
-from snapshots.errors import CorruptSnapshotError, InvalidInputError, InvalidStateError, UnsupportedSchemaError
+from snapshots.errors import (
+    CorruptSnapshotError,
+    InvalidInputError,
+    InvalidStateError,
+    LimitExceededError,
+    UnsupportedSchemaError,
+)
 from snapshots.fields import Fields
 from snapshots.head import Head
 from snapshots.layout import STORE_KEY, Layout
@@ -36,11 +42,23 @@ from snapshots.runtime.persistence import METADATA
 from snapshots.satellite import SatelliteRegister
 from snapshots.state import PluginSessionSnapshot, SessionGraph, ToolState, nodes_from_plain, nodes_to_plain
 from snapshots.turns import Effect, TurnRecord
+from snapshots.usage.index import index_register
+from snapshots.usage.rows import line_of, row_of
+from snapshots.usage.segments import SEGMENT_BYTES_MAX, Index, LiveSegment, SegmentFacts, open_segment, seal_segment
 from storage.backends.memory import MemoryStore
 from storage.digest import BlobRef, blob_ref, short_hash
 from storage.errors import CorruptObjectError
 from storage.executor import InlineExecutor
-from storage.frame import FRAME_BYTES_MAX, open_frame, open_run, seal_frame, seal_run
+from storage.frame import (
+    FRAME_BYTES_MAX,
+    NOTE_BYTES_MAX,
+    open_frame,
+    open_run,
+    open_stream,
+    seal_frame,
+    seal_run,
+    seal_stream,
+)
 from storage.leases import LeaseRegister
 from storage.packs import PackBuilder, read_blobs, read_index
 from storage.store import Overwrite, Version
@@ -365,6 +383,42 @@ def example_marks() -> bytes:
     return marks.encode(tenant="default", write_id=ID)
 
 
+USAGE_FACTS = SegmentFacts("default", "s1", "a" * 32, 1, 2)
+USAGE_ROWS = (b'{"row_id":"r1","model":"m","input_tokens":10}', b'{"row_id":"r\\u00e92","ts":"2026-01-01T00:00:00Z"}')
+
+
+def example_usage_index() -> bytes:
+    """Return an index of two segments, one of which was merged."""
+    segments = (LiveSegment("a" * 32, 1, 8, 300, 900, 1), LiveSegment("b" * 32, 7, 1, 90, 100))
+    key = Layout("default").usage_index("s1")
+    return unguarded(written_by(lambda env: index_register(env, "s1").create(Index(3, segments)), key))
+
+
+def read_usage_index(data: bytes) -> object:
+    environment = environment_with({Layout("default").usage_index("s1"): data})
+    return index_register(environment, "s1").read()
+
+
+def read_usage_segment(data: bytes) -> object:
+    _, rows = open_segment(data, key=KEY)
+    return [row_of(row, key=KEY).record for row in rows]
+
+
+def as_usage_rows(lines: bytes) -> bytes:
+    """Return lines as a segment that declares two of them, whatever they are."""
+    note = open_stream(seal_segment(USAGE_FACTS, USAGE_ROWS), key=KEY, bytes_max=SEGMENT_BYTES_MAX)[1]
+    return seal_stream(lines or b"\n", note)
+
+
+def as_usage_note(note: bytes) -> bytes:
+    return seal_stream(b"".join(row + b"\n" for row in USAGE_ROWS), note[:NOTE_BYTES_MAX])
+
+
+def read_usage_line(data: bytes) -> object:
+    line = line_of(data.decode("utf-8", "surrogateescape"), source="usage", position="line 1")
+    return row_of(line.stored("w-1-0"), key=KEY)
+
+
 def unguarded(data: bytes) -> bytes:
     return codec.unguarded(data, key=KEY)
 
@@ -442,6 +496,7 @@ DECODERS: tuple[Decoder, ...] = (
         wrap=codec.guarded,
         fixed_bytes=4 << 20,  # the records that it names
     ),
+    cbor("usage index", read_usage_index, RECORD, examples=(example_usage_index(),), wrap=codec.guarded),
     cbor("epoch", read_epoch, RECORD, examples=(EPOCH,), wrap=codec.guarded),
     cbor(
         "mark cache",
@@ -494,6 +549,27 @@ DECODERS: tuple[Decoder, ...] = (
         lambda data: RuntimeSession.model_validate_json(data).checked(),
         (ValidationError,),
         examples=(json.dumps({**RUNTIME, "session_id": "s1", "messages": [{"id": "m1"}, {"role": "user"}]}).encode(),),
+    ),
+    Decoder(
+        "rows of usage",
+        read_usage_segment,
+        RECORD,
+        Form.BYTES,
+        (b"".join(row + b"\n" for row in USAGE_ROWS),),
+        as_usage_rows,
+    ),
+    as_json(
+        "note of a usage segment",
+        read_usage_segment,
+        RECORD,
+        examples=(open_stream(seal_segment(USAGE_FACTS, USAGE_ROWS), key=KEY, bytes_max=SEGMENT_BYTES_MAX)[1],),
+        wrap=as_usage_note,
+    ),
+    as_json(
+        "usage line",
+        read_usage_line,
+        (InvalidInputError, LimitExceededError),
+        examples=USAGE_ROWS,
     ),
     as_json(
         "session document",

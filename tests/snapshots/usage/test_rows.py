@@ -162,6 +162,9 @@ def test_a_stored_row_that_no_append_admits_is_corrupt() -> None:
         with pytest.raises(CorruptSnapshotError) as caught:
             row_of(stored, key=KEY)
         assert caught.value.key == KEY
+    for text in ("{", "[1]", '{"a":NaN}', "[" * 100_000):
+        with pytest.raises(CorruptSnapshotError, match="row x"):
+            _ = UsageRow("x", text, KEY).value
     with pytest.raises(CorruptSnapshotError, match="input_tokens"):
         _ = UsageRow("x", '{"row_id":"x","input_tokens":-1}', KEY).record
 
