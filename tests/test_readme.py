@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
@@ -32,6 +34,21 @@ def test_the_example_of_forks_and_owners_prints_what_it_says(tmp_path: Path) -> 
     example = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[2]
     run = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (run.stdout, run.stderr) == ("5 4 ('another way',)\nb'receipt'\n", "")
+
+
+BESIDE = {
+    "snapshots.portable": "{'tier': 'gold', 'turns': 1} ['hello']\n",
+    "snapshots.records": "880 0\n",
+    "snapshots.runtime": "Rome 2 0.9\n",
+    "snapshots.realtime": "gated\n2 1\n",
+}
+
+
+@pytest.mark.parametrize("package", BESIDE)
+def test_the_examples_beside_the_session_print_what_they_say(tmp_path: Path, package: str) -> None:
+    (example,) = [one for one in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if f"from {package} " in one]
+    run = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (run.stdout, run.stderr) == (BESIDE[package], "")
 
 
 def test_ci_finds_the_test_command() -> None:
