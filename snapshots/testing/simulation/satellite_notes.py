@@ -21,7 +21,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from snapshots.environment import Environment
-from snapshots.errors import SessionNotFoundError
+from snapshots.errors import SessionNotFoundError, SnapshotError
 from snapshots.realtime.journal import load_progress, read_records
 from snapshots.realtime.values import RealtimeRecordKind as Kind
 from snapshots.realtime.values import RealtimeSessionRecord
@@ -101,6 +101,7 @@ class SatelliteNotes:
         frames: Frames that hosts sent.
         sent: What adapters were given.
         received: Frames that were handed out: session and name.
+        cuts: How often an adapter lost its connection.
     """
 
     rows: list[RowsTold] = field(default_factory=list)
@@ -111,6 +112,17 @@ class SatelliteNotes:
     frames: list[FrameTold] = field(default_factory=list)
     sent: list[FrameSent] = field(default_factory=list)
     received: list[tuple[str, str]] = field(default_factory=list)
+    cuts: int = 0
+
+    def counts(self) -> Counter[str]:
+        """Return how often what was told, by kind and outcome."""
+        told = [("rows", one.told) for one in self.rows] + [("deltas", one.told) for one in self.deltas]
+        told += [("saves", one.told) for one in self.saves] + [("titles", one.told) for one in self.titles]
+        counts = Counter(f"{kind} {outcome or 'unknown'}" for kind, outcome in told)
+        counts += Counter(f"frames {one.outcome or 'failed'}" for one in self.frames)
+        return counts + Counter(
+            {"reaped": self.reaped, "sent": len(self.sent), "received": len(self.received), "cuts": self.cuts}
+        )
 
     def exponent_for(self, session_id: str) -> int:
         """Return an exponent that no count of a record was made with."""
@@ -126,13 +138,15 @@ class SatelliteNotes:
         """
         found: list[str] = []
         for session_id in _alive((one.session_id for one in self.rows), is_deleted):
-            found += self._usage(environment, session_id)
+            found += _readable("every line once", self._usage(environment, session_id))
         for session_id in _alive((one.session_id for one in [*self.saves, *self.titles]), is_deleted):
-            found += self._runtime(environment, session_id)
+            found += _readable("no message lost", self._runtime(environment, session_id))
         for session_id in _alive((one.session_id for one in self.deltas), is_deleted):
-            found += self._record(environment, session_id)
-        for session_id in _alive((one.session_id for one in self.frames), is_deleted):
-            found += self._realtime(environment, session_id)
+            found += _readable("every count once", self._record(environment, session_id))
+        spoken = [one.session_id for one in self.frames] + [one.session_id for one in self.sent]
+        spoken += [session_id for session_id, _ in self.received]
+        for session_id in _alive(spoken, is_deleted):
+            found += _readable("recorded before it is sent", self._realtime(environment, session_id))
         if self.reaped > expired:
             found.append(f"every count once: reapers were told of {self.reaped} expiries, there were {expired}")
         return found
@@ -190,8 +204,7 @@ class SatelliteNotes:
         try:
             progress = load_progress(environment, session_id)
         except SessionNotFoundError:
-            if any(one.outcome for one in self.frames if one.session_id == session_id):
-                yield f"recorded before it is sent: the log of {session_id} is gone"
+            yield from self._without_log(session_id)
             return
         log = _Log(list(read_records(environment, session_id)))
         queued = {kept.frame.frame_id.value for kept in progress.queue}
@@ -204,6 +217,13 @@ class SatelliteNotes:
         for session, name in self.received:
             if session == session_id and not log.of(Kind.OUTPUT_RECEIVED, name):
                 yield f"recorded before it is sent: {name} of {session_id} was handed out"
+
+    def _without_log(self, session_id: str) -> Iterator[str]:
+        told = [one.name for one in self.frames if one.session_id == session_id and one.outcome]
+        sent = [one.name for one in self.sent if one.session_id == session_id]
+        received = [name for session, name in self.received if session == session_id]
+        if told or sent or received:
+            yield f"recorded before it is sent: the log of {session_id} is gone, with {[*told, *sent, *received]}"
 
     def _sent_unrecorded(self, session_id: str, log: _Log) -> Iterator[str]:
         given = Counter((one.connection_id, one.name) for one in self.sent if one.session_id == session_id)
@@ -236,6 +256,14 @@ class _Log:
 @dataclass(frozen=True, slots=True)
 class _Looking:
     environment: Environment
+
+
+def _readable(check: str, problems: Iterator[str]) -> Iterator[str]:
+    """Yield the problems; what cannot be read is one."""
+    try:
+        yield from problems
+    except SnapshotError as error:
+        yield f"{check}: {error}"
 
 
 def _alive(session_ids: Iterable[str], is_deleted: Callable[[str], bool]) -> list[str]:

@@ -2,7 +2,8 @@
 
 Rules:
 1. What a host is told is noted (`satellite_notes`); whatever a crash cuts off counts as unknown.
-2. Sessions that are saved are used by savers alone: a rewind by somebody else would take messages back.
+2. Many hosts work on few logs, records and realtime sessions: what they do to each other is what is looked for.
+3. Sessions that are saved are used by savers alone: a rewind by somebody else would take messages back.
 
 import snapshots.testing.simulation.satellite_roles   # registers them
 """
@@ -25,25 +26,30 @@ from snapshots.realtime import (
 from snapshots.records import SessionRecords, reap
 from snapshots.runtime import RuntimeSession, RuntimeSessionStore
 from snapshots.testing.simulation.hosts import SAVED, Host
+from snapshots.testing.simulation.operations import Operation
 from snapshots.testing.simulation.roles import role
 from snapshots.testing.simulation.satellite_notes import DeltaTold, FrameSent, FrameTold, RowsTold, SaveTold
 from snapshots.usage import UsageLog, compact
 from storage.testing.draws import Draws
 
 ATTEMPTS = 3  # of what may be repeated
-COUNTED, SPOKEN = ("k1", "k2"), ("z1", "z2")  # ids of sessions that have nothing but a record, or a realtime session
+LOGGED, COUNTED, SPOKEN = ("u1", "u2"), ("k1", "k2", "k3"), ("z1", "z2")  # ids of sessions that have nothing else
+STEPS = ("count", "count", "count", "activate", "close", "list")  # of a session record
+TALK = ("send", "send", "send", "receive", "receive", "receive", "begin", "complete", "complete", "interrupt", "close")
 SIDECAR = RealtimeSessionSidecar.voice_defaults(
     "voice", "route", "capability", PolicyRef.new("media"), queue_capacity=3
 )
 
 
-@role("usage_appender", least=0, most=2)
+@role("usage_appender", least=0, most=2, operations=6)
 def append_usage(host: Host) -> None:
     """Append lines to the log of a session; now and then read it, or merge its segments."""
-    session_id = host.a_session()
-    if host.draws.below(6) == 0:
+    if host.draws.below(4) == 0:
+        logs = sorted({one.session_id for one in host.satellites.rows}) or LOGGED
+        session_id = host.draws.pick(logs)
         host.attempt(host.begin("other", ""), lambda: compact(host, session_id))
         return
+    session_id = host.draws.pick((*LOGGED, host.a_session()))
     log = host.remembered(f"log of {session_id}", UsageLog, lambda: UsageLog(host, session_id))
     names = tuple(host.new_name() for _ in range(1 + host.draws.below(3)))
     with_id = bool(host.draws.below(2))
@@ -88,27 +94,32 @@ def save(host: Host) -> None:
 def keep_record(host: Host) -> None:
     """Take a session record through its life, by its steps in any order."""
     session_id = host.draws.pick((*COUNTED, host.a_session()))
-    records, step = SessionRecords(host), host.draws.pick(("create", "activate", "count", "count", "close", "list"))
-    operation = host.begin("other", "")
-    if step == "create":
-        ttl_secs = host.draws.pick((0, 1, 3))
-        host.attempt(operation, lambda: records.create(session_id, provider_id="p", model="m", ttl_secs=ttl_secs))
-    elif step == "activate":
+    records, step, operation = SessionRecords(host), host.draws.pick(STEPS), host.begin("other", "")
+    if step == "activate":
         host.attempt(operation, lambda: records.activate(session_id))
     elif step == "close" and host.draws.below(4) == 0:
         host.attempt(operation, lambda: records.close(session_id))
     elif step == "list":
         host.attempt(operation, lambda: list(records.list()))
-    else:
-        _count(host, records, session_id)
+    elif not _count(host, operation, session_id) and host.draws.below(2):
+        _begin_record(host, session_id)
 
 
-def _count(host: Host, records: SessionRecords, session_id: str) -> None:
+def _begin_record(host: Host, session_id: str) -> None:
+    records, ttl_secs = SessionRecords(host), host.draws.pick((0, 1, 3))
+    operation = host.begin("other", "")
+    host.attempt(operation, lambda: records.create(session_id, provider_id="p", model="m", ttl_secs=ttl_secs))
+    if host.draws.below(4):
+        host.attempt(host.begin("other", ""), lambda: records.activate(session_id))
+
+
+def _count(host: Host, operation: Operation, session_id: str) -> bool:
+    """Count, and say whether it was done."""
     told = DeltaTold(session_id, host.satellites.exponent_for(session_id))
     host.satellites.deltas.append(told)
-    operation = host.begin("other", "")
-    host.attempt(operation, lambda: records.record_delta(session_id, 1 << told.exponent))
+    host.attempt(operation, lambda: SessionRecords(host).record_delta(session_id, 1 << told.exponent))
     told.told = operation.told
+    return told.told == "done"
 
 
 @role("reaper", least=0, most=1)
@@ -167,6 +178,7 @@ class Wire:
 
     def _may_be_cut(self) -> None:
         if self._draws.below(12) == 0:
+            self._host.satellites.cuts += 1
             raise CutError
 
 
@@ -194,7 +206,7 @@ def _connected(host: Host, session_id: str) -> RealtimeController | None:
 
 def _step(host: Host, session_id: str, controller: RealtimeController) -> bool:
     """Take a step; say whether it was done."""
-    step = host.draws.pick(("send", "send", "send", "receive", "begin", "complete", "complete", "interrupt", "close"))
+    step = host.draws.pick(TALK)
     if step == "send":
         return _send(host, session_id, controller)
     if step == "receive":

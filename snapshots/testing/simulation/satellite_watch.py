@@ -3,8 +3,8 @@
 Rules (each a named check):
 1. "nothing dangles": every segment that an index of a usage log names is there.
 2. "a record's life": each session record follows from the one before by one step; counts never fall, an end is final.
-3. "one order": realtime records are created one behind the other, and never written twice; checkpoints and metadata
-   versions never fall.
+3. "one order": realtime records are created one behind the other, each one that may follow, and never written twice;
+   checkpoints and metadata versions never fall.
 4. "satellites stay": what belongs to a session that was not deleted is not deleted, but for superseded segments.
 """
 
@@ -15,8 +15,12 @@ from functools import partial
 from typing import Any
 
 from snapshots import satellite
+from snapshots.errors import SnapshotError
 from snapshots.layout import Layout
+from snapshots.realtime import stored as realtime
 from snapshots.realtime.journal import CHECKPOINTS
+from snapshots.realtime.progress import RealtimeProgress
+from snapshots.realtime.values import RealtimeSessionRecord
 from snapshots.records.record import STEPS, SessionStatus, StoredRecord
 from snapshots.records.stored import NAME, record_from_plain, record_to_plain
 from snapshots.runtime.persistence import METADATA
@@ -36,15 +40,34 @@ class SatelliteWatch:
 
     Attributes:
         expired: How many session records were expired.
+        superseded: How many segments of usage logs were deleted that their index no longer named.
     """
 
     def __init__(self, layout: Layout, wrong: list[str], is_deleted: Callable[[str], bool]) -> None:
-        self.expired = 0
+        self.expired = self.superseded = 0
         self._layout = layout
         self._wrong = wrong
         self._is_deleted = is_deleted
         self._bytes: dict[str, bytes] = {}
         self._named: dict[str, frozenset[str]] = {}  # what each usage index names
+        self._progress: dict[str, RealtimeProgress] = {}  # what each realtime log has come to
+
+    def begin_with(self, store: ObjectStore) -> None:
+        """Take records and metadata that are there for right; look at usage logs and realtime logs."""
+        self._bytes = self._found_in(store)
+        for key, data in self._bytes.items():
+            if self._kind_of(key) in ("usage", "realtime"):
+                self._look(key, data, None)
+
+    def _kind_of(self, key: str) -> str:
+        return key.removeprefix(self._layout.everything).partition("/")[0]
+
+    def _found_in(self, store: ObjectStore) -> dict[str, bytes]:
+        return {row.key: store.get(row.key).data for prefix in self._layout.satellites for row in store.list(prefix)}
+
+    def _is_index(self, key: str) -> bool:
+        log = self._layout.usage_log_of(key)
+        return bool(log) and key == self._layout.usage_index_in(log)
 
     def has(self, key: str) -> bool:
         """Say whether a key is a satellite's."""
@@ -52,7 +75,7 @@ class SatelliteWatch:
 
     def moved_to(self, store: ObjectStore) -> None:
         """Go on with what a power cut left, and compare it with what was seen."""
-        found = {row.key: store.get(row.key).data for prefix in self._layout.satellites for row in store.list(prefix)}
+        found = self._found_in(store)
         self._wrong += [f"satellites stay: {key} is gone" for key in self._bytes if self._is_missed(key, found)]
         before, self._bytes = self._bytes, found
         for key, data in found.items():
@@ -78,19 +101,21 @@ class SatelliteWatch:
             self._named.pop(key, None)
         elif key in self._named.get(index, ()):
             self._wrong.append(f"nothing dangles: {key} was deleted, and {index} names it")
-        elif not self._is_superseded(key):
+        elif self._is_superseded(key):
+            self.superseded += 1
+        else:
             self._wrong.append(f"satellites stay: {key} was deleted, its session was not")
 
     def _is_superseded(self, key: str) -> bool:
         """Say whether it is a segment, which only its index protects."""
         log = self._layout.usage_log_of(key)
-        return bool(log) and key != self._layout.usage_index_in(log) and key not in self._names_of(log)
+        return bool(log) and not self._is_index(key) and key not in self._names_of(log)
 
     def _names_of(self, log: str) -> frozenset[str]:
         return self._named.get(self._layout.usage_index_in(log), frozenset())
 
     def _look(self, key: str, data: bytes, before: bytes | None) -> None:
-        layout, kind = self._layout, key.removeprefix(self._layout.everything).partition("/")[0]
+        layout, kind = self._layout, self._kind_of(key)
         log = layout.usage_log_of(key)
         problem = ""
         if kind == "records":
@@ -99,7 +124,7 @@ class SatelliteWatch:
             problem = _not_below(METADATA, "metadata_version", key, data, before)
         elif kind == "realtime":
             problem = self._realtime_after(key, data, before)
-        elif log and key == layout.usage_index_in(log):
+        elif self._is_index(key):
             names = satellite.decode(data, _NO_VERSION, USAGE, key=key).found.value.names
             self._named[key] = frozenset(f"{log}{name}" for name in names)
             self._check_there(key, self._named[key])
@@ -129,7 +154,19 @@ class SatelliteWatch:
         earlier = f"{log}/{int(name) - 1:0{len(name)}d}"
         if int(name) > 1 and earlier not in self._bytes:
             return f"one order: {key} was written, and {earlier} is not there"
+        stored = realtime.decode(data, key=key)
+        if key != self._layout.realtime_record(stored.session_id, stored.record.sequence):
+            return f"one order: {key} holds record {stored.record.sequence} of {stored.session_id}"
+        try:
+            self._progress[log] = self._progress.get(log, _before(stored.record)).after(stored.record)
+        except SnapshotError as error:
+            return f"one order: {key} may not follow: {error}"
         return ""
+
+
+def _before(first: RealtimeSessionRecord) -> RealtimeProgress:
+    """Return what a realtime log has come to before its first record."""
+    return RealtimeProgress(first.state.session_id.value, 0, first.state, first.recorded_at)
 
 
 def _record(key: str, data: bytes) -> StoredRecord:

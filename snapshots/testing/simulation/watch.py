@@ -74,6 +74,7 @@ class Watch:
         self._bytes: dict[str, bytes] = {}
         self._deleted_sessions: set[str] = set()  # the session's part of their keys
         self.satellites = SatelliteWatch(layout, self.wrong, self.is_deleted)
+        self.satellites.begin_with(store)
         for row in store.list(layout.heads):
             self._published(row.key, store.get(row.key).data)
 
