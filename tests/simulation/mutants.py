@@ -1,4 +1,4 @@
-"""The rules of commit, fork and collection, each taken away: what the exploration must find. For tests alone.
+"""The rules of commit, fork, collection and satellites, each taken away: what must be found. For tests alone.
 
 A mutant changes the real code for as long as it is installed; the shipped code has no switch for any of this.
 """
@@ -14,17 +14,27 @@ import pytest
 from snapshots import fork as forks
 from snapshots import publish as publishing
 from snapshots import rewind as rewinds
-from snapshots import verdict
+from snapshots import satellite, verdict
 from snapshots.base import Base
 from snapshots.environment import Environment
 from snapshots.epochs import take_number
-from snapshots.errors import RevisionConflictError
+from snapshots.errors import FencedError, RevisionConflictError
 from snapshots.head import LIVE, RESERVED, Head
 from snapshots.maintenance import collect as real
+from snapshots.maintenance import superseded
 from snapshots.maintenance.raising import Homes, key_digest
+from snapshots.realtime import RealtimeController, journal
+from snapshots.records import reaper
+from snapshots.records.stored import register_of
 from snapshots.restore import HeadRead, head_at, read_live_head
+from snapshots.runtime import persistence
+from snapshots.runtime.merge import Union
+from snapshots.runtime.messages import to_node
 from snapshots.testing import collector as collecting
 from snapshots.testing.simulation.weather import Weather
+from snapshots.usage import compaction, writing
+from snapshots.usage import log as logs
+from snapshots.usage.index import index_register, logs_in
 from snapshots.verdict import Intent, Retry
 from storage import packs
 from storage.errors import PreconditionFailedError
@@ -303,6 +313,135 @@ def older_owners_not_fenced(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(verdict, "_fenced", lambda intent, head: None)  # noqa: ARG005  the signature that it stands for
 
 
+# Satellites: usage logs, saves, records, realtime sessions.
+
+
+def lost_answers_sent_again(patch: pytest.MonkeyPatch) -> None:
+    """Ignore the ring of write ids: whatever was not confirmed is applied to what is stored now."""
+
+    def forgotten(self: Any, present: Any) -> bool:  # noqa: ARG001  the signature that it stands for
+        self._doubts.clear()
+        return False
+
+    patch.setattr(satellite._Change, "_has_landed", forgotten)
+
+
+def segments_published_at_any_number(patch: pytest.MonkeyPatch) -> None:
+    publish = writing.appended
+    patch.setattr(logs, "appended", lambda index, segments, number: publish(index, segments, index.number))  # noqa: ARG005  the signature that it stands for
+
+
+def merges_published_at_any_number(patch: pytest.MonkeyPatch) -> None:
+    publish = compaction._merged
+
+    def anyhow(index: Any, run: Any, segment: Any, number: int) -> Any:  # noqa: ARG001  the signature that it stands for
+        return publish(index, run, segment, index.number)
+
+    patch.setattr(compaction, "_merged", anyhow)
+
+
+def segments_listed_after_the_index_was_rewritten(patch: pytest.MonkeyPatch) -> None:
+    def settle(environment: Environment, logs: Sequence[superseded.SupersededLog]) -> superseded.SettledLogs:
+        number = take_number(environment, above=max(log.number for log in logs))
+        indexes = [superseded._rewritten(environment, number, log.session_id) for log in logs]
+        return _unnamed(environment, logs, indexes, number)
+
+    patch.setattr(real, "settle_logs", settle)
+
+
+def superseded_segments_of_the_plan_deleted(patch: pytest.MonkeyPatch) -> None:
+    """Delete what the index does not name, without rewriting it."""
+
+    def settle(environment: Environment, logs: Sequence[superseded.SupersededLog]) -> superseded.SettledLogs:
+        indexes = [index_register(environment, log.session_id).read().value for log in logs]
+        return _unnamed(environment, logs, indexes, 1)
+
+    patch.setattr(real, "settle_logs", settle)
+
+
+def _unnamed(
+    environment: Environment, logs: Sequence[superseded.SupersededLog], indexes: Sequence[Any], number: int
+) -> superseded.SettledLogs:
+    garbage = [
+        row
+        for log, index in zip(logs, indexes, strict=True)
+        for one in logs_in(environment, environment.layout.usage(log.session_id))
+        for row in one.segments
+        if row.key not in superseded._keys(environment, log.session_id, index)
+    ]
+    return superseded.SettledLogs(number, tuple(garbage), ())
+
+
+def runs_replaced_where_they_stood(patch: pytest.MonkeyPatch) -> None:
+    """Put the merged segment where its run was when it was read, whatever stands there by now."""
+
+    def anyhow(index: Any, run: Any, segment: Any, number: int) -> Any:  # noqa: ARG001  the signature that it stands for
+        return replace(index, segments=(segment, *index.segments[len(run) :]))
+
+    patch.setattr(compaction, "_merged", anyhow)
+
+
+def copies_saved_as_they_are(patch: pytest.MonkeyPatch) -> None:
+    """Store the saver's messages in the place of those that are stored."""
+
+    def replacing(self: Any, state: Any) -> None:
+        self.union, self.state = Union(tuple(self._messages), tuple(self._messages), ()), state
+        self.attempts += 1
+        state.session_graph.branch_to(None)
+        state.append_session_nodes(map(to_node, self._messages))
+
+    patch.setattr(persistence._Appending, "__call__", replacing)
+
+
+def metadata_saved_as_they_are(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(persistence, "merge", lambda stored, mine, *, authoritative: mine)  # noqa: ARG005  the signature that it stands for
+
+
+def records_expired_as_they_were_listed(patch: pytest.MonkeyPatch) -> None:
+    """Judge what was listed, and write that."""
+
+    def expire(environment: Environment, at: Any, one: Any) -> bool:
+        expired = one.found.value.expire(at)
+        register_of(environment, one.found.value.session_id).update(lambda _: expired)
+        return True
+
+    patch.setattr(reaper, "_expire", expire)
+
+
+def records_of_others_taken_for_ours(patch: pytest.MonkeyPatch) -> None:
+    """Go on as if a record in our slot were ours, whoever wrote it."""
+    create = journal.RealtimeJournal._create
+
+    def unfenced(self: Any, record: Any) -> None:
+        try:
+            create(self, record)
+        except FencedError:
+            self._fenced = None
+
+    patch.setattr(journal.RealtimeJournal, "_create", unfenced)
+
+
+def sent_before_it_is_recorded(patch: pytest.MonkeyPatch) -> None:
+    request, deliver = RealtimeController._request, RealtimeController._deliver
+
+    def sending(self: Any, log: Any, frame: Any, takes: Any = ()) -> Any:
+        self._adapter.send(frame)
+        return request(self, log, frame, takes)
+
+    def sent(self: Any, log: Any, requested: Any) -> Any:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(self, "_call", lambda *_: None)
+            return deliver(self, log, requested)
+
+    patch.setattr(RealtimeController, "_request", sending)
+    patch.setattr(RealtimeController, "_deliver", sent)
+
+
+def handed_out_before_it_is_recorded(patch: pytest.MonkeyPatch) -> None:
+    """Hand a frame out that no record keeps."""
+    patch.setattr(RealtimeController, "_recorded", lambda self, log, frame: frame)  # noqa: ARG005  the signature that it stands for
+
+
 @dataclass(frozen=True)
 class Mutant:
     """A rule taken away.
@@ -349,6 +488,28 @@ MUTANTS = (
     Mutant("mark the bytes that were put (reference)", bytes_marked_are_not_those_put, "writers", 2),
     Mutant("stop at a higher number", real_higher_numbers_ignored, FORK_OF_A_FORK, 1, IN_FLIGHT),
     Mutant("stop at a higher number (reference)", higher_numbers_ignored, "fork in flight", 1, IN_FLIGHT),
+    Mutant("know a change by its write id", lost_answers_sent_again),
+    Mutant("publish a segment at its number", segments_published_at_any_number, "a usage log collected", 1),
+    Mutant("publish a merged segment at its number", merges_published_at_any_number, "a usage log collected", 1),
+    Mutant(
+        "list segments before the index is rewritten",
+        segments_listed_after_the_index_was_rewritten,
+        "a usage log collected",
+        2,
+    ),
+    Mutant(
+        "rewrite the index before segments are deleted",
+        superseded_segments_of_the_plan_deleted,
+        "a usage log collected",
+        1,
+    ),
+    Mutant("compare a run before it is replaced", runs_replaced_where_they_stood, "two compactions", 1),
+    Mutant("unite the messages of copies", copies_saved_as_they_are, "savers", 1),
+    Mutant("keep what was edited with authority", metadata_saved_as_they_are, "savers", 1),
+    Mutant("judge a record by what is stored", records_expired_as_they_were_listed, "reapers", 1),
+    Mutant("be fenced by a record of another host", records_of_others_taken_for_ours, "realtime hosts", 1),
+    Mutant("record a frame before it is sent", sent_before_it_is_recorded, "realtime hosts", 1),
+    Mutant("record a frame before it is handed out", handed_out_before_it_is_recorded, "realtime hosts", 1),
     Mutant("a server keeps conditions", conditions_ignored_by_the_server),
     Mutant("sync the directories", directories_not_synced),
 )

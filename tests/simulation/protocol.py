@@ -2,12 +2,14 @@
 
 After every request each live head names only packs that are there (nothing is lost), and no head's epoch, fence or
 revision falls. In the end what was acknowledged stands exactly once, what was refused nowhere, every live session loads
-whole, and two quiet collections leave nothing that no head names.
+whole, and two quiet collections leave nothing that no head names. What lies beside the heads is checked as in seeded
+runs (`tests.simulation.satellites`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 from snapshots import PersistedSessionState, TurnStamp
@@ -25,6 +27,7 @@ from snapshots.restore import load, read_history, read_live_head
 from snapshots.rewind import go_back
 from snapshots.rewrite import rewrite_head
 from snapshots.testing.collector import collect
+from snapshots.testing.simulation.satellite_notes import SatelliteNotes
 from snapshots.testing.simulation.watch import HOME, Watch, packs_named
 from snapshots.writer import acquire
 from storage.backends.memory import MemoryStore
@@ -34,9 +37,10 @@ from storage.executor import InlineExecutor
 from storage.store import Create, ObjectStore
 from storage.testing.clock import ManualClock
 from storage.testing.simulation import Actor, Ending, World
-from tests.integration.builders import message_ids, new_session, take_turn
+from tests.integration.builders import new_session, take_turn
 
 LAYOUT = Layout("default")
+Prepare = Callable[[Environment], SatelliteNotes]
 
 
 def environment_of(store: ObjectStore, clock: Clock) -> Environment:
@@ -45,14 +49,17 @@ def environment_of(store: ObjectStore, clock: Clock) -> Environment:
 
 @dataclass
 class Start:
-    """What every world begins with: the objects of a store, and a state of each session as loaded from it."""
+    """What every world begins with: the objects of a store, a state of each session as loaded from it, and notes."""
 
     objects: dict[str, bytes]
     states: dict[str, PersistedSessionState]
+    satellites: SatelliteNotes = field(default_factory=SatelliteNotes)
 
     @classmethod
-    def of(cls, sessions: Mapping[str, int], forks: tuple[tuple[str, str], ...] = ()) -> Start:
-        """Return a start with sessions of so many revisions, and forks of them."""
+    def of(
+        cls, sessions: Mapping[str, int], forks: tuple[tuple[str, str], ...] = (), prepare: Prepare | None = None
+    ) -> Start:
+        """Return a start with sessions of so many revisions, forks of them, and what `prepare` leaves."""
         store, clock = MemoryStore(ManualClock()), ManualClock(seed=99)
         environment = environment_of(store, clock)
         for session_id, revisions in sessions.items():
@@ -66,7 +73,8 @@ class Start:
             loaded = load(environment, session_id, revision=None, execution_state=False)
             track(loaded.state, Tracking(loaded.base))
             states[session_id] = loaded.state
-        return cls({row.key: store.get(row.key).data for row in store.list("")}, states)
+        satellites = SatelliteNotes() if prepare is None else prepare(environment)
+        return cls({row.key: store.get(row.key).data for row in store.list("")}, states, satellites)
 
 
 @dataclass
@@ -88,10 +96,15 @@ class Protocol(World):
             filled.put(key, data, Create())
         self.watch = Watch(filled, LAYOUT)
         self.start = start
+        self.satellites = deepcopy(start.satellites)
         self.commits: dict[str, Commit] = {}
         self.batches = 0  # the most that one collection had
         self.forked: dict[str, str] = {}  # child → commit id that was acknowledged
         super().__init__({name: role(self) for name, role in roles.items()}, self.watch)
+
+    def environment(self, store: ObjectStore, clock: Clock) -> Environment:
+        """Return what an actor works with."""
+        return environment_of(store, clock)
 
     def check_step(self) -> None:
         self.watch.check()
@@ -108,6 +121,21 @@ class Protocol(World):
             report = collect(environment)
             assert not report.stopped, report
         self._check_nothing_left(environment)
+        self._check_satellites(environment)
+
+    def _check_satellites(self, environment: Environment) -> None:
+        found = self.satellites.problems(
+            environment,
+            lambda session_id: self.watch.is_deleted(LAYOUT.head(session_id)),
+            self.watch.satellites.expired,
+        )
+        assert not found, "; ".join(found)
+        if self.satellites.rows:
+            for _ in range(2):
+                execute(plan_on(environment))
+            left = plan_on(environment)
+            assert left.is_empty, left
+            self.watch.check()
 
     def _check_errors(self, endings: Mapping[str, Ending]) -> None:
         for name, ending in endings.items():
@@ -124,7 +152,7 @@ class Protocol(World):
             if head.status == LIVE:
                 for revision in filter(head.retains, range(1, head.revision + 1)):
                     state = load(environment, head.session_id, revision=revision, execution_state=True).state
-                    assert message_ids(state)
+                    assert state.session_graph.active_path_nodes()
         left = {row.key for row in self.store.list(LAYOUT.packs)}
         assert left == named, f"left behind: {sorted(left - named)}; lost: {sorted(named - left)}"
 

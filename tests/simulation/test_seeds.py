@@ -13,7 +13,7 @@ from secrets import randbelow
 
 import pytest
 
-from snapshots.testing.simulation import Stage, run_seed, simulate
+from snapshots.testing.simulation import Stage, run_seed, runs, simulate
 from snapshots.testing.simulation.hosts import Host
 from snapshots.testing.simulation.roles import ROLES, role
 from snapshots.testing.simulation.weather import CRASH_AFTER, CRASH_BEFORE, EXPIRED, FULL, KINDS, POWER_CUT, STORM
@@ -24,6 +24,12 @@ from tests.simulation.former import FORMER
 SECONDS = float(os.environ.get("SNAPSHOTS_SIMULATE_SECONDS", "120"))
 FIRST = int(os.environ.get("SNAPSHOTS_SIMULATE_SEED", "0")) or randbelow(1 << 32)
 STEPS_MIN = 200
+OFTEN = 5  # in a hundred runs
+BESIDE_HEADS = {
+    *(f"{what} {told}" for what in ("rows", "saves", "titles", "deltas") for told in ("done", "refused", "unknown")),
+    *("frames sent", "frames gated", "frames failed", "sent", "received", "cuts"),
+    *("reaped", "expired", "superseded"),
+}
 EVERY_KIND = (*KINDS, STORM, EXPIRED, FULL, CRASH_BEFORE, CRASH_AFTER, POWER_CUT)
 
 
@@ -43,8 +49,21 @@ def test_nothing_is_lost_where_something_once_was_wrong(seed: int) -> None:
     run_seed(seed)
 
 
-def test_every_kind_of_fault_happens_and_every_outcome_is_told() -> None:
-    totals = simulate(range(1, 101), seconds=600, clock=SystemClock())
+def test_every_kind_of_fault_happens_and_every_outcome_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    stages: list[Stage] = []
+    satellites: Counter[str] = Counter()
+
+    def staged(seed: int) -> Stage:
+        stages[:] = [Stage(seed)]
+        return stages[0]
+
+    def counted(_: object) -> None:
+        watched = stages[0].watch.satellites
+        satellites.update(stages[0].notes.satellites.counts())
+        satellites.update({"superseded": watched.superseded, "expired": watched.expired})
+
+    monkeypatch.setattr(runs, "Stage", staged)
+    totals = simulate(range(1, 101), seconds=600, clock=SystemClock(), progress=counted)
     assert not totals.failed, "\n".join(totals.failed.values())
     assert totals.runs == 100
     assert set(totals.faults) == set(EVERY_KIND)
@@ -58,6 +77,7 @@ def test_every_kind_of_fault_happens_and_every_outcome_is_told() -> None:
         "delete done",
     ):
         assert totals.operations[what], what
+    assert {what for what, count in satellites.items() if count >= OFTEN} == BESIDE_HEADS, satellites
 
 
 def test_every_role_is_cast() -> None:

@@ -17,6 +17,7 @@ from storage.clock import SystemClock
 from storage.testing.clock import ManualClock
 from storage.testing.simulation import Actor, RunningClock, explore
 from tests.simulation.protocol import (
+    Prepare,
     Protocol,
     Start,
     collector,
@@ -28,6 +29,19 @@ from tests.simulation.protocol import (
     real_collector,
     rewinder,
     writer,
+)
+from tests.simulation.satellites import (
+    appender,
+    compactor,
+    due_record,
+    editor,
+    first_host,
+    keeper,
+    merged_log,
+    reaper,
+    saved_session,
+    saver,
+    second_host,
 )
 
 Role = Callable[[Protocol], Actor]
@@ -97,6 +111,19 @@ WORLDS: Mapping[str, tuple[int, Mapping[str, Role]]] = {
             "k": collector(),
         },
     ),
+    "a usage log": (0, {"a": appender("a"), "b": appender("b"), "c": compactor(), "g": real_collector()}),
+    "a usage log collected": (0, {"a": appender("a"), "c": compactor(), "g": real_collector()}),
+    "two compactions": (0, {"a": appender("a"), "c": compactor(), "k": compactor()}),
+    "savers": (0, {"a": saver("a"), "b": saver("b"), "e": editor("e")}),
+    "reapers": (0, {"r": reaper(), "q": reaper(), "k": keeper(0)}),
+    "realtime hosts": (0, {"a": first_host("a"), "b": second_host("b")}),
+}
+PREPARED: Mapping[str, Prepare] = {
+    "a usage log": merged_log,
+    "a usage log collected": merged_log,
+    "two compactions": merged_log,
+    "savers": saved_session,
+    "reapers": due_record,
 }
 
 
@@ -137,19 +164,29 @@ GATES = (
     Gate("fork in flight", 2),
     Gate("fork in flight", 2, 1, IN_FLIGHT),
     Gate("two writers and a fork of a fork", 1, 0, IN_FLIGHT),
+    Gate("a usage log", 1),
+    Gate("a usage log collected", 2, 1),
+    Gate("two compactions", 2, 1),
+    Gate("savers", 2, 1),
+    Gate("reapers", 2, 1),
+    Gate("realtime hosts", 2),
+    Gate("realtime hosts", 1, 1),
 )
 
 
 @cache
-def _start(revisions: int, families: Sequence[str]) -> Start:
-    return Start.of(dict.fromkeys(families, revisions) if revisions else {})
+def _start(revisions: int, families: Sequence[str], prepare: Prepare | None) -> Start:
+    with pytest.MonkeyPatch.context() as patch:
+        running(patch)
+        return Start.of(dict.fromkeys(families, revisions) if revisions else {}, prepare=prepare)
 
 
 def maker(name: str) -> Callable[[], Protocol]:
-    """Return what makes a fresh world of this name."""
+    """Return what makes a fresh world of this name. What it begins with is made now, by the code as it is now."""
     revisions, roles = WORLDS[name]
     families = ("s", "t") if name in TWO_FAMILIES else ("s",)
-    return lambda: Protocol(_start(revisions, families), roles)
+    start = _start(revisions, families, PREPARED.get(name))
+    return lambda: Protocol(start, roles)
 
 
 def main() -> None:
