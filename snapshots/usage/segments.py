@@ -31,7 +31,7 @@ from storage.keys import check_id
 
 SEGMENT_BYTES_MAX = 8 << 20  # of rows: one request to store or read, and as much memory at a time
 SEGMENT_ROWS_MAX = 1 << 16
-SEGMENTS_MAX = 8192  # named by an index: 64 GiB of rows at least, once they are merged
+SEGMENTS_MAX = 8192  # named by an index: 32 GiB of rows at least, once they are merged
 SEQUENCE_MAX = 10**10 - 1
 LEVEL_MAX = 63  # more than the logarithm of any count
 
