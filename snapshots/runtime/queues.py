@@ -33,7 +33,7 @@ class SessionQueues:
 
     @contextmanager
     def turn(self, session_id: str) -> Iterator[None]:
-        """Wait until all that came before are through, then run the block; the others wait."""
+        """Run the block while nobody else is in one of this session; who waits goes in no order in particular."""
         with self._changing:
             queue = self._queues.setdefault(session_id, _Queue())
             queue.callers += 1
