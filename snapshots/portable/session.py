@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from snapshots.documents import place
 from snapshots.errors import InvalidInputError, InvalidStateError
 from snapshots.portable.document import OWN_NAMES, check_exportable, opened, sealed
-from snapshots.state.values import U64, Json, Value, json_value, rfc3339
+from snapshots.state.values import U64, Json, Value, first_fault, json_value, rfc3339
 from storage.clock import Clock, SystemClock
 
 _clock: Clock = SystemClock()
@@ -337,6 +337,5 @@ def _dumped(model: BaseModel) -> dict[str, Any]:
 
 
 def _first_fault(error: ValidationError) -> tuple[str, str]:
-    """Return position and reason of the first of the faults."""
-    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return place(fault["loc"]), fault["msg"].removeprefix("Value error, ")
+    path, reason = first_fault(error)
+    return place(path), reason

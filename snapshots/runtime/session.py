@@ -1,7 +1,8 @@
 """`RuntimeSession`: a session as a runtime saves it, and what of it lies beside the messages. Pure.
 
 Rules:
-1. It is a document of others: fields that are not known here are kept and written back.
+1. It is a document of others: fields that are not known here are kept and written back, whatever their names – that of
+   a method or `__dict__` as well. `further` has them all; only what Python can say is an attribute too.
 2. Numbers, texts and booleans are not converted: what would read back as another value is refused.
 3. A message is a JSON object with an id; a `Message` is taken as the object it is on the wire. Where the id is missing,
    null or empty, the message is new, and a save gives it one.
@@ -17,11 +18,12 @@ import re
 from datetime import date
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 
+from snapshots.documents import place
 from snapshots.errors import InvalidStateError
 from snapshots.state import Message
-from snapshots.state.values import U64, Json, JsonObject, Timestamp, json_text, json_value, omit_none
+from snapshots.state.values import U64, Json, JsonObject, Timestamp, first_fault, json_text, json_value, omit_none
 
 JsonMessage = dict[str, Any]
 Moment = tuple[int, str]
@@ -98,7 +100,7 @@ class RuntimeMetadata(_Fields):
 
     model_config = ConfigDict(frozen=True)
 
-    def changed(self, **changes: Any) -> RuntimeMetadata:
+    def changed(self, /, **changes: Any) -> RuntimeMetadata:
         """Return a copy with other values, further fields included. Raises InvalidStateError for what is none."""
         return metadata_from_plain({**self.to_plain(), **changes})
 
@@ -142,8 +144,8 @@ class RuntimeSession(_Fields):
         """
         try:
             return type(self).model_validate(dict(self))
-        except ValueError as error:
-            raise InvalidStateError(f"this is no session that can be saved: {error}") from error
+        except ValidationError as error:
+            raise _refused("this is no session that can be saved", error) from error
 
     def authoritative(self) -> RuntimeMetadata:
         """Return all but id and messages."""
@@ -152,9 +154,10 @@ class RuntimeSession(_Fields):
     def adopt(self, metadata: RuntimeMetadata, messages: list[JsonMessage]) -> None:
         """Become the session of these parts; further fields that they do not have go."""
         merged = type(self).of(self.session_id, metadata, messages)
-        self.__pydantic_extra__.clear()
-        for name, value in merged:
-            setattr(self, name, value)
+        for name in type(self).model_fields:
+            setattr(self, name, getattr(merged, name))
+        self.__pydantic_extra__.clear()  # never by attributes: the names are those of others
+        self.__pydantic_extra__.update(merged.further)
 
 
 def metadata_from_plain(plain: Any) -> RuntimeMetadata:
@@ -167,5 +170,11 @@ def metadata_from_plain(plain: Any) -> RuntimeMetadata:
         raise InvalidStateError("the metadata of a session is an object without session_id and messages")
     try:
         return RuntimeMetadata.model_validate(plain)
-    except ValueError as error:
-        raise InvalidStateError(f"this is no metadata of a session: {error}") from error
+    except ValidationError as error:
+        raise _refused("this is no metadata of a session", error) from error
+
+
+def _refused(what: str, error: ValidationError) -> InvalidStateError:
+    """Return the error for the first fault: where and why, and nothing of what stands there."""
+    path, reason = first_fault(error)
+    return InvalidStateError(f"{what}: {place(path)}: {reason}")

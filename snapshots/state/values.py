@@ -33,6 +33,7 @@ from pydantic import (
     PlainValidator,
     SerializerFunctionWrapHandler,
     StringConstraints,
+    ValidationError,
     ValidationInfo,
     WrapSerializer,
 )
@@ -129,6 +130,12 @@ def json_text(value: Any) -> str:
 def rfc3339(instant: datetime) -> str:
     """Return an aware instant as RFC 3339 in UTC, with microseconds, so that texts sort like instants."""
     return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def first_fault(error: ValidationError) -> tuple[tuple[int | str, ...], str]:
+    """Return path and reason of the first fault of a value that was refused, and nothing of what stands there."""
+    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return fault["loc"], fault["msg"].removeprefix("Value error, ")
 
 
 def _ref_in(value: Any) -> Any:

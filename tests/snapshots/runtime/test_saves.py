@@ -118,6 +118,21 @@ def test_a_session_is_read_back_exactly(bench: Bench) -> None:
     assert (result.appended, result.kept_messages) == (("m1", "m2"), ())
 
 
+@pytest.mark.parametrize("name", ["further", "__dict__", "__class__", "__pydantic_extra__", "_id", "__x", "self", ""])
+def test_fields_of_any_name_survive_saves_and_loads(bench: Bench, name: str) -> None:
+    mine = RuntimeSession.model_validate({"session_id": SESSION, "messages": [said("m1")], name: 5, "_rev": "7"})
+    for number in range(2, 4):
+        bench.mine.save_runtime_session(mine)
+        assert mine.further == bench.stored().further == {name: 5, "_rev": "7"}
+        mine.messages.append(said(f"m{number}"))
+    loaded = bench.theirs.load_runtime_session(SESSION)
+    loaded.messages.append(said("theirs"))
+    bench.theirs.save_runtime_session(loaded)
+    bench.theirs.save_runtime_session(loaded)
+    assert bench.stored() == loaded
+    assert bench.stored().further == {name: 5, "_rev": "7"}
+
+
 def test_a_session_without_messages_exists_as_well(bench: Bench) -> None:
     bench.mine.save_runtime_session(session(title="empty"))
     assert bench.stored() == session(title="empty")

@@ -50,6 +50,30 @@ def test_it_is_taken_apart_and_put_together() -> None:
     assert other == RuntimeSession(session_id="s2")
 
 
+DECLARED = frozenset(RuntimeSession.model_fields)
+NAMES = st.one_of(
+    st.sampled_from(sorted({*dir(RuntimeMetadata), *dir(RuntimeSession)} - DECLARED)), st.text(max_size=8)
+)
+FOREIGN = st.dictionaries(NAMES.filter(lambda name: name not in DECLARED), st.one_of(st.integers(0, 3), st.none()))
+
+
+@given(FOREIGN, FOREIGN)
+def test_a_field_of_others_may_have_any_name(one: dict[str, Any], other: dict[str, Any]) -> None:
+    session = RuntimeSession.model_validate({"session_id": "s1", **one})
+    metadata = session.authoritative()
+    assert metadata.further == one
+    assert RuntimeSession.of("s1", metadata, []).further == one
+    assert session.checked().further == one
+    assert RuntimeSession.model_validate_json(json.dumps(session.model_dump())).further == one
+    session.adopt(metadata_from_plain(other), [{"id": "m1"}])
+    assert type(session) is RuntimeSession
+    assert (
+        session.model_dump()
+        == RuntimeSession.model_validate({"session_id": "s1", "messages": [{"id": "m1"}], **other}).model_dump()
+    )
+    assert metadata.changed(**other).further == {**one, **other}
+
+
 def test_what_was_taken_apart_is_shared_with_nobody() -> None:
     session = RuntimeSession.model_validate(WHOLE)
     metadata, copied = session.authoritative(), session.checked()
@@ -121,6 +145,18 @@ def test_what_became_no_session_is_noticed_before_it_is_saved() -> None:
         session.checked()
     with pytest.raises(ValueError, match="valid string"):
         session.title = 5  # type: ignore[assignment]  # what is not typed may do
+
+
+def test_a_refusal_says_where_and_not_what_stands_there() -> None:
+    session = RuntimeSession.model_validate(WHOLE)
+    session.messages.append({"id": "m2", "content": {"secret", "another"}})
+    with pytest.raises(InvalidStateError) as caught:
+        session.checked()
+    wanted = "this is no session that can be saved: messages[1]: set is not a JSON value"
+    assert caught.value.reason == wanted
+    with pytest.raises(InvalidStateError) as caught:
+        metadata_from_plain({"title": ["secret"]})
+    assert caught.value.reason == "this is no metadata of a session: title: Input should be a valid string"
 
 
 def test_metadata_is_changed_by_making_another() -> None:
