@@ -5,7 +5,8 @@ Rules:
    (`snapshots.documents`), and a known field of another type than its own: a count is a whole number of 64 bits, not
    negative; `null` says nothing.
 2. A row has an id, by which it is read once however often it was appended: the line's own `row_id`, else one that is
-   put in front. Nothing else of the line changes, except that a line break between its tokens becomes a space.
+   put in front. Nothing else of the line changes, except that a line break between its tokens becomes a space, and
+   that blanks and byte order marks around it go.
 
     line = line_of('{"model": "m", "input_tokens": 10}', source="usage", position="line 1")
     line.stored("w-1-0") == b'{"row_id":"w-1-0","model": "m", "input_tokens": 10}'
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -32,6 +33,7 @@ STORED_BYTES_MAX = ROW_BYTES_MAX + 128  # with an id of ours in front
 _TEXTS = ("ts", "session_id", "model", "provider")
 _FLAGS = ("truncation_occurred",)
 _SPACE = " \t\r\n"
+BLANKS = "\ufeff" + _SPACE  # in front of a line they say nothing, in whatever order and number
 _BREAKS = str.maketrans("\r\n", "  ")
 _ID_IN_FRONT = re.compile(rb'\{"row_id":"([^"\\]+)"')
 
@@ -129,13 +131,16 @@ class Line:
     Attributes:
         text: Its object, on one line.
         row_id: Its own id, "" for none.
+        position: Which line it is.
     """
 
     text: bytes
     row_id: str
+    position: str
 
     def stored(self, row_id: str) -> bytes:
         """Return the row, with this id in front if it has none of its own (rule 2)."""
+        assert self.text[:1] + self.text[-1:] == b"{}", "Rule 1"
         if self.row_id:
             return self.text
         rest = self.text[1:]
@@ -155,13 +160,13 @@ def line_of(json_line: str, *, source: str, position: str) -> Line:
         InvalidInputError: Rule 1.
         LimitExceededError: It has over ROW_BYTES_MAX bytes.
     """
-    text = json_line.removeprefix("\ufeff").strip(_SPACE)
+    text = json_line.lstrip(BLANKS).rstrip(_SPACE)
     try:
         raw = text.encode()
     except UnicodeEncodeError as error:
         raise InvalidInputError(source, position, "holds a lone surrogate, which is no text") from error
     if len(raw) > ROW_BYTES_MAX:
-        raise LimitExceededError(f"usage line of {ROW_BYTES_MAX} bytes", len(raw))
+        raise line_too_long(len(raw), source=source, position=position)
     try:
         value = parse_document(raw)
     except BadDocumentError as error:
@@ -171,7 +176,32 @@ def line_of(json_line: str, *, source: str, position: str) -> Line:
         raise InvalidInputError(source, position, "want a JSON object")
     check_known_fields(value, source=source, position=position)
     # After the parse: within a string a line break is no JSON, and has been refused.
-    return Line(text.translate(_BREAKS).encode(), _own_id(value, source, position))
+    return Line(text.translate(_BREAKS).encode(), _own_id(value, source, position), position)
+
+
+def line_too_long(size_bytes: int, *, source: str, position: str) -> LimitExceededError:
+    """Return the error for a line of so many bytes, or more."""
+    return LimitExceededError(f"usage line of {ROW_BYTES_MAX} bytes ({source}, {position})", size_bytes)
+
+
+def distinct_lines(lines: Iterable[Line], *, source: str) -> tuple[list[Line], list[int]]:
+    """Return lines without those that repeat another one, and of every given line its place among them.
+
+    Raises:
+        InvalidInputError: Two lines have one `row_id` and different text: only one of them would ever be read.
+    """
+    kept: list[Line] = []
+    places: list[int] = []
+    place_of: dict[str, int] = {}
+    for line in lines:
+        place = place_of.setdefault(line.row_id, len(kept)) if line.row_id else len(kept)
+        if place == len(kept):
+            kept.append(line)
+        elif kept[place].text != line.text:
+            reason = f"{line.row_id!r:.80} is that of {kept[place].position} as well, which has another text"
+            raise InvalidInputError(source, f"{line.position}: {ROW_ID}", reason)
+        places.append(place)
+    return kept, places
 
 
 def _own_id(value: Mapping[str, Any], source: str, position: str) -> str:

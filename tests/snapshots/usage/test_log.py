@@ -103,6 +103,12 @@ def test_of_lines_with_a_bad_one_nothing_is_written(bench: Bench) -> None:
     assert bench.puts() == []
 
 
+@pytest.mark.parametrize("front", ["\ufeff\ufeff", " \ufeff"])
+def test_a_byte_order_mark_makes_no_segment_unreadable(bench: Bench, front: str) -> None:
+    bench.log().append_many([line(1), front + line(2), line(3)])
+    assert bench.lines() == [1, 2, 3]
+
+
 def test_lines_of_one_call_are_applied_together(bench: Bench) -> None:
     log = bench.log()
     log.append(line(-1))

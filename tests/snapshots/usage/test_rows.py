@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from snapshots.errors import CorruptSnapshotError, InvalidInputError, LimitExceededError
 from snapshots.usage import ROW_BYTES_MAX, TokenUsageRecord, UsageRow
-from snapshots.usage.rows import KNOWN, Line, line_of, row_of
+from snapshots.usage.rows import KNOWN, Line, distinct_lines, line_of, row_of
 
 KEY = "usage/x"
 RECORD = {
@@ -62,6 +62,16 @@ def test_an_id_of_the_line_itself_is_its_id() -> None:
     assert line.row_id == "mine"
     assert line.stored("w-1-0") == b'{"a":1, "row_id":"mine"}'
     assert row_of(line.stored("w-1-0"), key=KEY).row_id == "mine"
+
+
+@pytest.mark.parametrize("front", ["\ufeff", "\ufeff\ufeff", " \ufeff", "\ufeff ", "\r\n\ufeff\t\ufeff\n"])
+@pytest.mark.parametrize("text", ['{"a":1}', '{"a":1, "row_id":"mine"}'])
+def test_blanks_and_byte_order_marks_in_front_go(front: str, text: str) -> None:
+    line = checked(front + text + " \n")
+    assert line.text == text.encode()
+    assert row_of(line.stored("w-1-0"), key=KEY).value["a"] == 1
+    refused(f"{text}\ufeff")
+    refused(front)
 
 
 def test_line_breaks_between_tokens_become_spaces() -> None:
@@ -141,8 +151,20 @@ def test_a_line_has_at_most_a_mebibyte() -> None:
     frame = len('{"a":""}')
     checked('{"a":"' + "x" * (ROW_BYTES_MAX - frame) + '"}')
     for text in ("x" * (ROW_BYTES_MAX - frame + 1), "é" * (ROW_BYTES_MAX // 2)):
-        with pytest.raises(LimitExceededError):
+        with pytest.raises(LimitExceededError, match=r"\(usage, line 7\)"):
             checked(f'{{"a":"{text}"}}')
+
+
+def test_a_line_that_is_there_already_is_kept_once_and_one_that_differs_is_refused() -> None:
+    def numbered(*texts: str) -> list[Line]:
+        return [line_of(text, source="usage", position=f"line {n}") for n, text in enumerate(texts, start=1)]
+
+    one, other, none = '{"a":1,"row_id":"x"}', '{"a":2,"row_id":"x"}', '{"a":1}'
+    kept, places = distinct_lines(numbered(none, one, none, f" {one}\n", none), source="usage")
+    assert [line.position for line in kept] == ["line 1", "line 2", "line 3", "line 5"]
+    assert places == [0, 1, 2, 1, 3]
+    with pytest.raises(InvalidInputError, match=r"line 3: row_id: 'x' is that of line 1 as well"):
+        distinct_lines(numbered(one, none, other), source="usage")
 
 
 def test_a_record_has_the_twenty_fields_and_keeps_the_others() -> None:
