@@ -71,8 +71,9 @@ class LogWriter:
             SessionDeletedError: The session was deleted.
             And as `SatelliteRegister.put`.
         """
-        if self._known is not None:
-            return self._known
+        known = self._known  # read once: another thread may forget it
+        if known is not None:
+            return known
         fresh = Index()
         found = self.register.put(lambda present: fresh if present is None else present)
         if found.value is not fresh and self.register.is_spent():
@@ -82,9 +83,10 @@ class LogWriter:
 
     def present(self) -> Found[Index]:
         """Return the index as it is known; read it where it is not. Raises as `present_index`."""
-        if self._known is None:
-            self._known = present_index(self.register)
-        return self._known
+        known = self._known
+        if known is None:
+            self._known = known = present_index(self.register)
+        return known
 
     def forget(self) -> None:
         """Read the index anew before it is used again."""
@@ -147,8 +149,8 @@ class LogWriter:
         with failures_in_doubt(self.register.key, lambda: bool(doubts)):
             for _ in range(ROUNDS_MAX):
                 try:
-                    self._known = self.register.update(change, known=known)
-                    return self._known
+                    found = self._known = self.register.update(change, known=known)
+                    return found
                 except UnavailableError as error:
                     reason = error.reason
                     doubts += [reason] if error.applied == "unknown" else []

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from dataclasses import replace
+from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +17,7 @@ from snapshots.satellite import RING_MAX
 from snapshots.usage import compact
 from snapshots.usage.index import index_register
 from snapshots.usage.runs import FAN_OUT
+from snapshots.usage.writing import LogWriter
 from storage.errors import Applied, UnavailableError
 from storage.store import Create
 from storage.testing.draws import Draws
@@ -31,6 +36,7 @@ from storage.testing.faults import (
 )
 from tests.snapshots.usage.bench import SESSION, Bench, line
 
+Tracer = Callable[[FrameType, str, Any], Any]
 PUT_FAULTS: list[Fault] = [
     FailBefore(applied="no"),
     FailBefore(applied="unknown"),
@@ -166,6 +172,31 @@ def test_something_else_under_the_name_of_a_segment_is_corruption(bench: Bench) 
 
 
 # Beside others.
+
+
+@pytest.mark.parametrize("method", ["opened", "swap"])
+@pytest.mark.parametrize("nth", range(12))
+def test_a_thread_that_forgets_the_index_disturbs_no_other(bench: Bench, method: str, nth: int) -> None:
+    """Merging forgets it, between any two lines of one that appends."""
+    log = bench.log()
+    log.append(line(0))
+    writer, code = log._writer, getattr(LogWriter, method).__code__
+    left = iter(range(nth))
+
+    def tracer(frame: FrameType, event: str, _argument: object) -> Tracer | None:
+        if frame.f_code is not code:
+            return None
+        if event == "line" and next(left, None) is None:
+            writer.forget()
+        return tracer
+
+    traced = sys.gettrace()
+    sys.settrace(tracer)
+    try:
+        log.append(line(1))
+    finally:
+        sys.settrace(traced)
+    assert bench.lines() == [0, 1]
 
 
 @pytest.mark.parametrize("nth", range(1, REQUESTS))
