@@ -8,7 +8,9 @@ Rules:
 4. A record is at most RECORDS_BEHIND_MAX ahead of the checkpoint: before that the checkpoint is written, which asks as
    well whether the session was deleted.
 5. A checkpoint only moves forward. It is what the records up to it come to: it does not matter who wrote it.
-6. Records are read from the checkpoint on, up to the first number that is free. One missing before it is corruption.
+6. Who takes over announces the restart in the checkpoint first. Whoever is behind it writes no checkpoint any more, and
+   so not many records (rule 4), however fast: who takes over catches up.
+7. Records are listed from the checkpoint on, and read side by side. One that is missing before others is corruption.
 
     journal = RealtimeJournal.start(environment, first)
     journal.append(RealtimeRecordKind.CONNECT_REQUESTED)
@@ -18,6 +20,9 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from itertools import islice, takewhile
 from typing import Any
 
 from snapshots.environment import Environment
@@ -48,10 +53,10 @@ from storage.errors import Applied, CorruptObjectError, NotFoundError, Precondit
 from storage.store import Create
 
 WHAT = "realtime session"
-RECORDS_BEHIND_MAX = 64  # records that a reader may find behind a checkpoint: four rounds of requests
+RECORDS_BEHIND_MAX = 64  # records that a reader may find behind a checkpoint: a listing, and four rounds of requests
 RECORDS_READ_AT_ONCE = 16
 ATTEMPTS_MAX = 8  # to write one record
-TAKE_OVER_ATTEMPTS_MAX = 32  # against a former host that goes on writing meanwhile
+TAKE_OVER_ATTEMPTS_MAX = RECORDS_BEHIND_MAX + 16  # a former host is stopped after RECORDS_BEHIND_MAX records
 RESUME_REMEDY = "leave its connection, which is not the session's any more, or resume it here"
 
 CHECKPOINTS: Kind[Checkpoint] = Kind(WHAT, checkpoint_to_plain, checkpoint_from_plain)
@@ -74,6 +79,7 @@ class RealtimeJournal:
         self._covered = covered
         self._data = b""
         self._fenced: FencedError | None = None
+        self._claim = 0
 
     @classmethod
     def start(cls, environment: Environment, first: RealtimeProgress) -> RealtimeJournal:
@@ -94,7 +100,7 @@ class RealtimeJournal:
 
     @classmethod
     def load(cls, environment: Environment, session_id: str) -> RealtimeJournal:
-        """Return the log as it stands. Raises as `load_progress`."""
+        """Return the log with all that was stored when this began; others may write on. Raises as `load_progress`."""
         register = register_of(environment, session_id)
         found = register.find()
         if found is None:
@@ -113,6 +119,19 @@ class RealtimeJournal:
         self.pending = self._fenced = None
         for record in read_records(self._environment, self._session_id, after=self.progress.sequence):
             self.progress = _followed(self._environment, self.progress, record)
+
+    def claim_restart(self) -> int:
+        """Announce the next restart (rule 6), and return which it is.
+
+        Raises:
+            LimitExceededError: No further restart can be counted.
+            And as `SatelliteRegister.update`.
+        """
+        claim = self._claim = restarting(self.progress.state, self.progress.state.connection_id).restart_count
+        self._covered = self._register.update(
+            lambda present: present if present.claim >= claim else replace(present, claim=claim), known=self._covered
+        )
+        return claim
 
     def append(
         self,
@@ -198,16 +217,24 @@ class RealtimeJournal:
         restarts = record.state.restart_count
         if restarts < self.progress.state.restart_count:
             raise CorruptSnapshotError(occupant.key, "a connection that was fenced before wrote this record")
-        self._fenced = FencedError(self._session_id, fence=restarts, holder="", what=WHAT, remedy=RESUME_REMEDY)
+        return self._fenced_at(restarts)
+
+    def _fenced_at(self, fence: int) -> FencedError:
+        self._fenced = FencedError(self._session_id, fence=fence, holder="", what=WHAT, remedy=RESUME_REMEDY)
         return self._fenced
 
     def _write_checkpoint(self) -> None:
         if self._register.is_spent():
             raise SessionDeletedError(self._session_id)
         mine = Checkpoint.of(self.progress)
-        self._covered = self._register.update(
-            lambda present: present if present.sequence >= mine.sequence else mine, known=self._covered
-        )
+        restarts = max(self._claim, self.progress.state.restart_count)
+
+        def moved_on(present: Checkpoint) -> Checkpoint:
+            if present.claim > restarts:
+                raise self._fenced_at(present.claim)
+            return present if present.sequence >= mine.sequence else replace(mine, claim=present.claim)
+
+        self._covered = self._register.update(moved_on, known=self._covered)
 
 
 def take_over(environment: Environment, session_id: str) -> RealtimeJournal:
@@ -216,7 +243,8 @@ def take_over(environment: Environment, session_id: str) -> RealtimeJournal:
     Raises:
         FencedError: Another host was quicker with the same; resume again to take it over from that one.
         IllegalTransitionError: It is closed, or was never connected.
-        UnavailableError: Nothing was confirmed, or the former host wrote too fast; resume again.
+        LimitExceededError: No further restart can be counted.
+        UnavailableError: Nothing was confirmed; resume again. The former host may be fenced by then.
         And as `load_progress`.
     """
     journal = RealtimeJournal.load(environment, session_id)
@@ -226,24 +254,22 @@ def take_over(environment: Environment, session_id: str) -> RealtimeJournal:
     if register_of(environment, session_id).is_spent():
         raise SessionDeletedError(session_id)
     connection_id = RealtimeConnectionId(environment.clock.new_id())
-    restarts = journal.progress.state.restart_count
+    claim = journal.claim_restart()
     for _ in range(TAKE_OVER_ATTEMPTS_MAX):
-        try:
+        journal.catch_up()
+        restarts = journal.progress.state.restart_count
+        if restarts >= claim:
+            remedy = "resume again to take it over"
+            raise FencedError(session_id, fence=restarts, holder="", what=WHAT, remedy=remedy)
+        with suppress(FencedError):  # somebody wrote this record: behind it we try again
             while steps := steps_to_restart(session_id, journal.progress.status):
                 _give_up(journal, steps[0])
             state = restarting(journal.progress.state, connection_id)
             journal.append(RealtimeRecordKind.RESTART_REQUESTED, state=state)
-        except FencedError as error:
-            journal.catch_up()
-            if journal.progress.state.restart_count > restarts:
-                raise FencedError(
-                    session_id, fence=error.fence, holder="", what=WHAT, remedy="resume again to take it over"
-                ) from error
-        else:
             journal.append(RealtimeRecordKind.RESTART_STARTED)
             return journal
     key = environment.layout.realtime_state(session_id)
-    raise UnavailableError(key, "the former host goes on writing; stop it", applied="no")
+    raise UnavailableError(key, "others kept writing it", applied="no")
 
 
 def _give_up(journal: RealtimeJournal, status: RealtimeSessionStatus) -> None:
@@ -274,7 +300,7 @@ def register_of(environment: Environment, session_id: str) -> SatelliteRegister[
 def read_records(
     environment: Environment, session_id: str, *, after: int = 0, known_to: int = 0
 ) -> Iterator[RealtimeSessionRecord]:
-    """Yield the records behind number `after`, oldest first, up to the first number that is free.
+    """Yield the records behind number `after`, oldest first: all that are stored now.
 
     Args:
         environment: Where.
@@ -287,20 +313,38 @@ def read_records(
         CorruptSnapshotError: One cannot be read, is missing before others, or belongs elsewhere.
         UnsupportedSchemaError, UnavailableError: As for any read.
     """
-    while True:
-        wanted = range(after + 1, after + 1 + RECORDS_READ_AT_ONCE)
-        found = list(environment.executor.map(lambda number: stored_record(environment, session_id, number), wanted))
-        seen_to = max((number for number, one in zip(wanted, found, strict=True) if one is not None), default=known_to)
-        for number, one in zip(wanted, found, strict=True):
-            stored = one
-            if stored is None and number <= max(seen_to, known_to):  # it may have come while we were reading
-                stored = stored_record(environment, session_id, number)
-                if stored is None:
-                    raise _missing(environment, session_id, number)
-            if stored is None:
-                return
-            yield stored.checked(environment.layout.tenant, session_id, number)
-        after = wanted[-1]
+
+    def read(number: int) -> RealtimeSessionRecord:
+        return existing_record(environment, session_id, number)
+
+    numbers = _stored_numbers(environment, session_id, after, known_to)
+    while wanted := list(islice(numbers, RECORDS_READ_AT_ONCE)):
+        yield from environment.executor.map(read, wanted)
+
+
+def _stored_numbers(environment: Environment, session_id: str, after: int, known_to: int) -> Iterator[int]:
+    """Yield the numbers of the records behind `after`; one that is missing before others is looked for by itself."""
+    layout, number = environment.layout, after + 1
+    end = layout.realtime_state(session_id)  # sorts behind every record
+    listed = environment.store.list(layout.realtime(session_id), start_after=layout.realtime_record(session_id, after))
+    for row in takewhile(lambda row: row.key < end, listed):
+        while layout.realtime_record(session_id, number) < row.key:
+            existing_record(environment, session_id, number)  # it came while we were listing, or it is missing
+            yield number
+            number += 1
+        if layout.realtime_record(session_id, number) != row.key:
+            raise CorruptSnapshotError(row.key, f"this is no record of {WHAT} {session_id!r}")
+        yield number
+        number += 1
+    yield from range(number, known_to + 1)
+
+
+def existing_record(environment: Environment, session_id: str, sequence: int) -> RealtimeSessionRecord:
+    """Return a record that must be there. Raises as `read_records`."""
+    stored = stored_record(environment, session_id, sequence)
+    if stored is None:
+        raise _missing(environment, session_id, sequence)
+    return stored.checked(environment.layout.tenant, session_id, sequence)
 
 
 def stored_record(environment: Environment, session_id: str, sequence: int) -> StoredRecord | None:
@@ -331,10 +375,7 @@ def _filled(environment: Environment, session_id: str, key: str, checkpoint: Che
     """Return the progress of a checkpoint, its frames read from their records."""
 
     def read(number: int) -> RealtimeSessionRecord:
-        stored = stored_record(environment, session_id, number)
-        if stored is None:
-            raise _missing(environment, session_id, number)
-        return stored.checked(environment.layout.tenant, session_id, number)
+        return existing_record(environment, session_id, number)
 
     records = dict(zip(checkpoint.kept, environment.executor.map(read, checkpoint.kept), strict=True))
     try:

@@ -19,7 +19,7 @@ from typing import Any
 
 from snapshots.errors import CorruptSnapshotError, InvalidStateError
 from snapshots.fields import Fields, is_whole
-from snapshots.realtime.transitions import check_record, moved
+from snapshots.realtime.transitions import RESTARTS_MAX, check_record, moved
 from snapshots.realtime.values import (
     QUEUE_FRAMES_MAX,
     RealtimeCloseReason,
@@ -187,11 +187,19 @@ class RealtimeProgress:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A `RealtimeProgress` without its frames, which are in the records that it names."""
+    """A `RealtimeProgress` without its frames, which are in the records that it names.
+
+    Attributes:
+        progress: Queue and doubts left out.
+        queue: Numbers of the records whose frames are held back.
+        in_doubt: Numbers of the requests that are in doubt.
+        claim: The restart that a host has announced; who is behind it writes no checkpoint any more. 0 for none.
+    """
 
     progress: RealtimeProgress
     queue: tuple[int, ...]
     in_doubt: tuple[int, ...]
+    claim: int = 0
 
     @classmethod
     def of(cls, progress: RealtimeProgress) -> Checkpoint:
@@ -237,6 +245,7 @@ def checkpoint_to_plain(checkpoint: Checkpoint) -> dict[str, Any]:
         "queue": list(checkpoint.queue),
         "in_doubt": list(checkpoint.in_doubt),
         "open_output": progress.open_output,
+        "claim": checkpoint.claim,
     }
 
 
@@ -273,12 +282,13 @@ def _checkpoint_of(fields: Fields) -> Checkpoint:
     )
     queue = fields.rows("queue", number, QUEUE_FRAMES_MAX)
     in_doubt = fields.rows("in_doubt", number, IN_DOUBT_MAX)
+    claim = fields.integer("claim", 0, RESTARTS_MAX)
     fields.nothing_else()
     if any(list(numbers) != sorted(set(numbers)) for numbers in (queue, in_doubt)):
         raise ValueError("numbers of records rise")
     if len(queue) != state.backpressure_state.queued_frames:
         raise ValueError("the state counts other frames than are queued")
-    return Checkpoint(progress, queue, in_doubt)
+    return Checkpoint(progress, queue, in_doubt, claim)
 
 
 def _id_or_none(text: str) -> str:

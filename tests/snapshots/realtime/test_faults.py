@@ -452,12 +452,66 @@ def test_a_former_host_that_writes_meanwhile_is_taken_over_behind_it(bench: Benc
     check_log(bench.records())
 
 
-def test_a_former_host_that_never_stops_writing_is_named(bench: Bench) -> None:
+def test_a_former_host_that_writes_faster_than_others_read_is_stopped(bench: Bench) -> None:
+    former = RealtimeController(bench.there, SESSION, bench.adapter, sidecar())
+    former.connect()
+
+    def write_on() -> None:
+        with suppress(FencedError):
+            for _ in range(10):
+                former.interrupt()
+
+    bench.faulty.plan.on("*", RECORD, fault=Meanwhile(write_on), times=None)
+    resumed = RealtimeController.resume(bench.here, SESSION, NotingAdapter(), sidecar())
+    with pytest.raises(FencedError):
+        former.interrupt()
+    assert resumed.state.restart_count == 1
+    check_log(bench.records())
+    claimed = register_of(bench.there.environment, SESSION).read().value
+    assert claimed.claim == 1
+    assert bench.records()[-2].sequence - claimed.sequence <= RECORDS_BEHIND_MAX + 1
+
+
+def test_others_that_keep_writing_are_told_of(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snapshots.realtime.journal.TAKE_OVER_ATTEMPTS_MAX", 2)
     former = RealtimeController(bench.there, SESSION, bench.adapter, sidecar())
     former.connect()
     bench.faulty.plan.on("put", RECORD, fault=Meanwhile(former.interrupt), times=None)
-    with pytest.raises(UnavailableError, match="former host"):
+    with pytest.raises(UnavailableError):
         RealtimeController.resume(bench.here, SESSION, NotingAdapter(), sidecar())
+
+
+def test_a_host_that_announces_a_restart_and_ends_leaves_the_session_to_the_next(bench: Bench) -> None:
+    former = bench.connected()
+    bench.faulty.plan.on("put", RECORD, fault=CrashBefore(), nth=2)
+    with pytest.raises(Crash):
+        RealtimeController.resume(bench.here, SESSION, NotingAdapter(), sidecar())
+    bench.faulty.restart()
+    with pytest.raises(FencedError):
+        send_many(former, "f")
+    sent = len(bench.adapter.sent)
+    with pytest.raises(FencedError):
+        former.send(out("late"))
+    assert len(bench.adapter.sent) == sent
+    adapter = NotingAdapter()
+    second = bench.resumed(adapter)
+    second.complete_restart()
+    send_many(second, "g")
+    assert second.state.restart_count == 1
+    check_log(bench.records())
+
+
+def test_a_restart_of_ones_own_is_not_behind_one_that_was_announced(bench: Bench) -> None:
+    host = bench.connected()
+    bench.faulty.plan.on("put", RECORD, fault=CrashBefore(), nth=2)
+    with pytest.raises(Crash):
+        RealtimeController.resume(bench.here, SESSION, NotingAdapter(), sidecar())
+    bench.faulty.restart()
+    host.begin_restart()
+    host.complete_restart()
+    send_many(host, "f")
+    assert len(bench.adapter.sent) == RECORDS_BEHIND_MAX
+    check_log(bench.records())
 
 
 def test_a_frame_whose_host_was_fenced_meanwhile_is_in_doubt(bench: Bench) -> None:
