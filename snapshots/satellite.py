@@ -6,6 +6,8 @@ Rules:
 3. A change is applied once: the register remembers the last RING_MAX write ids, so that a lost answer under others'
    later writes is recognised. Where that does not reach back far enough, nobody says "not applied".
 4. A register is made only for an id that is not spent: before it is created the head is asked.
+5. A value that was read earlier saves a read where a change is sent; whether to change at all is decided by what is
+   stored.
 
     register = SatelliteRegister(environment, "s1", environment.layout.record("s1"), RECORDS)
     written = register.update(lambda record: replace(record, round_count=record.round_count + 1))
@@ -25,11 +27,12 @@ from snapshots.errors import (
     LimitExceededError,
     SessionDeletedError,
     SessionExistsError,
+    SessionMovedError,
     SessionNotFoundError,
     SnapshotError,
 )
 from snapshots.fields import SCHEMA_VERSION, Fields, id_bytes, id_text
-from snapshots.head import TOMBSTONE
+from snapshots.head import MOVED, TOMBSTONE
 from snapshots.restore import read_head
 from storage.clock import backoff_seconds
 from storage.errors import CorruptObjectError, NotFoundError, PreconditionFailedError, StorageError, UnavailableError
@@ -124,7 +127,7 @@ class SatelliteRegister(Generic[T]):
 
         Raises:
             SessionExistsError: There is one already; nothing was written. The session itself need not exist.
-            SessionDeletedError: The id is spent.
+            SessionDeletedError, SessionMovedError: The id is spent, or the session lives elsewhere.
             And as `update`.
         """
 
@@ -144,7 +147,7 @@ class SatelliteRegister(Generic[T]):
             known: What was read or written last, if it is known: saves a read.
 
         Raises:
-            SessionNotFoundError, SessionDeletedError: Nothing is stored.
+            SessionNotFoundError, SessionDeletedError, SessionMovedError: Nothing is stored.
             LimitExceededError: It would be too large; nothing was written.
             UnavailableError: Nothing was confirmed; `applied` says whether it may stand.
             And as `read`, and whatever `change` raises: then nothing was written.
@@ -161,10 +164,17 @@ class SatelliteRegister(Generic[T]):
         """As `update`, for a change that is given None where nothing is stored, and makes the first value then."""
         return _Change(self, change, known).run()
 
-    def _missing(self) -> SessionNotFoundError | SessionDeletedError:
-        if self.is_spent():
-            return SessionDeletedError(self.session_id)
+    def _missing(self) -> SessionNotFoundError:
+        self.check_not_over()
         return SessionNotFoundError(self.session_id, what=self._kind.name)
+
+    def check_not_over(self) -> None:
+        """Raise SessionDeletedError or SessionMovedError if the session is no longer here: one read of its head."""
+        head = read_head(self._environment, self.session_id)
+        if head is not None and head.head.status == MOVED:
+            raise SessionMovedError(self.session_id, head.head.destination)
+        if head is not None and head.head.status == TOMBSTONE:
+            raise SessionDeletedError(self.session_id)
 
     def gone(self) -> SessionDeletedError | CorruptSnapshotError:
         """Return why there is no register any more: only the collection of a deleted session takes it away."""
@@ -219,11 +229,19 @@ class _Change(Generic[T]):
     def _tried(self) -> Found[T] | None:
         """Send the change unless it has landed; return what is stored then, None if that has to be found out."""
         try:
-            present = self._present()
+            present = self._present() if self._known is None or self._is_no_ground(self._known) else self._known
         except UnavailableError as error:
             self._reason = error.reason
             return None
+        self._known = None
         return present if self._has_landed(present) else self._sent(present)
+
+    def _is_no_ground(self, known: Found[T]) -> bool:
+        """Say whether what was known would end the change: that is for what is stored to decide (rule 5)."""
+        try:
+            return self._change(known.value) is known.value
+        except Exception:  # noqa: BLE001  whatever it refuses with, it is asked again with what is stored
+            return True
 
     def _settled(self) -> Found[T] | None:
         """Look at once what came of a write: while we wait, others may write more often than the ring is long."""
@@ -237,9 +255,8 @@ class _Change(Generic[T]):
         return present if self._has_landed(present) else None
 
     def _present(self) -> Found[T] | None:
-        """Return what is stored, as far as it is known; read it if a write was not confirmed."""
-        present, self._known = self._known, None
-        present = self._register.find() if present is None else present
+        """Read what is stored."""
+        present = self._register.find()
         if present is None and self._seen:
             self._doubts.clear()  # whatever was written is gone
             raise self._register.gone()
@@ -264,8 +281,8 @@ class _Change(Generic[T]):
         value = self._change(None if present is None else present.value)
         if present is not None and value is present.value:
             return present
-        if present is None and self._register.is_spent():
-            raise SessionDeletedError(self._register.session_id)  # Rule 4.
+        if present is None:
+            self._register.check_not_over()  # Rule 4.
         try:
             return self._register.swap(present, value, self._write_id)
         except PreconditionFailedError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from threading import Thread
 
 import pytest
@@ -14,9 +15,11 @@ from snapshots.errors import (
     LimitExceededError,
     SessionDeletedError,
     SessionExistsError,
+    SessionMovedError,
     SessionNotFoundError,
     UnsupportedSchemaError,
 )
+from snapshots.head import MOVED
 from snapshots.layout import Layout
 from snapshots.satellite import ATTEMPTS_MAX, RING_MAX, Kind, SatelliteRegister
 from snapshots.testing.simulation.weather import of_newer_version
@@ -38,6 +41,7 @@ from storage.testing.faults import (
     OwnRetry,
     Repeat,
 )
+from tests.integration.builders import rewrite_head
 
 TEXTS: Kind[str] = Kind("note", to_plain=lambda value: value, from_plain=lambda plain: plain + "", bytes_max=4096)
 
@@ -97,6 +101,32 @@ def test_a_stale_known_value_is_read_again(behind: MemoryStore) -> None:
     known = register(behind).create("a")
     register(behind).update(add("b"))
     assert register(behind).update(add("c"), known=known).value == "abc"
+
+
+def test_what_was_known_does_not_decide_that_there_is_nothing_to_do(behind: MemoryStore) -> None:
+    known = register(behind).create("a")
+    register(behind).update(add("b"))
+    assert register(behind).update(lambda value: value, known=known).value == "ab"
+
+
+def test_what_was_known_does_not_refuse(behind: MemoryStore) -> None:
+    known = register(behind).create("a")
+    register(behind).update(add("b"))
+
+    def grows_to_three(value: str) -> str:
+        if len(value) < 2:
+            raise LimitExceededError("too short", len(value))
+        return value + "c"
+
+    assert register(behind).update(grows_to_three, known=known).value == "abc"
+
+
+def test_nothing_is_made_for_a_session_that_moved_away(behind: MemoryStore) -> None:
+    with SnapshotRepository(behind) as repo:
+        repo.commit(PersistedSessionState(session_id="s1"))
+    rewrite_head(behind, lambda head: replace(head, status=MOVED, destination="file:elsewhere"), "s1")
+    with pytest.raises(SessionMovedError, match="file:elsewhere"):
+        register(behind).create("a")
 
 
 def test_a_refusal_writes_nothing(behind: MemoryStore) -> None:
