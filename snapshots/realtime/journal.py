@@ -323,14 +323,13 @@ def read_records(
 
 
 def _stored_numbers(environment: Environment, session_id: str, after: int, known_to: int) -> Iterator[int]:
-    """Yield the numbers of the records behind `after`; one that is missing before others is looked for by itself."""
+    """Yield the numbers of the records behind `after`, those too that a listing overlooked, if others follow."""
     layout, number = environment.layout, after + 1
     end = layout.realtime_state(session_id)  # sorts behind every record
     listed = environment.store.list(layout.realtime(session_id), start_after=layout.realtime_record(session_id, after))
     for row in takewhile(lambda row: row.key < end, listed):
         while layout.realtime_record(session_id, number) < row.key:
-            existing_record(environment, session_id, number)  # it came while we were listing, or it is missing
-            yield number
+            yield number  # it came while we were listing, or it is missing
             number += 1
         if layout.realtime_record(session_id, number) != row.key:
             raise CorruptSnapshotError(row.key, f"this is no record of {WHAT} {session_id!r}")

@@ -136,6 +136,10 @@ def test_what_is_no_record_is_corruption(bench: Bench) -> None:
         bench.behind.put(key, b"x", Overwrite())
         refused_everywhere(bench)
         bench.behind.delete(key)
+    bench.behind.put(f"{bench.key(6)}a", b"x", Overwrite())
+    with pytest.raises(CorruptSnapshotError, match="no record of"):
+        bench.records()
+    bench.behind.delete(f"{bench.key(6)}a")
     assert len(bench.records()) == 6
 
 
