@@ -4,13 +4,16 @@ Write order (FORMAT.md): messages (head) → metadata register. Read order: meta
 
 Rules:
 1. A save merges what is stored into the saver's copy (`snapshots.runtime.merge`), stores that, and leaves it in the
-   argument. If it raises, the argument is as before, and saving it again does what is not done yet.
+   argument. If it raises, the argument is as before, and saving it again does what is not done yet. Once messages are
+   written, no error says that nothing was: it is UnavailableError with `applied="unknown"`, or SessionDeletedError.
 2. A copy that cannot be read is an error, never "there is none". It is read, and all that is to be stored is checked,
    before anything is written.
 3. Both places are written by compare-and-swap only. Between the two writes the session is whole: it has its messages,
-   and the metadata of an earlier save.
+   and the metadata of an earlier save. Saved again, a session gets all its metadata but a first permission, which then
+   only `update_metadata` gives.
 4. Nothing is written where nothing changed.
-5. Authoritative writers (`update_metadata`) count `metadata_version` up, so that no stale save undoes them.
+5. Authoritative writers (`update_metadata`) count `metadata_version` up, and the register remembers which keys and
+   further fields they have decided on, so that no stale save undoes them.
 6. A state that was loaded or committed is kept in memory, and used again only while the head names what it holds.
 
     store = RuntimeSessionStore(repo)
@@ -32,16 +35,17 @@ from snapshots.errors import InvalidStateError, RevisionConflictError
 from snapshots.fields import U64_MAX
 from snapshots.recent import Recent, recent_states
 from snapshots.restore import read_live_head
-from snapshots.runtime.merge import AUTHORITATIVE_KEYS, Union, merge, unite
+from snapshots.runtime.merge import AUTHORITATIVE_KEYS, Union, amend, check_versions, merge, unite
 from snapshots.runtime.messages import messages_along, to_node, with_ids
 from snapshots.runtime.queues import SessionQueues
-from snapshots.runtime.session import JsonMessage, RuntimeMetadata, RuntimeSession, metadata_from_plain
-from snapshots.satellite import RING_MAX, Found, Kind, SatelliteRegister, encode
+from snapshots.runtime.session import JsonMessage, RuntimeMetadata, RuntimeSession
+from snapshots.runtime.stored import StoredMetadata, stored_from_plain
+from snapshots.satellite import RING_MAX, Found, Kind, SatelliteRegister, encode, failures_in_doubt
 from snapshots.state import PersistedSessionState
 from snapshots.update import load_again, update_or_create
 from snapshots.usage import UsageLog
 
-METADATA: Kind[RuntimeMetadata] = Kind("metadata", RuntimeMetadata.to_plain, metadata_from_plain)
+METADATA: Kind[StoredMetadata] = Kind("metadata", StoredMetadata.to_plain, stored_from_plain)
 LOGS_MAX = 256  # usage logs kept at hand; another one of the same session is another writer, nothing worse
 _RING_OF_ANY = ("0" * 32,) * RING_MAX  # as large as a ring can be
 
@@ -97,14 +101,21 @@ class _Appending:
         self.union = Union((), (), ())
         self.state = PersistedSessionState()
         self.attempts = 0
+        self.creates = False
 
     def __call__(self, state: PersistedSessionState) -> None:
         self.state = state
         self.attempts += 1
+        self.creates = state.head_revision is None
         self.union = unite(messages_in(state, key=self._key), self._messages)  # anew in every attempt
-        if not self.union.unseen and state.head_revision is not None:
+        if not self.commits and state.head_revision is not None:
             raise _NothingUnseenError(state.head_revision)
         state.append_session_nodes(map(to_node, self.union.unseen))
+
+    @property
+    def commits(self) -> bool:
+        """Return whether there is anything to commit."""
+        return self.creates or bool(self.union.unseen)
 
 
 def messages_in(state: PersistedSessionState, *, key: str) -> list[JsonMessage]:
@@ -117,7 +128,7 @@ class RuntimeSessionStore:
 
     Args:
         repo: Where they are.
-        authoritative: Keys of the metadata that only `update_metadata` changes.
+        authoritative: Keys of the metadata that only `update_metadata` changes; it adds those that it has changed.
     """
 
     def __init__(self, repo: HasEnvironment, *, authoritative: Collection[str] = AUTHORITATIVE_KEYS) -> None:
@@ -143,9 +154,12 @@ class RuntimeSessionStore:
 
         Raises:
             InvalidStateError, LimitExceededError: It cannot be stored; nothing was written.
-            SessionDeletedError, SessionMovedError: It is spent, or elsewhere; nothing was written.
-            FencedError: Somebody has acquired the session, and commits alone.
-            CorruptSnapshotError, UnavailableError: What is stored cannot be read, or was not written. Save again.
+            SessionDeletedError: It is spent; nothing of it stays.
+            SessionMovedError: It is elsewhere; nothing was written.
+            FencedError: Somebody has acquired the session, and commits alone; nothing was written.
+            CorruptSnapshotError, UnsupportedSchemaError: What is stored cannot be read; nothing was written.
+            UnavailableError: Not confirmed; `applied` says whether anything may stand. For every failure after messages
+                were written it is "unknown": they stand, the metadata may. Save again.
             CommitUnknownError: The messages may stand or not. Save again: they are known by their ids.
             RevisionConflictError: Others were faster `snapshots.update.ATTEMPTS_MAX` times. Save again.
         """
@@ -154,21 +168,30 @@ class RuntimeSessionStore:
             metadata = mine.authoritative()
             register = self._register(mine.session_id)
             found = register.find()
-            self._check_size(mine.session_id, self._merged(None if found is None else found.value, metadata))
+            self._check(mine.session_id, None if found is None else found.value, metadata)
             revision, appending = self._append(mine.session_id, with_ids(mine.messages))
             # After a race for the head it may be too old to tell what becomes of a write that rests on it.
             known = found if appending.attempts == 1 else None
-            stored = register.put(lambda present: self._merged(present, metadata), known=known).value
+            made = self._created if appending.creates else self._merged
+            with failures_in_doubt(register.key, lambda: appending.commits):
+                stored = _put(register, lambda present: made(present, metadata), known)
         union = appending.union
-        session.adopt(stored, list(union.messages))
+        session.adopt(stored.document, list(union.messages))
         appended = tuple(message["id"] for message in union.unseen)
         return SaveResult(revision, stored.metadata_version, appended, union.kept)
 
-    def _merged(self, stored: RuntimeMetadata | None, mine: RuntimeMetadata) -> RuntimeMetadata:
+    def _merged(self, stored: StoredMetadata | None, mine: RuntimeMetadata) -> StoredMetadata:
         return merge(stored, mine, authoritative=self._authoritative)
 
-    def _check_size(self, session_id: str, metadata: RuntimeMetadata) -> None:
-        encode(self._environment.layout.tenant, session_id, METADATA, metadata, _RING_OF_ANY)
+    def _created(self, stored: StoredMetadata | None, mine: RuntimeMetadata) -> StoredMetadata:
+        """Return what the save that creates a session stores: the first metadata, unless somebody was faster."""
+        return StoredMetadata(mine) if stored is None else self._merged(stored, mine)
+
+    def _check(self, session_id: str, stored: StoredMetadata | None, mine: RuntimeMetadata) -> None:
+        """Refuse what cannot be stored. Raises InvalidStateError, LimitExceededError."""
+        wanted = self._created(stored, mine)  # at least as large as what is merged
+        check_versions(_document(stored), wanted.document)
+        encode(self._environment.layout.tenant, session_id, METADATA, wanted, _RING_OF_ANY)
 
     def _append(self, session_id: str, messages: list[JsonMessage]) -> tuple[int, _Appending]:
         """Return the revision that has all messages, and how these came into it."""
@@ -194,24 +217,29 @@ class RuntimeSessionStore:
         state = load_again(self._environment, session_id, self._states.find(session_id))
         messages = messages_in(state, key=self._environment.layout.head(session_id))
         self._states.keep(session_id, state)
-        return RuntimeSession.of(session_id, _value_of(found), messages)
+        return RuntimeSession.of(session_id, _document(None if found is None else found.value), messages)
 
     def read_metadata(self, session_id: str) -> RuntimeMetadata:
         """Return all of a session but its messages; the default if nobody ever saved it. Raises as `load`."""
         read_live_head(self._environment, session_id)
-        return _value_of(self._register(session_id).find())
+        found = self._register(session_id).find()
+        return _document(None if found is None else found.value)
 
     def update_metadata(
         self, session_id: str, function: Change, *, expected_version: int | None = None
     ) -> RuntimeMetadata:
         """Change metadata with authority: no stale save undoes it.
 
+        The keys of `metadata` and the further fields that it sets or removes are decided here from now on, or by savers
+        of a greater `metadata_version`; a permission (`agent_runtime_state.bypass_permissions`) is decided here alone.
+
         `metadata_version` goes up by one, and `title_version` with another title; what `function` says of the two is
         not asked. If nothing changes, nothing is written.
 
         Args:
             session_id: Of a session that exists.
-            function: Returns the new metadata; called once per attempt, on the present one. It may raise to refuse.
+            function: Returns the new metadata, decided by the present one alone; it may be called several times.
+                It may raise to refuse.
             expected_version: The `metadata_version` that it must be based on, None for any.
 
         Returns:
@@ -224,32 +252,43 @@ class RuntimeSessionStore:
             UnavailableError: Not confirmed; `applied` says whether it may stand.
         """
 
-        def changed(present: RuntimeMetadata | None) -> RuntimeMetadata:
-            before = RuntimeMetadata() if present is None else present
+        def changed(present: StoredMetadata | None) -> StoredMetadata:
+            before = StoredMetadata() if present is None else present
             if expected_version is not None and before.metadata_version != expected_version:
                 version = before.metadata_version
                 raise RevisionConflictError(session_id, expected=expected_version, actual=version, what=METADATA.name)
-            after = _counted(before, function(before.changed()))
-            return before if after.to_json() == before.to_json() else after
+            after = _counted(before.document, function(before.document.changed()))
+            return before if after is before.document else amend(before, after)
 
         read_live_head(self._environment, session_id)
         register = self._register(session_id)
         found = register.find()
-        if found is None and changed(None) == RuntimeMetadata():
+        if found is None and changed(None) == StoredMetadata():
             return RuntimeMetadata()  # nothing is said that would have to be stored
-        return register.put(changed, known=found).value
+        return _put(register, changed, found).document
 
     def append_token_usage_record(self, session_id: str, json_line: str) -> str:
         """Append a line to the session's usage log; see `UsageLog.append`."""
         log = self._logs.find_or_make(session_id, lambda: UsageLog(self._repo, session_id))
         return log.append(json_line)
 
-    def _register(self, session_id: str) -> SatelliteRegister[RuntimeMetadata]:
+    def _register(self, session_id: str) -> SatelliteRegister[StoredMetadata]:
         return SatelliteRegister(self._environment, session_id, self._environment.layout.metadata(session_id), METADATA)
 
 
-def _value_of(found: Found[RuntimeMetadata] | None) -> RuntimeMetadata:
-    return RuntimeMetadata() if found is None else found.value
+def _put(
+    register: SatelliteRegister[StoredMetadata],
+    change: Callable[[StoredMetadata | None], StoredMetadata],
+    found: Found[StoredMetadata] | None,
+) -> StoredMetadata:
+    """Change the register. What was found within this very call is ground enough for changing nothing, or refusing."""
+    if found is not None and change(found.value) is found.value:
+        return found.value
+    return register.put(change, known=found).value
+
+
+def _document(stored: StoredMetadata | None) -> RuntimeMetadata:
+    return RuntimeMetadata() if stored is None else stored.document
 
 
 def _counted(before: RuntimeMetadata, after: RuntimeMetadata) -> RuntimeMetadata:
@@ -267,5 +306,5 @@ def _counted(before: RuntimeMetadata, after: RuntimeMetadata) -> RuntimeMetadata
 
 def _next(version: int, name: str) -> int:
     if version == U64_MAX:
-        raise InvalidStateError(f"{name} is at its greatest value; save the session with a smaller one")
+        raise InvalidStateError(f"{name} is at its greatest value; save the session under another id, and count from 0")
     return version + 1

@@ -125,6 +125,7 @@ PURE = frozenset(
         "snapshots.runtime.merge",
         "snapshots.runtime.messages",
         "snapshots.runtime.session",
+        "snapshots.runtime.stored",
         "snapshots.staging",
         "snapshots.stamps",
         "snapshots.usage.report",

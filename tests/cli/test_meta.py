@@ -54,6 +54,15 @@ def test_what_is_so_already_changes_no_version(filled: Command) -> None:
         assert filled("--json", "meta", "set", DEMO, "--pinned", "x=1").record["metadata_version"] == 1
 
 
+def test_a_stale_save_undoes_no_key_that_was_set_or_unset(cli: Command, url: str) -> None:
+    session = saved(url, metadata={"step": 1, "theme": "light", "old": 1})
+    cli("meta", "set", "s1", 'theme="dark"', "--unset", "old")
+    session.metadata["step"] = 2
+    with SnapshotRepository.open(url) as repo:
+        RuntimeSessionStore(repo).save_runtime_session(session)
+    assert cli("--json", "meta", "get", "s1").record["metadata"] == {"step": 2, "theme": "dark"}
+
+
 def test_a_stale_save_does_not_undo_it(cli: Command, url: str) -> None:
     session = saved(url, title="old", metadata={"step": 1})
     cli("meta", "set", "s1", "--title", "new", "gold_config=1")

@@ -38,7 +38,9 @@ from snapshots.realtime.progress import Checkpoint
 from snapshots.records import StoredRecord
 from snapshots.records.stored import read_at, register_of
 from snapshots.runtime import RuntimeMetadata, RuntimeSession
+from snapshots.runtime.merge import amend
 from snapshots.runtime.persistence import METADATA
+from snapshots.runtime.stored import StoredMetadata
 from snapshots.satellite import SatelliteRegister
 from snapshots.state import PluginSessionSnapshot, SessionGraph, ToolState, nodes_from_plain, nodes_to_plain
 from snapshots.turns import Effect, TurnRecord
@@ -319,7 +321,7 @@ def example_record(**fields: Any) -> bytes:
     return unguarded(written_by(write, RECORD_KEY))
 
 
-def metadata_of(environment: Environment) -> SatelliteRegister[RuntimeMetadata]:
+def metadata_of(environment: Environment) -> SatelliteRegister[StoredMetadata]:
     return SatelliteRegister(environment, "s1", environment.layout.metadata("s1"), METADATA)
 
 
@@ -328,7 +330,9 @@ def read_metadata(data: bytes) -> object:
 
 
 def example_metadata(**fields: Any) -> bytes:
-    metadata = RuntimeMetadata(**fields)
+    """Return metadata that a runtime saved, and an authoritative writer has changed since."""
+    saved = StoredMetadata(RuntimeMetadata(**fields))
+    metadata = amend(saved, saved.document.changed(metadata={"theme": "dark"}, color=None))
     return unguarded(written_by(lambda env: metadata_of(env).create(metadata), Layout("default").metadata("s1")))
 
 

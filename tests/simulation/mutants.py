@@ -30,6 +30,7 @@ from snapshots.restore import HeadRead, head_at, read_live_head
 from snapshots.runtime import persistence
 from snapshots.runtime.merge import Union
 from snapshots.runtime.messages import to_node
+from snapshots.runtime.stored import StoredMetadata
 from snapshots.testing import collector as collecting
 from snapshots.testing.simulation.weather import Weather
 from snapshots.usage import compaction, writing
@@ -394,7 +395,7 @@ def copies_saved_as_they_are(patch: pytest.MonkeyPatch) -> None:
 
 
 def metadata_saved_as_they_are(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(persistence, "merge", lambda stored, mine, *, authoritative: mine)  # noqa: ARG005  the signature that it stands for
+    patch.setattr(persistence, "merge", lambda stored, mine, *, authoritative: StoredMetadata(mine))  # noqa: ARG005  the signature that it stands for
 
 
 def records_expired_as_they_were_listed(patch: pytest.MonkeyPatch) -> None:

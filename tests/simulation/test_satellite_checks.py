@@ -24,6 +24,7 @@ from snapshots.records.record import StoredRecord
 from snapshots.records.stored import NAME, record_from_plain, record_to_plain
 from snapshots.runtime import RuntimeMetadata, RuntimeSession, RuntimeSessionStore
 from snapshots.runtime.persistence import METADATA
+from snapshots.runtime.stored import StoredMetadata
 from snapshots.satellite import Kind
 from snapshots.testing.simulation.satellite_notes import (
     DeltaTold,
@@ -328,7 +329,9 @@ WRITES: dict[str, tuple[str, Break]] = {
     ),
     "metadata of an earlier version": (
         ORDER,
-        lambda one: rewrite(one, LAYOUT.metadata("s"), METADATA, lambda old: old.changed(metadata_version=1)),
+        lambda one: rewrite(
+            one, LAYOUT.metadata("s"), METADATA, lambda _: StoredMetadata(RuntimeMetadata(metadata_version=1))
+        ),
     ),
     "a checkpoint of an earlier record": (ORDER, set_back_checkpoint),
     "a segment written twice": (ORDER, lambda one: one.watch.put(first_segment(one), b"other", Overwrite())),

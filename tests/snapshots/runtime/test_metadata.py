@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from snapshots.errors import InvalidStateError, LimitExceededError, RevisionConflictError, SessionNotFoundError
 from snapshots.fields import U64_MAX
+from snapshots.layout import Layout
 from snapshots.runtime import RuntimeMetadata
+from snapshots.runtime.merge import VERSION_SAVED_MAX
+from snapshots.runtime.persistence import METADATA
+from snapshots.runtime.stored import StoredMetadata, stored_from_plain
+from snapshots.satellite import SatelliteRegister
 from storage.errors import UnavailableError
 from storage.testing.faults import Crash, CrashAfter, Delay, FailBefore, Fault, LoseAnswer, Meanwhile, OwnRetry, Repeat
 from tests.integration.builders import new_session
-from tests.snapshots.runtime.bench import SESSION, Bench, opened, session
+from tests.snapshots.runtime.bench import SESSION, Bench, opened, said, session, texts_of
 
 FAULTS: list[Fault] = [
     FailBefore(applied="no"),
@@ -155,7 +161,81 @@ def test_a_refusal_and_a_read_error_write_nothing(bench: Bench) -> None:
 
 
 def test_a_version_that_cannot_be_counted_up_is_refused(bench: Bench) -> None:
-    bench.theirs.save_runtime_session(session("m1", metadata_version=U64_MAX, title="last"))
-    with pytest.raises(InvalidStateError, match="metadata_version is at its greatest value"):
+    greatest = StoredMetadata(RuntimeMetadata(metadata_version=U64_MAX, title="last"))
+    key = Layout("default").metadata(SESSION)
+    SatelliteRegister(bench.their_repo.environment, SESSION, key, METADATA).update(lambda _: greatest)
+    with pytest.raises(InvalidStateError, match="metadata_version is at its greatest value; save the session under an"):
         bench.mine.update_metadata(SESSION, titled("new"))
     assert bench.stored().title == "last"
+
+
+def test_a_version_at_the_limit_of_saves_can_still_be_counted_up(bench: Bench) -> None:
+    mine = session("m1", metadata_version=VERSION_SAVED_MAX, title="last")
+    bench.theirs.save_runtime_session(mine)
+    assert bench.mine.update_metadata(SESSION, titled("new")).metadata_version == VERSION_SAVED_MAX + 1
+    loaded = bench.stored()
+    loaded.messages.append(said("m2"))
+    bench.mine.save_runtime_session(loaded)
+    bench.mine.save_runtime_session(mine)
+    assert (bench.stored().title, texts_of(bench.stored())) == ("new", ["m1", "m2"])
+
+
+def test_no_stale_save_undoes_a_key_or_a_field(bench: Bench) -> None:
+    mine = bench.mine.load_runtime_session(SESSION)
+    changed = bench.theirs.update_metadata(
+        SESSION, lambda one: one.changed(metadata={"theme": "dark"}, shape="round").without("color")
+    )
+    mine.metadata |= {"step": 1, "theme": "light"}
+    for _ in range(2):
+        bench.mine.save_runtime_session(mine)
+        assert mine == bench.stored()
+        assert mine.metadata == {"theme": "dark", "step": 1}
+        assert mine.further == changed.further == {"shape": "round"}
+        mine.metadata["x"] = 2  # was removed with authority
+    again = bench.theirs.update_metadata(SESSION, lambda one: one.changed(metadata={"x": 3}))
+    bench.mine.save_runtime_session(mine)
+    assert again.metadata == bench.stored().metadata == {"x": 3}
+
+
+def test_a_saver_who_counts_up_decides_over_what_was_changed_with_authority(bench: Bench) -> None:
+    stale = bench.mine.load_runtime_session(SESSION)
+    bench.theirs.update_metadata(SESSION, lambda one: one.changed(metadata={"x": 2}, shape="round"))
+    mine = session("m1", metadata={"x": 3}, metadata_version=2)
+    bench.mine.save_runtime_session(mine)
+    assert bench.stored().authoritative() == mine.authoritative() == mine.authoritative().changed(metadata={"x": 3})
+    bench.mine.save_runtime_session(stale)
+    assert (bench.stored().metadata, bench.stored().further) == ({"x": 3}, {"color": "red"})
+
+
+def test_the_names_of_what_was_changed_count_for_the_limit(bench: Bench) -> None:
+    names = {f"{number:0100}": 0 for number in range(6000)}  # 600 KB, and again as names
+    before = bench.objects()
+    with pytest.raises(LimitExceededError):
+        bench.mine.update_metadata(SESSION, lambda one: one.changed(metadata=names))
+    assert bench.objects() == before
+
+
+# What the register may hold.
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"more": 1},
+        {"document": None},
+        {"document": {"title": 1}},
+        {"document": {"session_id": "s1"}},
+        {"authoritative_keys": None},
+        {"authoritative_keys": ["b", "a"]},
+        {"authoritative_keys": ["a", "a"]},
+        {"authoritative_fields": [1]},
+        {"authoritative_fields": ["title"]},
+        {"authoritative_fields": ["messages"]},
+    ],
+    ids=str,
+)
+def test_what_is_no_stored_metadata_is_refused(wrong: dict[str, Any]) -> None:
+    stored = StoredMetadata(RuntimeMetadata(title="t", x=1), frozenset("ba"), frozenset({"x"}))
+    assert stored_from_plain(stored.to_plain()) == stored
+    with pytest.raises(InvalidStateError):
+        stored_from_plain({**stored.to_plain(), **wrong})

@@ -31,10 +31,11 @@ from snapshots.runtime import (
     RuntimeSessionStore,
     SaveResult,
 )
+from snapshots.runtime.merge import VERSION_SAVED_MAX
 from snapshots.satellite import RING_MAX
 from snapshots.testing.simulation.weather import of_newer_version
 from snapshots.usage import UsageLog
-from storage.errors import UnavailableError
+from storage.errors import Applied, UnavailableError
 from storage.executor import InlineExecutor
 from storage.store import Overwrite
 from storage.testing.clock import ManualClock
@@ -268,6 +269,134 @@ def test_a_race_for_the_head_leaves_no_doubt_about_the_metadata(bench: Bench) ->
     bench.mine.save_runtime_session(mine)
     assert texts_of(bench.stored()) == ["m1", "t1", "m2", "m3"]
     assert (bench.stored().title, bench.stored().metadata) == (f"title {RING_MAX}", {"step": 2})
+
+
+# Permissions.
+
+
+def bypass(session_id: str = SESSION, *texts: str) -> RuntimeSession:
+    state = {"agent_runtime_state": {"bypass_permissions": True}}
+    return session(*texts, session_id=session_id, metadata=state)
+
+
+def test_no_save_gives_itself_a_permission_where_nothing_is_stored_either(bench: Bench) -> None:
+    bench.their_repo.commit(new_session(SESSION, "a0"))
+    mine = bypass(SESSION, "m1")
+    for _ in range(2):
+        bench.mine.save_runtime_session(mine)
+        assert mine.metadata == bench.stored().metadata == {"agent_runtime_state": {}}
+        mine.metadata["agent_runtime_state"]["bypass_permissions"] = True
+    bench.theirs.update_metadata(SESSION, lambda one: one.changed(metadata=bypass().metadata))
+    bench.mine.save_runtime_session(session("m1"))
+    assert bench.stored().metadata == bypass().metadata
+
+
+def test_the_save_that_creates_a_session_brings_its_first_permission(bench: Bench) -> None:
+    bench.mine.save_runtime_session(bypass(SESSION, "m1"))
+    bench.mine.save_runtime_session(session("m1", "m2"))
+    assert bench.stored().metadata == bypass().metadata
+
+
+@pytest.mark.parametrize("theirs", [session("t1"), bypass(SESSION, "t1")], ids=["without", "with"])
+def test_of_two_who_create_a_session_one_brings_the_first_permission(bench: Bench, theirs: RuntimeSession) -> None:
+    given = theirs.metadata
+    bench.faulty.plan.on("put", "heads", fault=Meanwhile(lambda: bench.theirs.save_runtime_session(theirs.checked())))
+    bench.mine.save_runtime_session(bypass(SESSION, "m1"))
+    assert sorted(texts_of(bench.stored())) == ["m1", "t1"]
+    assert bench.stored().metadata.get("agent_runtime_state", {}) == given.get("agent_runtime_state", {})
+
+
+def test_a_first_permission_that_a_crash_lost_is_not_given_by_saving_again(bench: Bench) -> None:
+    mine = bypass(SESSION, "m1")
+    mine.title = "first"
+    bench.faulty.plan.on("put", "metadata", fault=CrashBefore())
+    with pytest.raises(Crash):
+        bench.mine.save_runtime_session(mine)
+    bench.faulty.restart()
+    bench.mine.save_runtime_session(mine)
+    assert (bench.stored().title, bench.stored().metadata) == ("first", {"agent_runtime_state": {}})
+
+
+# Failures between the two writes.
+
+
+@pytest.mark.parametrize("applied", ["no", "unknown"])
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_failure_after_messages_were_written_does_not_say_that_nothing_was(exists: bool, applied: Applied) -> None:
+    with opened() as bench:
+        mine = saved_before(bench, exists)
+        given = mine.checked()
+        bench.faulty.plan.on("put", "metadata", fault=FailBefore(applied=applied), times=None)
+        with pytest.raises(UnavailableError) as caught:
+            bench.mine.save_runtime_session(mine)
+        assert caught.value.applied == "unknown"
+        assert texts_of(bench.stored()) == ["m1", "m2", "m3"]
+        assert mine == given
+        bench.faulty.plan.clear()
+        assert bench.mine.save_runtime_session(mine).appended == ()
+        assert bench.stored() == mine
+
+
+def test_a_failure_after_a_session_was_created_empty_does_not_say_that_nothing_was(bench: Bench) -> None:
+    bench.faulty.plan.on("put", "metadata", fault=FailBefore(applied="no"), times=None)
+    with pytest.raises(UnavailableError) as caught:
+        bench.mine.save_runtime_session(session(title="empty"))
+    assert caught.value.applied == "unknown"
+    assert bench.stored() == session()
+
+
+def test_a_failure_without_messages_says_what_is_known(bench: Bench) -> None:
+    mine = session("m1")
+    bench.mine.save_runtime_session(mine)
+    mine.metadata["step"] = 2
+    bench.faulty.plan.on("put", "metadata", fault=FailBefore(applied="no"), times=None)
+    with pytest.raises(UnavailableError) as caught:
+        bench.mine.save_runtime_session(mine)
+    assert caught.value.applied == "no"
+
+
+def test_metadata_that_grew_meanwhile_are_a_save_in_doubt(bench: Bench) -> None:
+    bench.mine.save_runtime_session(session("m1"))
+    mine = session("m1", "m2", metadata={"mine": "m" * 600_000})
+
+    def grow() -> None:
+        bench.theirs.update_metadata(SESSION, lambda one: one.changed(metadata={"theirs": "t" * 600_000}))
+
+    bench.faulty.plan.on("put", "heads", fault=Meanwhile(grow))
+    with pytest.raises(UnavailableError, match="over the limit: metadata of 1048576 bytes") as caught:
+        bench.mine.save_runtime_session(mine)
+    assert caught.value.applied == "unknown"
+    assert texts_of(bench.stored()) == ["m1", "m2"]
+    before = bench.objects()
+    with pytest.raises(LimitExceededError):  # and this one wrote nothing
+        bench.mine.save_runtime_session(mine)
+    assert bench.objects() == before
+
+
+def test_a_session_deleted_between_the_two_writes_is_spent(bench: Bench) -> None:
+    mine = saved_before(bench, False)
+    delete = Meanwhile(lambda: bench.their_repo.delete(SESSION))
+    bench.faulty.plan.on("get", "metadata", nth=2, fault=delete)
+    with pytest.raises(SessionDeletedError):
+        bench.mine.save_runtime_session(mine)
+    assert Layout("default").metadata(SESSION) not in bench.objects()
+
+
+@pytest.mark.parametrize("name", ["metadata_version", "title_version"])
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_version_that_leaves_none_to_authoritative_writers_is_refused(name: str, exists: bool) -> None:
+    with opened() as bench:
+        mine = saved_before(bench, exists)
+        before = bench.objects()
+        mine.metadata_version = 1
+        setattr(mine, name, VERSION_SAVED_MAX + 1)
+        with pytest.raises(LimitExceededError, match=f"{name} of 9223372036854775808 by a save"):
+            bench.mine.save_runtime_session(mine)
+        assert bench.objects() == before
+        setattr(mine, name, VERSION_SAVED_MAX)
+        bench.mine.save_runtime_session(mine)
+        bench.theirs.update_metadata(SESSION, titled("theirs"))
+        assert bench.stored().title == "theirs"
 
 
 def test_a_concurrent_append_is_preserved_by_a_config_patch(bench: Bench) -> None:
