@@ -57,11 +57,11 @@ def export_(
     with run.repository() as repo:
         state = repo.load(*session_at(repo, session, revision))
     document = from_state(state).export()
-    text = document_text(document)
+    data = document_text(document).encode()
     if file == STANDARD:
-        sys.stdout.write(text)
+        _write_out(data)
         return
-    write_whole(Path(file), text.encode())
+    write_whole(Path(file), data)
     if run.output.as_json:
         run.output.record(
             {
@@ -70,11 +70,11 @@ def export_(
                 "events": len(document["events"]),
                 "digest": document["digest"],
                 "file": file,
-                "size_bytes": len(text.encode()),
+                "size_bytes": len(data),
             }
         )
     what = f"session {state.session_id} at revision {state.head_revision}, {count(len(document['events']), 'event')}"
-    run.output.note(f"{what}, written to {file} ({human_bytes(len(text.encode()))})")
+    run.output.note(f"{what}, written to {file} ({human_bytes(len(data))})")
     if others := other_nodes(state):
         run.output.note(f"not in it: {count(others, 'node')} of other kinds (snapshots show, snapshots cat)")
 
@@ -120,7 +120,16 @@ def read_session(raw: bytes, source: str) -> Session:
     return Session.import_(read_document(raw, source=source), source=source)
 
 
+def _write_out(data: bytes) -> None:
+    """Write bytes to stdout: whatever the terminal's encoding, a document is UTF-8."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
 def _read(file: str, source: str) -> bytes:
+    if file == STANDARD and sys.stdin is None:
+        raise InvalidInputError(source, "", "cannot be read: it is closed")
     try:
         return sys.stdin.buffer.read() if file == STANDARD else Path(file).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
@@ -133,7 +142,7 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         UnavailableError: The disk is full, a quota used up, or it fails.
         PermissionDeniedError: We may not write there.
-        UsageError: There is no such directory, or something there that is no file.
+        UsageError: There is no such directory, or something there that is no file: a directory, a pipe, a device.
     """
     try:
         _replace(Path(os.path.realpath(path)), data)
@@ -147,10 +156,11 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".part", dir=path.parent)
+    mode = _mode(path)
+    handle, name = tempfile.mkstemp(prefix=".export.", suffix=".part", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
-            os.fchmod(stream.fileno(), _mode(path))
+            os.fchmod(stream.fileno(), mode)
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
@@ -162,10 +172,13 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 def _mode(path: Path) -> int:
-    """Return the permissions of the file that is there, or of a new one."""
+    """Return the permissions of the file that is there, or of a new one. Raises UsageError for what is no file."""
     try:
-        return stat.S_IMODE(path.stat().st_mode)
+        found = path.stat().st_mode
     except FileNotFoundError:
         mask = os.umask(0)
         os.umask(mask)
         return 0o666 & ~mask
+    if not stat.S_ISREG(found):
+        raise UsageError(f"{path} cannot be written: it is no file; {STANDARD} writes to stdout")
+    return stat.S_IMODE(found)

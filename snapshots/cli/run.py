@@ -39,6 +39,9 @@ def run(arguments: Sequence[str]) -> int:
     _never_fail_on_characters()
     ordered = _global_options_first(arguments)
     as_json = "--json" in ordered[: ordered.index("--")] if "--" in ordered else "--json" in ordered
+    if sys.stdout is None:  # before anything is opened: it might become what we write to
+        closed = OSError(errno.EBADF, "it is closed")
+        return _failed(closed, f"cannot write output: {closed.strerror}", RETRY, as_json=as_json)
     try:
         code = _invoke(ordered)
         sys.stdout.flush()

@@ -72,6 +72,44 @@ def test_a_dash_is_stdout_and_nothing_else_is_on_it(talked: Command, tmp_path: P
         assert talked(*options, "export", "s1", "-").out == (tmp_path / "s1.json").read_text()
 
 
+SNAPSHOTS = str(Path(sys.executable).with_name("snapshots"))
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-16"])
+def test_stdout_gets_the_bytes_of_a_file_whatever_its_encoding(
+    talked: Command, tmp_path: Path, encoding: str, url: str
+) -> None:
+    talked("export", "s1", str(tmp_path / "s1.json"))
+    env = {**os.environ, "PYTHONIOENCODING": encoding}
+    run = subprocess.run([SNAPSHOTS, "--store", url, "export", "s1", "-"], capture_output=True, env=env, check=True)
+    assert run.stdout == (tmp_path / "s1.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("command", "code"), [("export s1 - >&-", 6), ("--json export s1 - >&-", 6), ("import - <&-", 10)]
+)
+def test_a_stream_that_is_closed_is_no_fault_of_ours(talked: Command, command: str, code: int) -> None:
+    talked("stats")
+    run = subprocess.run(["sh", "-c", f"{SNAPSHOTS} {command}"], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (code, "")
+    assert "closed" in run.stderr
+    assert run.stderr.count("\n") == 1
+
+
+def test_a_pipe_is_not_replaced_by_a_file(talked: Command, tmp_path: Path) -> None:
+    pipe = tmp_path / "s1.json"
+    os.mkfifo(pipe)
+    assert "no file" in talked("export", "s1", str(pipe), code=2).err
+    assert pipe.is_fifo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s1.json", "store"]
+
+
+def test_a_name_may_be_as_long_as_names_are(talked: Command, tmp_path: Path) -> None:
+    file = tmp_path / ("é" * 125 + ".json")  # 255 bytes
+    talked("export", "s1", str(file))
+    assert json.loads(file.read_text())["id"] == "s1"
+
+
 def test_an_earlier_revision_is_exported(talked: Command) -> None:
     assert len(json.loads(talked("export", "s1@2", "-").out)["events"]) == 1
     assert len(json.loads(talked("export", "s1", "-", "--revision", "1").out)["events"]) == 0
@@ -170,7 +208,7 @@ def test_what_cannot_be_written_to_the_end_leaves_the_old_file(talked: Command, 
     file.write_text("old")
     talked("stats")
     run = subprocess.run(
-        [str(Path(sys.executable).with_name("snapshots")), "--store", url, "export", "s1", str(file)],
+        [SNAPSHOTS, "--store", url, "export", "s1", str(file)],
         capture_output=True,
         text=True,
         preexec_fn=small_files,
