@@ -11,12 +11,13 @@ Rules:
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from snapshots.environment import HasEnvironment
-from snapshots.errors import CorruptSnapshotError
+from snapshots.errors import CorruptSnapshotError, UnsupportedSchemaError
 from snapshots.usage.reading import Distinct, SegmentMissingError, check_superseded, read_segments
 from snapshots.usage.runs import Choice, any_run
 from snapshots.usage.segments import LEVEL_MAX, Index, LiveSegment
@@ -86,6 +87,18 @@ def merge(writer: LogWriter, choice: Choice) -> Sequence[LiveSegment]:
         except (StaleNumberError, _RunGoneError):
             writer.forget()
     return ()
+
+
+def unreadable(writer: LogWriter, choice: Choice) -> set[str]:
+    """Return the names of those segments of a run that cannot be read. Raises UnavailableError."""
+    found = set()
+    for one in choice(writer.present().value.segments):
+        try:
+            for _, rows in read_segments(writer.environment, writer.session_id, [one]):
+                deque(rows, maxlen=0)
+        except (CorruptSnapshotError, UnsupportedSchemaError, SegmentMissingError):
+            found.add(one.name)
+    return found
 
 
 def _uploaded(writer: LogWriter, run: Sequence[LiveSegment]) -> LiveSegment:

@@ -2,13 +2,16 @@
 
 Rules:
 1. A line that was acknowledged is durable: in a segment that the index names.
-2. Callers of one process share their requests: one of them writes for all that wait, and each is told its own outcome.
-   There is no thread besides the callers' own.
+2. Callers of one process share their requests: one of them writes for all that wait, and each is told its own outcome
+   (`snapshots.usage.callers`). There is no thread besides the callers' own.
 3. Lines of one `append_many` are applied together or not at all. What one log object appends is read in its order.
 4. Where nobody can tell whether lines were applied (`UnavailableError.applied` is "unknown"), appending them again
    with the same `row_id` is safe: an id is read once.
 5. Appending keeps the number of segments small: whoever completes a run of small ones merges them. If that fails the
-   line is there all the same: `upkeep_failure` says why, and the next run is tried again.
+   line is there all the same: `upkeep_failure` says why, and the next run is tried again, around what cannot be read.
+6. A process that was forked is a writer of its own: no two processes write under one name.
+7. A log goes with its session. A log object that was open when the session was deleted is not told before the log is
+   collected: what it appends until then is acknowledged, and goes as well.
 
     log = UsageLog(repo, "s1")
     log.append('{"ts": "2026-01-01T00:00:00Z", "model": "m", "input_tokens": 10}')
@@ -18,48 +21,34 @@ Rules:
 from __future__ import annotations
 
 import logging
-import threading
-from collections import deque
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
-from snapshots.environment import HasEnvironment
-from snapshots.errors import CorruptSnapshotError, SnapshotError
-from snapshots.usage.compaction import merge
+from snapshots.environment import Environment, HasEnvironment
+from snapshots.errors import CorruptSnapshotError, SnapshotError, UnsupportedSchemaError
+from snapshots.usage.callers import Callers, stored_size
+from snapshots.usage.compaction import merge, unreadable
 from snapshots.usage.index import present_index
 from snapshots.usage.reading import read_rows
-from snapshots.usage.rows import Line, UsageRow, line_of
+from snapshots.usage.rows import Line, UsageRow, distinct_lines, line_of
 from snapshots.usage.runs import due_run, is_crossed
 from snapshots.usage.segments import SEGMENT_BYTES_MAX, SEGMENT_ROWS_MAX, LiveSegment
 from snapshots.usage.writing import STAGES_MAX, LogWriter, StaleNumberError, appended
 from storage.errors import StorageError, UnavailableError
+from storage.executor import InlineExecutor
 
-ID_BYTES_MAX = 96  # what an id of ours and a line's end add
 MERGES_MAX = 16  # that one append makes: one per level, and what others left
 
 logger = logging.getLogger("snapshots")
 
 
-class _Waiting:
-    """Lines of one caller, and what became of them."""
-
-    def __init__(self, lines: Sequence[Line]) -> None:
-        self.lines = lines
-        self.outcome: Future[tuple[str, ...]] = Future()
-        self.raw_bytes = sum(map(_size, lines))
-
-
-def _size(line: Line) -> int:
-    return len(line.text) + ID_BYTES_MAX
-
-
 class UsageLog:
     """The usage log of one session; the session itself need not exist. Safe for threads.
 
-    Attributes:
-        upkeep_failure: Why segments were not merged, None if they were (rule 5).
+    A child process that was forked may use it, as far as the store behind it may be used there (rule 6): over a network
+    open the repository anew in the child, since both would talk over one connection.
 
     Args:
         repo: Where.
@@ -70,19 +59,19 @@ class UsageLog:
     """
 
     def __init__(self, repo: HasEnvironment, session_id: str) -> None:
-        self.upkeep_failure: Exception | None = None
-        self._environment = repo.environment
-        self._writer = LogWriter(repo.environment, session_id)
-        self._turn = threading.Condition()
-        self._waiting: deque[_Waiting] = deque()
-        self._is_writing = False
-        self._barred: set[str] = set()  # names of segments that could not be read when they were to be merged
+        self._appender = _Appender(repo.environment, session_id)
+
+    @property
+    def upkeep_failure(self) -> Exception | None:
+        """Return why segments were not merged, None if they were (rule 5)."""
+        return self._here().upkeep_failure
 
     def append(self, json_line: str) -> str:
         """Append one line; it is durable when this returns.
 
         Args:
-            json_line: One JSON object. Its own `row_id`, if it has one, makes repeating it safe.
+            json_line: One JSON object. Its own `row_id`, if it has one, makes repeating it safe. Of rows with one id
+                the first is read, whatever a later one says: where both are to count, give them ids of their own.
 
         Returns:
             The id of its row.
@@ -90,75 +79,70 @@ class UsageLog:
         Raises:
             InvalidInputError: Not such a line; nothing was written.
             LimitExceededError: It is too large, or the log is full; nothing was written.
-            SessionDeletedError: The session was deleted.
+            SessionDeletedError: The session was deleted. That this is not raised does not say that it was not (rule 7).
             CorruptSnapshotError: The index cannot be read; nothing was written.
             UnavailableError: Not confirmed; `applied` says whether it may be there (rule 4).
         """
         return self.append_many([json_line])[0]
 
     def append_many(self, lines: Iterable[str]) -> tuple[str, ...]:
-        """Append lines, all of them or none; return the ids of their rows, in order. Raises as `append`."""
-        source = f"usage of session {self._writer.session_id!r}"
+        """Append lines, all of them or none; return the ids of their rows, in order.
+
+        A line that stands there twice, with one `row_id`, is stored once.
+
+        Raises:
+            InvalidInputError: Two lines have one `row_id` and different text; nothing was written.
+            And as `append`.
+        """
+        source = f"usage of session {self._appender.writer.session_id!r}"
         numbered = enumerate(lines, start=1)
-        mine = _Waiting([line_of(line, source=source, position=f"line {number}") for number, line in numbered])
-        if not mine.lines:
+        checked = (line_of(line, source=source, position=f"line {number}") for number, line in numbered)
+        kept, places = distinct_lines(checked, source=source)
+        if not kept:
             return ()
-        with self._turn:
-            self._waiting.append(mine)
-        try:
-            while not mine.outcome.done():
-                if group := self._next_group(mine):
-                    self._write(group)
-        finally:  # interrupted: what nobody has begun is not written
-            with self._turn, suppress(ValueError):
-                self._waiting.remove(mine)
-        return mine.outcome.result()
+        ids = self._here().append(kept)
+        return tuple(ids[place] for place in places)
 
     def read(self) -> Iterator[UsageRow]:
         """Yield the rows, each id once, those of each writer in its order; see `read_rows`."""
-        return read_rows(self._environment, self._writer.session_id)
+        here = self._here()
+        return read_rows(here.environment, here.writer.session_id)
 
     def segments(self) -> tuple[LiveSegment, ...]:
         """Return the live segments, in the order in which they are read. Raises as `read`."""
-        return present_index(self._writer.register).value.segments
+        return present_index(self._here().writer.register).value.segments
 
-    def _next_group(self, mine: _Waiting) -> list[_Waiting]:
-        """Wait until lines can be written; return those that go together, empty if `mine` are settled."""
-        with self._turn:
-            self._turn.wait_for(lambda: mine.outcome.done() or not self._is_writing)
-            if mine.outcome.done():
-                return []
-            self._is_writing = True
-            group = [self._waiting.popleft()]
-            room = SEGMENT_BYTES_MAX - group[0].raw_bytes
-            while self._waiting and self._waiting[0].raw_bytes <= room:
-                group.append(self._waiting.popleft())
-                room -= group[-1].raw_bytes
-            return group
+    def _here(self) -> _Appender:
+        """Return what appends in this process (rule 6): nobody waits in a child, no thread of ours runs there."""
+        here = self._appender
+        if here.process_id != os.getpid():
+            environment = replace(here.environment, executor=InlineExecutor())
+            here = self._appender = _Appender(environment, here.writer.session_id)
+        return here
 
-    def _write(self, group: Sequence[_Waiting]) -> None:
-        crossed = False
-        try:
-            ids, crossed = self._append([line for one in group for line in one.lines])
-            for one in group:
-                one.outcome.set_result(tuple(ids[: len(one.lines)]))
-                ids = ids[len(one.lines) :]
-        except Exception as error:  # noqa: BLE001  each caller is told, in its own thread
-            _fail(group, error)
-        except BaseException:
-            _fail(group, UnavailableError(self._writer.register.key, "the thread that wrote for all was interrupted"))
-            raise
-        finally:
-            with self._turn:
-                self._is_writing = False
-                self._turn.notify_all()
-        if crossed:
+
+class _Appender:
+    """What appends to one log in one process."""
+
+    def __init__(self, environment: Environment, session_id: str) -> None:
+        self.process_id = os.getpid()
+        self.environment = environment
+        self.writer = LogWriter(environment, session_id)
+        self.callers = Callers(self.writer.register.key, self._write)
+        self.upkeep_failure: Exception | None = None
+        self._is_due = False  # whether a run of segments was completed
+        self._barred: set[str] = set()  # names of segments that could not be read when they were to be merged
+
+    def append(self, lines: Sequence[Line]) -> tuple[str, ...]:
+        ids = self.callers.served(lines)
+        if self._is_due:
+            self._is_due = False
             self._merge_due()
+        return ids
 
-    def _append(self, lines: Sequence[Line]) -> tuple[list[str], bool]:
-        """Upload and publish lines; return their row ids, and whether segments should be merged now."""
-        writer = self._writer
-        writer.opened()
+    def _write(self, lines: Sequence[Line]) -> Sequence[str]:
+        """Upload and publish lines; return their row ids."""
+        writer = self.writer
         pieces = _pieces(lines)
         numbers = [writer.new_sequence() for _ in pieces]
         prefixes = [f"{writer.writer}-{number}-" for number in numbers]
@@ -168,16 +152,16 @@ class UsageLog:
         ]
         rows = [[*map(Line.stored, piece, names)] for piece, names in zip(pieces, ids, strict=True)]
         for _ in range(STAGES_MAX):
-            known = writer.opened()
-            segments = [*self._environment.executor.map(writer.upload, rows, numbers)]
+            known = writer.room_for(len(pieces))
+            segments = [*self.environment.executor.map(writer.upload, rows, numbers)]
             try:
                 found = writer.swap(partial(appended, segments=segments, number=known.value.number), known)
             except StaleNumberError:
                 writer.forget()
                 numbers = [writer.new_sequence() for _ in pieces]
             else:
-                crossed = is_crossed(found.value.segments, len(segments))
-                return [name for names in ids for name in names], crossed
+                self._is_due = self._is_due or is_crossed(found.value.segments, len(segments))
+                return [name for names in ids for name in names]
         raise UnavailableError(writer.register.key, "collections kept rewriting the index; append again")
 
     def _merge_due(self) -> None:
@@ -185,13 +169,21 @@ class UsageLog:
         self.upkeep_failure = None
         try:
             for _ in range(MERGES_MAX):
-                if not merge(self._writer, lambda segments: due_run(segments, self._barred)):
+                if not self._merge():
                     break
         except (SnapshotError, StorageError) as error:
-            if isinstance(error, CorruptSnapshotError):
-                self._barred.add(error.key.rpartition("/")[2])
             self.upkeep_failure = error
             logger.warning("segments of a usage log were not merged: %s", error)
+
+    def _merge(self) -> Sequence[LiveSegment]:
+        try:
+            return merge(self.writer, self._due)
+        except (CorruptSnapshotError, UnsupportedSchemaError):
+            self._barred |= unreadable(self.writer, self._due)
+            raise
+
+    def _due(self, segments: Sequence[LiveSegment]) -> Sequence[LiveSegment]:
+        return due_run(segments, self._barred)
 
 
 def _pieces(lines: Sequence[Line]) -> list[list[Line]]:
@@ -199,15 +191,10 @@ def _pieces(lines: Sequence[Line]) -> list[list[Line]]:
     pieces: list[list[Line]] = []
     room = 0
     for line in lines:
-        size = _size(line)
+        size = stored_size(line)
         if not pieces or size > room or len(pieces[-1]) == SEGMENT_ROWS_MAX:
             pieces.append([])
             room = SEGMENT_BYTES_MAX
         pieces[-1].append(line)
         room -= size
     return pieces
-
-
-def _fail(group: Sequence[_Waiting], error: Exception) -> None:
-    for one in group:
-        one.outcome.set_exception(error)

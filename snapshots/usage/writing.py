@@ -81,6 +81,20 @@ class LogWriter:
         self._known = found
         return found
 
+    def room_for(self, segments: int) -> Found[Index]:
+        """Return the index as `opened`, if it takes so many segments more.
+
+        Raises:
+            LimitExceededError: It does not.
+            And as `opened`.
+        """
+        known = self._known
+        if known is not None and not _has_room(known.value, segments):
+            self.forget()  # somebody may have merged meanwhile
+        known = self.opened()
+        _check_room(known.value, segments)
+        return known
+
     def present(self) -> Found[Index]:
         """Return the index as it is known; read it where it is not. Raises as `present_index`."""
         known = self._known
@@ -134,7 +148,7 @@ class LogWriter:
         return True
 
     def swap(self, change: Callable[[Index], Index], known: Found[Index]) -> Found[Index]:
-        """Change the index (rule 3); afterwards it is known as it is now stored.
+        """Change the index (rule 3); afterwards it is known as it is now stored, or forgotten if it was not changed.
 
         Args:
             change: As for `SatelliteRegister.update`; it must be repeatable.
@@ -145,12 +159,16 @@ class LogWriter:
             SessionDeletedError: The session was deleted and its log collected.
             And as `SatelliteRegister.update`, and whatever `change` raises.
         """
+        self.forget()
+        found = self._known = self._swapped(change, known)
+        return found
+
+    def _swapped(self, change: Callable[[Index], Index], known: Found[Index]) -> Found[Index]:
         doubts: list[str] = []
         with failures_in_doubt(self.register.key, lambda: bool(doubts)):
             for _ in range(ROUNDS_MAX):
                 try:
-                    found = self._known = self.register.update(change, known=known)
-                    return found
+                    return self.register.update(change, known=known)
                 except UnavailableError as error:
                     reason = error.reason
                     doubts += [reason] if error.applied == "unknown" else []
@@ -160,6 +178,16 @@ class LogWriter:
                     raise self.register.gone()
                 known = present
             raise UnavailableError(self.register.key, reason, applied="no")
+
+
+def _has_room(index: Index, segments: int) -> bool:
+    return len(index.segments) + segments <= SEGMENTS_MAX
+
+
+def _check_room(index: Index, segments: int) -> None:
+    if not _has_room(index, segments):
+        remedy = "merge them (snapshots usage S --compact), or append to another log"
+        raise LimitExceededError(f"{KIND.name} of {SEGMENTS_MAX} segments: {remedy}", len(index.segments) + segments)
 
 
 def appended(index: Index, segments: Sequence[LiveSegment], number: int) -> Index:
@@ -178,6 +206,5 @@ def appended(index: Index, segments: Sequence[LiveSegment], number: int) -> Inde
         return index
     if index.number != number:
         raise StaleNumberError
-    if len(index.segments) + len(segments) > SEGMENTS_MAX:
-        raise LimitExceededError(f"{KIND.name} of {SEGMENTS_MAX} segments", len(index.segments) + len(segments))
+    _check_room(index, len(segments))
     return replace(index, segments=(*index.segments, *segments))

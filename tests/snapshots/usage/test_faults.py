@@ -180,7 +180,7 @@ def test_a_thread_that_forgets_the_index_disturbs_no_other(bench: Bench, method:
     """Merging forgets it, between any two lines of one that appends."""
     log = bench.log()
     log.append(line(0))
-    writer, code = log._writer, getattr(LogWriter, method).__code__
+    writer, code = log._appender.writer, getattr(LogWriter, method).__code__
     left = iter(range(nth))
 
     def tracer(frame: FrameType, event: str, _argument: object) -> Tracer | None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import linecache
+import os
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -19,6 +24,7 @@ from snapshots.errors import (
     UnsupportedSchemaError,
 )
 from snapshots.usage import ROW_BYTES_MAX, TokenUsageRecord, UsageLog, compact, usage_report, writing
+from snapshots.usage.callers import Callers
 from snapshots.usage.index import for_each_log, index_at, logs_in
 from snapshots.usage.runs import FAN_OUT
 from snapshots.usage.segments import SEGMENT_BYTES_MAX, SegmentFacts, open_segment, seal_segment
@@ -91,6 +97,21 @@ def test_a_row_id_is_read_once_however_often_it_was_appended(bench: Bench) -> No
     assert bench.live()[0].rows == 4
 
 
+def test_a_process_that_was_forked_is_a_writer_of_its_own(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, parent = bench.log(), os.getpid()
+    ids = [log.append(line("same"))]
+    came, go = held(bench, ".zst")
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(log.append, line("same"))
+        assert came.wait(WAIT_SECONDS)
+        monkeypatch.setattr(os, "getpid", lambda: parent + 1)
+        ids += [log.append(line("same")) for _ in range(2)]  # whoever has the turn in the parent is no thread here
+        go.set()
+        ids.append(first.result(WAIT_SECONDS))
+    assert len(set(ids)) == len(bench.lines()) == 4
+    assert len({row_id.partition("-")[0] for row_id in ids}) == 2
+
+
 # What is no line.
 
 
@@ -133,6 +154,39 @@ def test_a_full_log_takes_no_more(bench: Bench, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(LimitExceededError, match="usage log of 1 segments"):
         log.append(line(2))
     assert bench.lines() == [1]
+    assert len(bench.stored()) == 1
+    monkeypatch.setattr(writing, "SEGMENTS_MAX", 2)
+    log.append(line(2))
+    with pytest.raises(LimitExceededError, match="--compact"):
+        log.append(line(3))
+    compact(bench.there, SESSION)
+    log.append(line(3))
+    assert bench.lines() == [1, 2, 3]
+
+
+def test_a_log_that_others_fill_meanwhile(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = bench.log()
+    log.append(line(1))
+    monkeypatch.setattr(writing, "SEGMENTS_MAX", 2)
+    bench.faulty.plan.on("put", ".zst", fault=Meanwhile(lambda: bench.other().append(line(2))))
+    for _ in range(3):
+        with pytest.raises(LimitExceededError, match="usage log of 2 segments"):
+            log.append(line(3))
+    assert len(bench.stored()) == 3  # of the first attempt alone
+    compact(bench.there, SESSION)
+    log.append(line(3))
+    assert bench.lines() == [1, 2, 3]
+
+
+def test_rows_of_one_call_with_one_id_say_the_same(bench: Bench) -> None:
+    log = bench.log()
+    assert log.append_many([line(1, row_id="a"), line(2), line(1, row_id="a")])[::2] == ("a", "a")
+    assert [one.rows for one in bench.live()] == [2]
+    with pytest.raises(InvalidInputError, match="line 3: row_id: 'b' is that of line 1 as well"):
+        log.append_many([line(1, row_id="b"), line(2), line(3, row_id="b")])
+    assert bench.lines() == [1, 2]
+    log.append(line(4, row_id="a"))
+    assert bench.lines() == [1, 2]  # the first one counts
 
 
 # Callers of one process.
@@ -151,10 +205,10 @@ def held(bench: Bench, part: str) -> tuple[threading.Event, threading.Event]:
 
 
 def waiting(log: UsageLog, count: int) -> None:
-    """Wait until so many callers stand in line."""
-    deadline = threading.Event()
+    """Wait until so many callers stand in line behind those whose lines are being written."""
+    deadline, callers = threading.Event(), log._appender.callers
     for _ in range(int(WAIT_SECONDS * 1000)):
-        if len(log._waiting) == count:
+        if len(callers._waiting) - len(callers._begun) == count:
             return
         deadline.wait(0.001)
     raise AssertionError("nobody waits")
@@ -234,6 +288,37 @@ def test_who_writes_for_others_and_is_interrupted_leaves_them_an_answer(bench: B
     assert bench.lines() == ["opened", "first", "later"]
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("nth", range(16))
+@pytest.mark.parametrize("method", ["_take_turn", "_front", "_serve", "_give_back"])
+def test_whoever_is_interrupted_anywhere_keeps_nobody_waiting(bench: Bench, method: str, nth: int) -> None:
+    log = bench.log()
+    log.append(line("opened"))
+    code, left = getattr(Callers, method).__code__, iter(range(nth))
+
+    def tracer(frame: FrameType, event: str, _argument: object) -> Callable[..., Any] | None:
+        if frame.f_code is not code:
+            return None
+        within = linecache.getline(code.co_filename, frame.f_lineno).strip()
+        if event == "line" and not within.startswith("with ") and next(left, None) is None:  # a lock is left at once
+            sys.settrace(traced)
+            raise KeyboardInterrupt
+        return tracer
+
+    traced = sys.gettrace()
+    sys.settrace(tracer)
+    try:
+        log.append(line("interrupted"))
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(traced)
+    assert [log.append(line("later")) for _ in range(2)]
+    assert ThreadPoolExecutor(1).submit(log.append, line("later")).result(WAIT_SECONDS)
+    assert bench.lines() in (["opened", *["later"] * 3], ["opened", "interrupted", *["later"] * 3])
+    assert not log._appender.callers._waiting
+
+
 def test_a_group_holds_what_one_segment_may_hold(bench: Bench) -> None:
     log = bench.log()
     log.append(line("opened"))
@@ -284,6 +369,21 @@ def test_a_log_goes_with_its_session_and_a_late_line_does_not_bring_it_back(benc
             list(bench.other().read())
         bench.collect()
         assert list(bench.behind.list(bench.layout.usage_logs)) == []
+
+
+def test_a_log_that_was_open_when_its_session_was_deleted_uploads_one_segment_more_at_most(bench: Bench) -> None:
+    log = bench.log()
+    log.append(line(1))
+    with deleted(bench):
+        log.append(line(2))  # acknowledged, and goes with the session
+        assert bench.lines() == [1, 2]
+        bench.collect()
+        for n in range(3, 6):
+            with pytest.raises(SessionDeletedError):
+                log.append(line(n))
+        assert len(bench.stored()) == 1
+        bench.collect()
+        assert bench.stored() == []
 
 
 def moved(bench: Bench, source: str, target: str) -> None:
@@ -380,6 +480,24 @@ def test_a_segment_that_is_missing_while_the_index_names_it_is_corruption(bench:
     assert caught.value.key == key
     with pytest.raises(CorruptSnapshotError, match="missing"):
         compact(bench.here, SESSION)
+
+
+@pytest.mark.parametrize("damage", ["altered", "of a later format", "missing"])
+def test_a_segment_that_cannot_be_read_does_not_keep_others_from_being_merged(bench: Bench, damage: str) -> None:
+    log = bench.log()
+    log.append(line(0))
+    (key,) = bench.live_keys()
+    raw, note = open_stream(bench.behind.get(key).data, key=key, bytes_max=SEGMENT_BYTES_MAX)
+    if damage == "missing":
+        bench.behind.delete(key)
+    else:
+        later = seal_stream(raw, note.replace(b'"schema_version":1', b'"schema_version":2'))
+        bench.behind.put(key, later if damage == "of a later format" else later[1:], Overwrite())
+    for n in range(1, 60):
+        log.append(line(n))
+    assert log.upkeep_failure is None
+    assert key in bench.live_keys()
+    assert len(bench.live()) < 20
 
 
 def test_a_damaged_segment_stops_no_appends_and_is_gone_around(bench: Bench) -> None:
