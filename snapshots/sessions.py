@@ -129,9 +129,34 @@ def sessions(environment: Environment) -> Iterator[SessionInfo]:
     return for_each_head(environment, lambda row: _info(environment, row))
 
 
-def for_each_head(environment: Environment, function: Callable[[ListedObject], T]) -> Iterator[T]:
+class Unforgetting(Iterator[T]):
+    """Rows as they come; a failure is raised again by whoever goes on, who would take what came for everything else.
+
+    Args:
+        rows: What to go through.
+    """
+
+    def __init__(self, rows: Iterator[T]) -> None:
+        self._rows = rows
+        self._failure: BaseException | None = None
+
+    def __next__(self) -> T:
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return next(self._rows)
+        except StopIteration:
+            raise
+        except BaseException as error:
+            self._failure = error
+            raise
+
+
+def for_each_head(
+    environment: Environment, function: Callable[[ListedObject], T], *, start_after: str = ""
+) -> Iterator[T]:
     """Yield `function(row)` for every head listed, in the order of their keys; PAGE of them run side by side."""
-    listing = environment.store.list(environment.layout.heads)
+    listing = environment.store.list(environment.layout.heads, start_after=start_after)
     while page := list(islice(listing, PAGE)):
         yield from environment.executor.map(function, page)
 

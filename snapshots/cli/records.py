@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -19,10 +19,13 @@ from snapshots.cli.names import SessionId, span_of
 from snapshots.cli.output import Columns, Output, Row, count, human_time
 from snapshots.documents import BadDocumentError, parse_document
 from snapshots.errors import InvalidInputError
+from snapshots.layout import Layout
 from snapshots.records import DamagedRecord, SessionRecords, SessionStatus, StoredRecord, plan_reap
 from snapshots.records import reap as reap_records
 from snapshots.records.record import instant_text
+from snapshots.records.stored import first_record
 from snapshots.state.values import json_text
+from storage.errors import StorageError
 
 commands = typer.Typer(
     name="records",
@@ -41,6 +44,7 @@ COLUMNS: Columns = {
     "saved": "tokens_saved",
 }
 OPTIONAL = ("due", "expires")
+_ANY_INSTANT = datetime(1970, 1, 1, tzinfo=UTC)
 DUE_COLUMNS: Columns = {"session": "session_id", "status": "status", "expires": "expires_at"}
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, metavar="N", help="Look at N records at most; all without.")
@@ -61,16 +65,17 @@ def create(
     metadata: Annotated[str, typer.Option(metavar="JSON", help="Any JSON value.")] = "null",
 ) -> None:
     """Make the record of a session. Creates the store."""
-    run, ttl_secs, value = invocation(context), _seconds(ttl), _json(metadata)
+    run = invocation(context)
+    fields: dict[str, Any] = {
+        "provider_id": provider,
+        "model": model,
+        "ttl_secs": _seconds(ttl),
+        "initial_token_count": initial_tokens,
+        "metadata": _json(metadata),
+    }
+    first_record(Layout(run.tenant), session, created_at=_ANY_INSTANT, **fields)  # what is none creates no store
     with run.repository(create=True) as repo:
-        stored = SessionRecords(repo).create(
-            session,
-            provider_id=provider,
-            model=model,
-            ttl_secs=ttl_secs,
-            initial_token_count=initial_tokens,
-            metadata=value,
-        )
+        stored = SessionRecords(repo).create(session, **fields)
     _changed(run, stored)
 
 
@@ -149,15 +154,24 @@ def ls(
     expired: Annotated[
         bool, typer.Option("--expired", help="Only those whose time is up, and which a reap would expire.")
     ] = False,
+    after: After = "",
 ) -> None:
-    """List the records; exit code 4 if there are some that cannot be read."""
+    """List the records; exit code 4 if there are some that cannot be read.
+
+    With --json a listing that fails ends with the next_after from which to go on.
+    """
     run = invocation(context)
     wanted = None if status is None else SessionStatus.parse(status)
     with run.repository() as repo:
         now = repo.environment.clock.now()
-        listing = SessionRecords(repo).list(status=wanted, expired_by=now if expired else None)
+        listing = SessionRecords(repo).list(status=wanted, expired_by=now if expired else None, start_after=after)
         rows = (record_view(stored, due=stored.is_due(now)) for stored in listing)
-        run.output.rows(rows, COLUMNS, optional=OPTIONAL)
+        try:
+            run.output.rows(rows, COLUMNS, optional=OPTIONAL)
+        except StorageError:
+            if run.output.as_json:
+                run.output.record({"read": listing.read, "next_after": listing.next_after})
+            raise
     run.output.note(f"{count(listing.read, 'record')} read")
     _end(run.output, listing.damaged, listing.damaged_count)
 

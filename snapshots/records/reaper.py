@@ -6,7 +6,8 @@ Rules:
 2. Any number of reapers may be at work: a record is expired by one of them, and counted by that one.
 3. A run looks at no more records than its limit, and says after which key to go on. One that was ended in between is
    repeated from anywhere: what is expired is not due.
-4. A record that cannot be read stops nothing; it is named, and left alone.
+4. A record that cannot be read, or whose register has no room for the step, stops nothing; it is named, and left
+   alone.
 
     report = reap(repo, limit=1000)
     while report.next_after:
@@ -24,12 +25,16 @@ from snapshots.environment import Environment, HasEnvironment
 from snapshots.errors import (
     CorruptSnapshotError,
     IllegalTransitionError,
+    LimitExceededError,
     SessionDeletedError,
     UnsupportedSchemaError,
 )
-from snapshots.records.record import SessionStatus
+from snapshots.records.record import SessionStatus, check_instant
 from snapshots.records.scan import DamagedRecord, Scan, ScannedRecord, reason_of
 from snapshots.records.stored import register_of
+from storage.errors import UnavailableError
+
+_STOP_NOTHING = (CorruptSnapshotError, UnsupportedSchemaError, LimitExceededError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,7 @@ class ReapReport:
         read: How many records were read.
         expired: How many this run expired.
         skipped: How many were due when they were read, and changed before they could be expired.
-        damaged: Those that cannot be read, the first DAMAGED_NAMED_MAX of them.
+        damaged: Those that cannot be read or written (rule 4), the first DAMAGED_NAMED_MAX of them.
         damaged_count: How many cannot.
         next_after: Key after which to go on, "" once all were read.
     """
@@ -99,11 +104,13 @@ def plan_reap(
         start_after: Key after which to begin.
 
     Raises:
-        InvalidStateError: `start_after` is no key among this tenant's records, or `limit` is not above 0.
+        InvalidStateError: `start_after` is no key among this tenant's records, `limit` is not above 0, or `now` is
+            naive.
         UnavailableError, PermissionDeniedError: The store did not answer, or refused us.
     """
-    scan = Scan(repo.environment, start_after=start_after, count_max=limit)
     at = repo.environment.clock.now() if now is None else now
+    check_instant(at)
+    scan = Scan(repo.environment, start_after=start_after, count_max=limit)
     due = tuple(row for group in scan.groups() for row in map(_row, _due(group, at)))
     return ReapPlan(due, scan.read, tuple(scan.damaged), scan.damaged_count, scan.next_after)
 
@@ -165,6 +172,10 @@ def _expire(environment: Environment, at: datetime, one: ScannedRecord) -> bool 
         register.update(lambda stored: stored.expire(at), known=one.found)
     except (IllegalTransitionError, SessionDeletedError):
         return False
-    except (CorruptSnapshotError, UnsupportedSchemaError) as error:
+    except _STOP_NOTHING as error:
         return DamagedRecord(one.key, reason_of(error))
+    except UnavailableError as error:  # in doubt, because the record cannot be read any more: rule 4 all the same
+        if not isinstance(error.__cause__, _STOP_NOTHING):
+            raise
+        return DamagedRecord(one.key, reason_of(error.__cause__))
     return True

@@ -47,7 +47,7 @@ class SessionStatus(StrEnum):
         """
         try:
             return cls(text.lower())
-        except ValueError as error:
+        except (ValueError, AttributeError) as error:  # AttributeError: no text
             raise InvalidStateError(f"no status {text!r:.80}; there are {', '.join(cls)}") from error
 
 
@@ -72,6 +72,12 @@ def _instant_in(value: Any) -> datetime:
         return value.astimezone(UTC)
     except OverflowError as error:
         raise ValueError("the instant is outside the years 1 to 9999") from error
+
+
+def check_instant(at: datetime) -> None:
+    """Refuse what cannot be compared with the instants of a record. Raises InvalidStateError."""
+    if not isinstance(at, datetime) or at.utcoffset() is None:
+        raise InvalidStateError(f"{at!r:.80} is no aware instant; give one with its offset, as datetime.now(UTC)")
 
 
 def instant_text(value: datetime) -> str:
@@ -199,7 +205,8 @@ class StoredRecord(Value):
         return self.record.session_id
 
     def is_due(self, now: datetime) -> bool:
-        """Say whether its time is up and nobody expired it yet."""
+        """Say whether its time is up and nobody expired it yet. Raises InvalidStateError for a naive instant."""
+        check_instant(now)
         expires_at = self.record.expires_at
         return self.status in _RUNNING and expires_at is not None and now >= expires_at
 
@@ -212,7 +219,7 @@ class StoredRecord(Value):
 
         Raises:
             IllegalTransitionError: It is not created, or its time was up.
-            InvalidStateError: `at` is before it was created.
+            InvalidStateError: `at` is before it was created, or naive.
         """
         self._check("activate", at)
         self._check_clock(at)
@@ -225,7 +232,7 @@ class StoredRecord(Value):
 
         Raises:
             IllegalTransitionError: It is not active, or its time was up.
-            InvalidStateError: A number is negative, or none.
+            InvalidStateError: A number is negative, or none; or `at` is naive.
             LimitExceededError: A count would leave 64 bits.
         """
         self._check("record_delta", at)
@@ -241,7 +248,7 @@ class StoredRecord(Value):
 
         Raises:
             IllegalTransitionError: It is not active, or its time was up.
-            InvalidStateError: `at` is before it became active.
+            InvalidStateError: `at` is before it became active, or naive.
         """
         self._check("close", at)
         self._check_clock(at)
@@ -252,7 +259,9 @@ class StoredRecord(Value):
 
         Raises:
             IllegalTransitionError: It is closed or expired already, or its time is not up.
+            InvalidStateError: `at` is naive.
         """
+        check_instant(at)
         allowed, to = STEPS["expire"]
         if self.status not in allowed:
             raise self._refused(self.status, to, _FINAL)

@@ -3,11 +3,12 @@
 Rules:
 1. They come in the order of their keys; memory is bounded by how many are read side by side, not by how many there are.
 2. A record that cannot be read hides no other: it is counted, and named in `damaged`.
-3. Complete for what existed before the listing began and still does.
+3. Complete for what existed before the listing began and still does. One that failed never looks complete: it raises
+   that again, and says after which key to go on.
 
     listing = SessionRecords(repo).list(status=SessionStatus.ACTIVE)
     for stored in listing: ...
-    listing.read, listing.damaged
+    listing.read, listing.damaged, listing.next_after
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from functools import partial
 from itertools import islice
 
 from snapshots.environment import Environment
-from snapshots.errors import CorruptSnapshotError, InvalidStateError, UnsupportedSchemaError
+from snapshots.errors import CorruptSnapshotError, InvalidStateError, LimitExceededError, UnsupportedSchemaError
 from snapshots.records.record import StoredRecord
 from snapshots.records.stored import read_at
 from snapshots.satellite import Found
+from snapshots.sessions import Unforgetting
 from storage.errors import NotFoundError
 
 SIDE_BY_SIDE = 64  # records read at once; bounds memory, not the result
@@ -30,7 +32,7 @@ DAMAGED_NAMED_MAX = 1_000  # of one listing; the others are only counted
 
 @dataclass(frozen=True, slots=True)
 class DamagedRecord:
-    """A record that cannot be read: altered, misplaced, or of a later format.
+    """A record that cannot be read: altered, misplaced, or of a later format. For a reap also one that has no room.
 
     Attributes:
         key: Under which it lies.
@@ -68,13 +70,14 @@ class Scan:
     """
 
     def __init__(self, environment: Environment, *, start_after: str = "", count_max: int | None = None) -> None:
-        if start_after and not start_after.startswith(environment.layout.records):
+        records = environment.layout.records
+        if not isinstance(start_after, str) or not (start_after == "" or start_after.startswith(records)):
             raise InvalidStateError(
                 f"{start_after!r:.200} is no key among the records of tenant {environment.layout.tenant!r}; "
                 "give what an earlier run named, or begin at the first"
             )
-        if count_max is not None and count_max < 1:
-            raise InvalidStateError(f"a limit of {count_max} records lets nothing be done; give 1 or more")
+        if count_max is not None and (type(count_max) is not int or count_max < 1):
+            raise InvalidStateError(f"a limit of {count_max!r:.80} records lets nothing be done; give 1 or more")
         self.read = self.damaged_count = 0
         self.damaged: list[DamagedRecord] = []
         self.next_after = start_after
@@ -125,13 +128,17 @@ def _look(environment: Environment, key: str) -> ScannedRecord | DamagedRecord |
         return DamagedRecord(key, reason_of(error))
 
 
-def reason_of(error: CorruptSnapshotError | UnsupportedSchemaError) -> str:
+def reason_of(error: CorruptSnapshotError | UnsupportedSchemaError | LimitExceededError) -> str:
     """Return what is wrong, without the key."""
     return error.reason if isinstance(error, CorruptSnapshotError) else str(error)
 
 
 class RecordListing(Iterator[StoredRecord]):
-    """The records that somebody asked for, as they are read. Goes through once.
+    """The records that somebody asked for, as they are read. Goes through once; a failure is raised again.
+
+    Attributes:
+        next_after: Key after which to go on: that of the last record that came; "" before the first of all, and once
+            all were read.
 
     Args:
         scan: What reads them.
@@ -141,7 +148,8 @@ class RecordListing(Iterator[StoredRecord]):
     def __init__(self, scan: Scan, wanted: Callable[[StoredRecord], bool]) -> None:
         self._scan = scan
         self._wanted = wanted
-        self._records = self._chosen()
+        self._records = Unforgetting(self._chosen())
+        self.next_after = scan.next_after
 
     @property
     def read(self) -> int:
@@ -163,4 +171,9 @@ class RecordListing(Iterator[StoredRecord]):
 
     def _chosen(self) -> Iterator[StoredRecord]:
         for group in self._scan.groups():
-            yield from (one.found.value for one in group if self._wanted(one.found.value))
+            for one in group:
+                self.next_after = one.key
+                if self._wanted(one.found.value):
+                    yield one.found.value
+            self.next_after = self._scan.next_after
+        self.next_after = self._scan.next_after

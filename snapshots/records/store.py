@@ -19,9 +19,9 @@ from datetime import datetime
 from typing import Any
 
 from snapshots.environment import HasEnvironment
-from snapshots.records.record import SessionStatus, StoredRecord
+from snapshots.records.record import SessionStatus, StoredRecord, check_instant
 from snapshots.records.scan import RecordListing, Scan
-from snapshots.records.stored import register_of
+from snapshots.records.stored import first_record, register_of
 
 
 class SessionRecords:
@@ -58,21 +58,21 @@ class SessionRecords:
             SessionExistsError: There is one already; nothing was written.
             SessionDeletedError: The id is spent.
             InvalidStateError, InvalidKeyError: A value is out of bounds; nothing was written.
-            LimitExceededError: The metadata is too large for a register; nothing was written.
+            LimitExceededError: The metadata is too large for a register, with all that steps may add; nothing was
+                written.
             UnavailableError: Nothing was confirmed; if `applied` is "unknown", `read` tells.
         """
-        register = register_of(self._environment, session_id)
-        first = StoredRecord.create(
+        first = first_record(
+            self._environment.layout,
             session_id,
-            self._environment.layout.tenant,
+            created_at=self._environment.clock.now(),
             provider_id=provider_id,
             model=model,
-            created_at=self._environment.clock.now(),
             ttl_secs=ttl_secs,
             initial_token_count=initial_token_count,
             metadata=metadata,
         )
-        return register.create(first).value
+        return register_of(self._environment, session_id).create(first).value
 
     def read(self, session_id: str) -> StoredRecord:
         """Return the record of a session. Whether the session was deleted is not asked.
@@ -91,6 +91,7 @@ class SessionRecords:
         Raises:
             IllegalTransitionError: It is not created, or its time was up; nothing was written.
             InvalidStateError: This clock is behind that of whoever created it; nothing was written.
+            LimitExceededError: Something else made it, and filled its register; nothing was written.
             SessionDeletedError: A collection took it with its session.
             UnavailableError: Nothing was confirmed; if `applied` is "unknown", `read` tells.
             And as `read`.
@@ -108,7 +109,7 @@ class SessionRecords:
         Raises:
             IllegalTransitionError: It is not active, or its time was up; nothing was written.
             InvalidStateError: A number is negative, or none; nothing was written.
-            LimitExceededError: A count would leave 64 bits; nothing was written.
+            LimitExceededError: A count would leave 64 bits, or as `activate`; nothing was written.
             UnavailableError: Nothing was confirmed; if `applied` is "unknown" it may have been counted: read it first,
                 a second call counts again.
             And as `activate`.
@@ -142,16 +143,21 @@ class SessionRecords:
         Args:
             status: Only those that are stored with it, whatever the time is.
             expired_by: Only those whose time is up at this instant and which nobody expired or closed.
-            start_after: Key after which to begin.
+            start_after: Key after which to begin: the `next_after` of an earlier listing.
 
         Raises:
-            InvalidStateError: `start_after` is no key among this tenant's records.
+            InvalidStateError: `start_after` is no key among this tenant's records, `status` no status, or `expired_by`
+                no aware instant.
             UnavailableError, PermissionDeniedError: While going through: the store did not answer, or refused us.
                 A record that cannot be read raises nothing: the listing names it in `damaged`.
         """
 
+        chosen = None if status is None else SessionStatus.parse(status)
+        if expired_by is not None:
+            check_instant(expired_by)
+
         def wanted(stored: StoredRecord) -> bool:
-            right_status = status is None or stored.status is status
+            right_status = chosen is None or stored.status is chosen
             return right_status and (expired_by is None or stored.is_due(expired_by))
 
         return RecordListing(Scan(self._environment, start_after=start_after), wanted)

@@ -4,6 +4,7 @@ Rules:
 1. The register holds all twelve fields and the status; tenant and session in them are compared with the key on every
    read, as those of the register are.
 2. A field that this software does not know is of a later format: refused, never dropped.
+3. A record is made only if the largest that can become of it fits its register: no step is refused for want of room.
 
     register = register_of(environment, "s1")
     register.update(lambda stored: stored.close(at))
@@ -11,29 +12,58 @@ Rules:
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from snapshots import satellite
 from snapshots.environment import Environment
 from snapshots.errors import CorruptSnapshotError, UnsupportedSchemaError
-from snapshots.fields import SCHEMA_VERSION, instant, micros
+from snapshots.fields import SCHEMA_VERSION, U64_MAX, instant, micros
 from snapshots.layout import Layout
 from snapshots.records.record import SessionRecord, SessionStatus, StoredRecord
-from snapshots.satellite import Found, Kind, SatelliteRegister
+from snapshots.satellite import RING_MAX, Found, Kind, SatelliteRegister
 from storage.errors import CorruptObjectError
 from storage.registers import Register
 
 NAME = "session record"
 _INSTANTS = ("created_at", "activated_at", "closed_at")
 _FIELDS = frozenset({*SessionRecord.model_fields, "status"})
+_LAST_INSTANT = datetime.max.replace(tzinfo=UTC)
+_RING_OF_ANY = ("0" * 32,) * RING_MAX  # as large as a ring can be
 
 
 def register_of(environment: Environment, session_id: str) -> SatelliteRegister[StoredRecord]:
     """Return the register of a session's record. Raises InvalidKeyError for what is no id."""
     key = environment.layout.record(session_id)
     return SatelliteRegister(environment, session_id, key, _kind(environment.layout, key))
+
+
+def first_record(layout: Layout, session_id: str, *, created_at: datetime, **fields: Any) -> StoredRecord:
+    """Return the first record of a session, checked as far as no store is needed for it.
+
+    Args:
+        layout: Of its tenant.
+        session_id: Whose.
+        created_at: When.
+        **fields: The others of `StoredRecord.create`.
+
+    Raises:
+        InvalidKeyError: What is no id.
+        InvalidStateError: As `StoredRecord.create`.
+        LimitExceededError: It would not fit its register, now or later (rule 3).
+    """
+    key = layout.record(session_id)
+    first = StoredRecord.create(session_id, layout.tenant, created_at=created_at, **fields)
+    satellite.encode(layout.tenant, session_id, _kind(layout, key), _largest(first), _RING_OF_ANY)
+    return first
+
+
+def _largest(first: StoredRecord) -> StoredRecord:
+    """Return what takes most room of all that steps can make of a record."""
+    counts = {"round_count": U64_MAX, "delta_token_count": U64_MAX}
+    record = first.record.model_copy(update={**dict.fromkeys(_INSTANTS, _LAST_INSTANT), **counts})
+    return StoredRecord(record=record, status=SessionStatus.EXPIRED)  # none has a longer name
 
 
 def read_at(environment: Environment, key: str) -> Found[StoredRecord]:

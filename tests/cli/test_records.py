@@ -12,8 +12,12 @@ import pytest
 from snapshots import PersistedSessionState, SnapshotRepository, codec
 from snapshots.fields import U64_MAX
 from snapshots.records import SessionRecords
+from snapshots.records.scan import SIDE_BY_SIDE
 from storage.backends import open_store
+from storage.backends.memory import MemoryStore
+from storage.registers import REGISTER_BYTES_MAX
 from storage.store import Overwrite
+from storage.testing.faults import FailBefore, FaultyStore
 from tests.cli.conftest import Command, Outcome
 
 FIELDS = [
@@ -115,6 +119,21 @@ def test_what_is_no_record_is_not_made(cli: Command, options: tuple[str, ...], c
     cli("records", "show", "s1", code=3)
 
 
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        (("--model", ""), "InvalidStateError"),
+        (("--ttl", str(U64_MAX + 1)), "InvalidStateError"),
+        (("--metadata", json.dumps("x" * REGISTER_BYTES_MAX)), "LimitExceededError"),
+    ],
+    ids=["model", "ttl", "metadata"],
+)
+def test_what_is_no_record_leaves_no_store(cli: Command, tmp_path: Path, options: tuple[str, ...], name: str) -> None:
+    assert create(cli, "s1", *options, code=10).error["error"] == name
+    assert create(cli, "a\nb", code=10).error["error"] == "InvalidKeyError"
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("option", ["--provider", "--model"])
 def test_provider_and_model_are_asked_for(cli: Command, option: str) -> None:
     given = [word for pair in zip(NEW[::2], NEW[1::2], strict=True) if pair[0] != option for word in pair]
@@ -199,6 +218,30 @@ def test_records_are_listed_by_status_and_time(cli: Command) -> None:
     assert list(cli("--json", "records", "ls").rows[0]) == FIELDS
     assert "its time is up" in cli("records", "show", "due-1").out
     assert cli("--json", "records", "activate", "due-1", code=10).error["from_status"] == "expired"
+
+
+def test_a_listing_goes_on_after_a_key(cli: Command, url: str) -> None:
+    names = sorted((f"s{number}" for number in range(4)), key=lambda name: key_of(url, name))
+    for name in names:
+        create(cli, name)
+    assert list(listed(cli, "--after", key_of(url, names[1]))) == names[2:]
+    assert cli("--json", "records", "ls", "--after", "none", code=10).error["error"] == "InvalidStateError"
+
+
+def test_a_listing_that_fails_says_where_to_go_on(cli: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"s{number:03}" for number in range(SIDE_BY_SIDE + 2)]
+    behind = MemoryStore()
+    records = SessionRecords(SnapshotRepository(behind))
+    for name in names:
+        records.create(name, provider_id="openai", model="gpt-5")
+    faulty = FaultyStore(behind)
+    faulty.plan.on("get", "default/records/", nth=SIDE_BY_SIDE + 1, fault=FailBefore(), times=None)
+    monkeypatch.setattr("snapshots.cli.invocation.open_store", lambda _url: faulty)
+    rows = cli("--json", "records", "ls", code=6).rows
+    assert rows[-1]["read"] == len(rows) - 1 == SIDE_BY_SIDE
+    faulty.plan.clear()
+    rest = cli("--json", "records", "ls", "--after", rows[-1]["next_after"]).rows
+    assert sorted(row["session_id"] for row in [*rows[:-1], *rest]) == names
 
 
 def test_what_is_due_is_reaped(cli: Command) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from snapshots.records import SessionRecords, SessionStatus
 from snapshots.records.scan import DAMAGED_NAMED_MAX, SIDE_BY_SIDE
 from storage.errors import PermissionDeniedError, UnavailableError
 from storage.store import Create
+from storage.testing.clock import START
 from storage.testing.faults import CutList, Deny, FailBefore, Meanwhile, Truncate
 from tests.snapshots.records_of_sessions.benches import MODEL, TTL, Bench, after, host
 
@@ -96,6 +98,63 @@ def test_a_key_of_elsewhere_is_refused_and_not_taken_for_an_empty_listing(bench:
         with pytest.raises(InvalidStateError, match="is no key among the records of tenant 'default'"):
             bench.mine.list(start_after=key)
     assert not bench.faulty.log
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"start_after": None},
+        {"start_after": 5},
+        {"expired_by": START.replace(tzinfo=None)},
+        {"expired_by": "now"},
+        {"status": "none"},
+        {"status": 5},
+    ],
+    ids=str,
+)
+def test_what_is_of_a_wrong_type_is_refused_before_anything_is_read(bench: Bench, wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidStateError):
+        bench.mine.list(**wrong)
+    assert not bench.faulty.log
+
+
+def test_a_status_may_be_a_text(bench: Bench) -> None:
+    bench.create("s1")
+    status: Any = "created"
+    assert len(list(bench.mine.list(status=status))) == 1
+
+
+def test_a_listing_says_where_to_go_on(bench: Bench) -> None:
+    names = sorted((f"s{number}" for number in range(2 * SIDE_BY_SIDE)), key=bench.key)
+    for name in names:
+        bench.create(name)
+    listing = bench.mine.list()
+    assert listing.next_after == ""
+    seen = [next(listing).session_id for _ in range(SIDE_BY_SIDE + 3)]
+    assert listing.next_after == bench.key(seen[-1])
+    rest = bench.mine.list(start_after=listing.next_after)
+    assert rest.next_after == listing.next_after
+    assert seen + [one.session_id for one in rest] == names
+    assert rest.next_after == ""
+
+
+def test_a_listing_that_failed_never_looks_complete(bench: Bench) -> None:
+    names = sorted((f"s{number}" for number in range(2 * SIDE_BY_SIDE)), key=bench.key)
+    for name in names:
+        bench.create(name)
+    bench.faulty.plan.on("get", nth=SIDE_BY_SIDE + 1, fault=FailBefore(), times=None)
+    listing = bench.mine.list()
+    seen: list[str] = []
+    with pytest.raises(UnavailableError) as first:
+        seen.extend(one.session_id for one in listing)
+    bench.faulty.plan.clear()
+    for _ in range(2):
+        with pytest.raises(UnavailableError) as again:
+            next(listing)
+        assert again.value is first.value
+    seen = names[:SIDE_BY_SIDE]
+    assert listing.next_after == bench.key(seen[-1])
+    assert seen + [one.session_id for one in bench.mine.list(start_after=listing.next_after)] == names
 
 
 def test_a_tenant_whose_name_begins_alike_is_another(bench: Bench) -> None:

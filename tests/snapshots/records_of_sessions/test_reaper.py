@@ -6,15 +6,17 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from snapshots import PersistedSessionState, SnapshotRepository
-from snapshots.errors import InvalidStateError
+from snapshots.errors import InvalidStateError, LimitExceededError
 from snapshots.records import ReapReport, SessionRecords, SessionStatus, plan_reap, reap
 from snapshots.records.scan import SIDE_BY_SIDE
 from storage.errors import UnavailableError
-from storage.testing.clock import ManualClock
+from storage.registers import REGISTER_BYTES_MAX
+from storage.testing.clock import START, ManualClock
 from storage.testing.faults import (
     Crash,
     CrashAfter,
@@ -254,6 +256,33 @@ def test_a_damaged_record_stops_nothing(bench: Bench) -> None:
     assert bench.data("s1") == data
     plan = plan_reap(bench.here)
     assert (plan.due, plan.damaged, plan.damaged_count) == ((), report.damaged, 1)
+
+
+def test_a_register_without_room_stops_nothing(bench: Bench) -> None:
+    full = overdue(bench, 3 * SIDE_BY_SIDE)[1]
+    plain = bench.plain(full)
+    plain["value"]["metadata"] = "x" * (REGISTER_BYTES_MAX - len(bench.data(full)) - 4)
+    bench.put(plain, full)
+    for expired in (3 * SIDE_BY_SIDE - 1, 0):
+        report = reap(bench.here)
+        assert (report.expired, report.skipped, report.damaged_count, report.next_after) == (expired, 0, 1, "")
+        assert report.damaged[0].key == bench.key(full)
+        assert "session record of" in report.damaged[0].reason
+    with pytest.raises(LimitExceededError):
+        bench.mine.expire(full)
+
+
+@pytest.mark.parametrize("now", [START.replace(tzinfo=None), "2026-01-01T00:00:00Z", 5], ids=str)
+def test_a_plan_by_no_instant_is_refused(bench: Bench, now: Any) -> None:
+    with pytest.raises(InvalidStateError, match="aware"):
+        plan_reap(bench.here, now=now)
+
+
+@pytest.mark.parametrize("wrong", [{"start_after": None}, {"start_after": 5}, {"limit": "5"}, {"limit": True}], ids=str)
+def test_a_run_of_wrong_types_is_refused(bench: Bench, wrong: dict[str, Any]) -> None:
+    for run in (reap, plan_reap):
+        with pytest.raises(InvalidStateError):
+            run(bench.here, **wrong)
 
 
 def test_what_is_damaged_or_vanishes_meanwhile_is_named(bench: Bench) -> None:

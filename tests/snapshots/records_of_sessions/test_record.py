@@ -209,6 +209,30 @@ def test_a_clock_that_runs_backwards_is_refused(step: str) -> None:
     assert ACTS[step](stored, began)
 
 
+@pytest.mark.parametrize("ttl_secs", [0, TTL])
+@pytest.mark.parametrize("status", SessionStatus)
+def test_a_naive_instant_is_refused(status: SessionStatus, ttl_secs: int) -> None:
+    naive: Any = START.replace(tzinfo=None)
+    stored = created(ttl_secs) if status is SessionStatus.CREATED else record_at(status)
+    acts: list[Callable[[], object]] = [
+        lambda: stored.activate(naive),
+        lambda: stored.close(naive),
+        lambda: stored.expire(naive),
+        lambda: stored.record_delta(1, at=naive),
+        lambda: stored.is_due(naive),
+        lambda: stored.status_at(naive),
+    ]
+    for act in acts:
+        with pytest.raises(InvalidStateError, match="aware"):
+            act()
+
+
+@pytest.mark.parametrize("wrong", [None, 5, b"active"])
+def test_what_is_no_text_is_no_status(wrong: Any) -> None:
+    with pytest.raises(InvalidStateError, match="there are created"):
+        SessionStatus.parse(wrong)
+
+
 def test_a_count_is_not_lost_to_a_clock_that_is_behind() -> None:
     assert record_at(ACTIVE).record_delta(7, at=after(-60)).record.delta_token_count == 7
 

@@ -21,8 +21,11 @@ from snapshots.errors import (
     UnsupportedSchemaError,
 )
 from snapshots.fields import U64_MAX
+from snapshots.layout import Layout
 from snapshots.maintenance.collect import execute, plan_collect
 from snapshots.records import SessionRecords, SessionStatus, StoredRecord, reap
+from snapshots.records.stored import first_record
+from snapshots.satellite import RING_MAX
 from storage.errors import InvalidKeyError, PermissionDeniedError, UnavailableError
 from storage.registers import REGISTER_BYTES_MAX
 from storage.store import Create
@@ -142,6 +145,40 @@ def test_what_is_out_of_bounds_is_not_written(bench: Bench, fields: dict[str, An
         bench.mine.create(SESSION, **{**MODEL, **fields})
     assert "put" not in bench.requests()
     assert not list(bench.behind.list(""))
+
+
+def largest_metadata(bench: Bench) -> str:
+    """Return the longest text that a record can be made with."""
+    fits, too_large = 0, REGISTER_BYTES_MAX
+    while too_large - fits > 1:
+        size = (fits + too_large) // 2
+        try:
+            first_record(
+                Layout("default"),
+                SESSION,
+                **MODEL,
+                created_at=bench.clock.now(),
+                ttl_secs=TTL,
+                metadata="x" * size,
+            )
+            fits = size
+        except LimitExceededError:
+            too_large = size
+    return "x" * fits
+
+
+def test_a_record_that_could_be_made_can_take_every_step(bench: Bench) -> None:
+    metadata = largest_metadata(bench)
+    bench.mine.create(SESSION, **MODEL, ttl_secs=TTL, metadata=metadata)
+    with pytest.raises(LimitExceededError):
+        bench.mine.create("s2", **MODEL, ttl_secs=TTL, metadata=metadata + "x")
+    bench.mine.activate(SESSION)
+    for _ in range(RING_MAX):
+        bench.mine.record_delta(SESSION, 0, rounds=0)
+    bench.mine.record_delta(SESSION, U64_MAX, rounds=U64_MAX)
+    bench.clock.advance(TTL)
+    assert reap(bench.here).expired == 1
+    assert REGISTER_BYTES_MAX - 16 < len(bench.data()) <= REGISTER_BYTES_MAX
 
 
 def test_what_is_no_id_is_refused(bench: Bench) -> None:
