@@ -4,15 +4,17 @@ Rules:
 1. Every step is recorded before the adapter is called, and once more when it is done. If the first record is not
    confirmed the adapter is not called. A second one that is not confirmed is written before anything else happens.
 2. Who raises `UnavailableError` is to be called again with the same argument: it goes on where it stopped, and the
-   adapter is not called twice for one frame.
+   adapter is not called twice for one frame. `applied` is "no" only if nothing of the step may stand.
 3. Whatever the adapter raises ends the connection: that is recorded, and the error passed on. A restart leads on.
-4. While a restart is under way, frames are held back, in their records. They are sent, in order, before anything else
-   is. The overflow policy decides when the queue is full.
+   What could be taken for an error of ours (SnapshotError, StorageError) is passed on as a ConnectionError, its cause.
+4. While a restart is under way, frames are held back, in their records. They are sent, in order, before any other
+   frame is. The overflow policy decides when the queue is full.
 5. A frame whose sending was requested and not confirmed is in doubt: nobody sends it again unasked. Sent again under
    its own id, its record says which request it repeats.
 6. `receive` with nothing to receive writes nothing: one open request serves until a frame answers it. A frame is handed
    out only when it is recorded.
-7. After another host has taken the session over, everything is `FencedError`, and the adapter is left alone.
+7. After another host has taken the session over, everything is `FencedError`, and the adapter is left alone: it is
+   called right after our own record was created, or after a look that nobody wrote behind us.
 
     controller = RealtimeController(repo, "s1", adapter, sidecar)
     controller.connect()
@@ -26,17 +28,18 @@ Rules:
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
 from snapshots.environment import HasEnvironment
-from snapshots.errors import IllegalTransitionError, InvalidStateError, LimitExceededError
+from snapshots.errors import IllegalTransitionError, InvalidStateError, LimitExceededError, SnapshotError
 from snapshots.realtime.adapter import RealtimeAdapter
-from snapshots.realtime.journal import WHAT, RealtimeJournal, take_over
+from snapshots.realtime.journal import WHAT, RealtimeJournal, take_over, told_in_doubt
 from snapshots.realtime.overflow import hold_back
-from snapshots.realtime.progress import KeptFrame, RealtimeProgress
+from snapshots.realtime.progress import RealtimeProgress
 from snapshots.realtime.transitions import ACTIVE, RESTARTING, check_transition, moved, restarting
 from snapshots.realtime.values import (
     RealtimeBackpressureAction,
@@ -56,6 +59,7 @@ from snapshots.realtime.values import (
     StreamDirection,
 )
 from snapshots.state.values import json_text, rfc3339
+from storage.errors import StorageError
 from storage.keys import check_id
 
 T = TypeVar("T")
@@ -97,7 +101,7 @@ class RestartCompleted:
     """There is a connection again.
 
     Attributes:
-        sent_count: Frames that had been held back and were sent.
+        sent_count: Frames that had been held back and were sent since, by this call, calls that failed, and others.
     """
 
     sent_count: int
@@ -118,7 +122,9 @@ class RealtimeController:
     """A realtime session as its host works with it. Safe for threads: one step at a time.
 
     Every step raises FencedError once another host has taken over, SessionDeletedError at the latest
-    RECORDS_BEHIND_MAX records after the session was deleted, and UnavailableError if a record was not confirmed.
+    RECORDS_BEHIND_MAX records after the session was deleted, and UnavailableError if a record was not confirmed. A host
+    that only polls (`receive` with nothing to receive) writes nothing: it learns at once that another host has taken
+    over, and not at all that the session was deleted.
 
     Args:
         repo: Where.
@@ -150,7 +156,11 @@ class RealtimeController:
         self._inbox: RealtimeFrame | None = None  # taken from the adapter, not handed out
         self._unreturned: dict[RealtimeFrameId, RealtimeSessionRecord] = {}  # results of calls that failed, newest last
         self._blocked: tuple[RealtimeFrameId, SendResult] | None = None
-        self._completing = False
+        self._unsent: RealtimeSessionRecord | None = None  # a request whose frame the adapter was not given
+        self._owed: RealtimeFrameId | None = None  # its frame, if it was taken out of the queue
+        self._lost: Exception | None = None  # what ended the connection, until it is told
+        self._completing = False  # connected again, and the caller does not know it
+        self._sent_count = 0  # of what was held back, since then
         self._restart_error: Exception | None = None
         self._lock = threading.Lock()
 
@@ -166,7 +176,7 @@ class RealtimeController:
             SessionNotFoundError, SessionDeletedError: There is none.
             IllegalTransitionError: It is closed, or was never connected.
             FencedError: Another host was quicker with the same; resume again to take it over from that one.
-            UnavailableError: Nothing was confirmed; resume again.
+            UnavailableError: Not confirmed; resume again. The former host may be fenced unless `applied` is "no".
             CorruptSnapshotError, UnsupportedSchemaError: What is stored cannot be read.
         """
         controller = cls(repo, session_id, adapter, sidecar)
@@ -202,16 +212,15 @@ class RealtimeController:
 
         Raises:
             SessionExistsError: There is a realtime session of this id; resume it.
+            SessionDeletedError, SessionMovedError: The id is spent, or the session lives elsewhere.
             IllegalTransitionError: This one is connected already, or was.
             LimitExceededError: The policies are too long.
-            FencedError, SessionDeletedError, UnavailableError: As for every step.
+            FencedError, UnavailableError: As for every step.
             Whatever the adapter raises; then a restart leads on.
         """
-        with self._lock:
-            if self._found is None:
-                self._found = RealtimeJournal.start(self._environment, self._first_progress())
-            journal = self._found
+        with self._step(self._started) as journal:
             settled = self._settled(journal)
+            self._tell_lost(settled)
             if settled is not None and settled.kind is _K.CONNECTED:
                 return
             if journal.progress.sequence == 0:
@@ -234,13 +243,13 @@ class RealtimeController:
         """
         if frame.direction is not StreamDirection.INPUT_TO_PROVIDER:
             raise InvalidStateError("this frame is from the provider; send one for it")
-        with self._lock:
-            journal = self._journal()
-            settled = self._settled(journal)
-            done = self._continued(journal, settled, frame)
+        with self._step(self._journal) as journal:
+            self._tell_lost(self._settled(journal))
+            done = self._continued(journal, frame.frame_id)
             if done is not None:
                 return done
-            if any(kept.frame.frame_id == frame.frame_id for kept in journal.progress.queue):
+            held_back = {kept.frame.frame_id for kept in journal.progress.queue} | {self._owed}
+            if frame.frame_id in held_back:
                 raise InvalidStateError("this frame is held back already; it is sent after the restart")
             if journal.progress.status in RESTARTING:
                 return self._hold_back(journal, frame)
@@ -257,14 +266,12 @@ class RealtimeController:
             FencedError, SessionDeletedError, UnavailableError: As for every step.
             Whatever the adapter raises.
         """
-        with self._lock:
-            journal = self._journal()
-            self._settled(journal)
+        with self._step(self._journal) as journal:
+            self._tell_lost(self._settled(journal))
             if self._inbox is not None:
                 return self._handed_out()
             if journal.progress.open_output:
                 check_transition(self.session_id, journal.progress.status, _S.OUTPUT_RECEIVED)
-                journal.check_still_ours()
             else:
                 moved(_K.OUTPUT_RECEIVED, journal.progress.state)  # before something is received that cannot be counted
                 journal.append(_K.OUTPUT_RECEIVE_REQUESTED)
@@ -279,9 +286,9 @@ class RealtimeController:
             FencedError, SessionDeletedError, UnavailableError: As for every step.
             Whatever the adapter raises.
         """
-        with self._lock:
-            journal = self._journal()
+        with self._step(self._journal) as journal:
             settled = self._settled(journal)
+            self._tell_lost(settled)
             kind = None if settled is None or settled.response_id != response_id else settled.kind
             if kind is _K.INTERRUPTED:
                 return
@@ -298,9 +305,9 @@ class RealtimeController:
             LimitExceededError: No further restart can be counted.
             FencedError, SessionDeletedError, UnavailableError: As for every step.
         """
-        with self._lock:
-            journal = self._journal()
+        with self._step(self._journal) as journal:
             settled = self._settled(journal)
+            self._completing = False
             if settled is not None and settled.kind is _K.RESTART_STARTED:
                 return
             if journal.progress.status is not _S.RESTART_REQUESTED:
@@ -310,29 +317,25 @@ class RealtimeController:
             journal.append(_K.RESTART_STARTED)
 
     def complete_restart(self) -> RestartCompleted | RestartFailed:
-        """Connect again, and send what was held back.
+        """Connect again, and send what was held back. Where there is a connection again, go on with what is left.
 
         Raises:
-            IllegalTransitionError: No restart was begun.
+            IllegalTransitionError: No restart was begun, and nothing is held back.
             FencedError, SessionDeletedError, UnavailableError: As for every step.
             Whatever the adapter raises while the queue is sent; what was not sent stays in it.
         """
-        with self._lock:
-            journal = self._journal()
-            settled = self._settled(journal, completing=self._completing)
+        with self._step(self._journal) as journal:
+            settled = self._settled(journal)
             if settled is not None and settled.kind is _K.RESTART_FAILED and self._restart_error is not None:
                 return RestartFailed(self._restart_error)
-            sent_count = 0
-            if settled is None or not self._completing or journal.progress.status not in ACTIVE:
+            is_left = self._completing or bool(journal.progress.queue) or self._owed is not None
+            if journal.progress.status not in ACTIVE or not is_left:
                 failed = self._restarted(journal)
                 if failed is not None:
                     return failed
-            elif settled.kind is _K.INPUT_SEND_REQUESTED:
-                self._deliver(journal, settled)
-                sent_count = 1
-            sent_count += self._send_queue(journal)
+            self._send_queue(journal)
             self._completing = False
-            return RestartCompleted(sent_count)
+            return RestartCompleted(self._sent_count)
 
     def close(self, reason: RealtimeCloseReason = RealtimeCloseReason.NORMAL) -> None:
         """End the connection: for good, or with "host_owned_detach" or "provider_failure" until a restart.
@@ -342,22 +345,31 @@ class RealtimeController:
             FencedError, SessionDeletedError, UnavailableError: As for every step.
             Whatever the adapter raises; it is recorded as ended all the same.
         """
-        with self._lock:
-            journal = self._journal()
+        with self._step(self._journal) as journal:
             settled = self._settled(journal)
             kind = None if settled is None or settled.close_reason is not reason else settled.kind
             if kind is _K.CLOSED:
+                self._tell_lost(settled)
                 return
             if kind is not _K.CLOSE_REQUESTED:
                 journal.append(_K.CLOSE_REQUESTED, reason=reason)
-            try:
-                self._adapter.close(reason)
-            except Exception:
-                journal.append(_K.CLOSED, reason=reason)
-                raise
+            self._call(journal, lambda: self._adapter.close(reason), reason)
             journal.append(_K.CLOSED, reason=reason)
 
     # Parts of steps.
+
+    @contextmanager
+    def _step(self, journal_of: Callable[[], RealtimeJournal]) -> Iterator[RealtimeJournal]:
+        """Let nobody else in, and no failure say that nothing was done if something may have been."""
+        with self._lock:
+            journal = journal_of()
+            with told_in_doubt(lambda: journal.may_stand):
+                yield journal
+
+    def _started(self) -> RealtimeJournal:
+        if self._found is None:
+            self._found = RealtimeJournal.start(self._environment, self._first_progress())
+        return self._found
 
     def _journal(self) -> RealtimeJournal:
         if self._found is None:
@@ -388,41 +400,60 @@ class RealtimeController:
         now = rfc3339(self._environment.clock.now())
         return RealtimeProgress(self.session_id, 0, state, now, self._run_id, self._agent_id)
 
-    def _call(self, journal: RealtimeJournal, function: Callable[[], T]) -> T:
+    def _call(
+        self,
+        journal: RealtimeJournal,
+        function: Callable[[], T],
+        reason: RealtimeCloseReason = RealtimeCloseReason.PROVIDER_FAILURE,
+    ) -> T:
         """Let the adapter work; what it raises is recorded as the end of the connection (rule 3)."""
+        journal.check_still_ours()
+        self._lost = None
         try:
             return function()
-        except Exception:
-            journal.append(_K.CLOSED, reason=RealtimeCloseReason.PROVIDER_FAILURE)
-            raise
+        except Exception as error:  # noqa: BLE001  it is recorded, and passed on
+            self._lost = _told(error)
+            journal.append(_K.CLOSED, reason=reason)
+            raise self._lost from self._lost.__cause__
+        except BaseException as error:  # noqa: BLE001  it is recorded, and passed on
+            try:
+                journal.append(_K.CLOSED, reason=reason)
+            finally:
+                raise error  # who interrupts us is heard first; the record is pending then
 
-    def _settled(self, journal: RealtimeJournal, *, completing: bool = False) -> RealtimeSessionRecord | None:
+    def _tell_lost(self, settled: RealtimeSessionRecord | None) -> None:
+        """Raise what ended the connection, if its record was not confirmed before now."""
+        if settled is not None and settled.kind is _K.CLOSED and self._lost is not None:
+            raise self._lost
+
+    def _settled(self, journal: RealtimeJournal) -> RealtimeSessionRecord | None:
         """Write what a failed call left pending, and return it; what it came to is kept for who comes again."""
-        self._completing = completing
         settled = journal.settle()
+        if settled is not None and settled.kind is _K.INPUT_SEND_REQUESTED:
+            self._unsent = settled
+            self._owed = settled.frame_id if settled.takes else self._owed
         if settled is not None and settled.kind in (_K.INPUT_SENT, _K.BACKPRESSURE_APPLIED):
             assert settled.frame_id is not None, "such records are about a frame"
             self._unreturned[settled.frame_id] = settled
             for oldest in list(self._unreturned)[:-UNRETURNED_MAX]:
                 del self._unreturned[oldest]
+        if self._inbox is not None and journal.progress.open_output:
+            self._record(journal, self._inbox)  # we were interrupted before
         return settled
 
-    def _continued(
-        self, journal: RealtimeJournal, settled: RealtimeSessionRecord | None, frame: RealtimeFrame
-    ) -> SendResult | None:
-        """Go on with what a failed call left pending; return the result if it was about this frame."""
-        if settled is not None and settled.kind is _K.INPUT_SEND_REQUESTED:
-            is_same = settled.frame_id == frame.frame_id
-            if is_same or settled.takes:
-                result = self._deliver(journal, settled)
-                return result if is_same else None
-        record = self._unreturned.pop(frame.frame_id, None)
-        if record is None:
-            return None
-        if record.kind is _K.BACKPRESSURE_APPLIED:
+    def _continued(self, journal: RealtimeJournal, frame_id: RealtimeFrameId) -> SendResult | None:
+        """Return the result of a send that was not confirmed, its frame sent now if it was not; None for another."""
+        record = self._unreturned.pop(frame_id, None)
+        if record is not None and record.kind is _K.BACKPRESSURE_APPLIED:
             return self._held_back(record)
-        assert record.answers is not None, "what was sent was requested"
-        return SendResult(SendOutcome.SENT, record.answers)
+        if record is not None:
+            assert record.answers is not None, "what was sent was requested"
+            return SendResult(SendOutcome.SENT, record.answers)
+        unsent = self._unsent
+        if unsent is None or unsent.frame_id != frame_id or journal.progress.status not in ACTIVE:
+            return None
+        is_same = unsent.state.connection_id == journal.progress.state.connection_id
+        return self._send_unsent(journal, unsent) if is_same or self._owed is not None else None
 
     def _request(
         self, journal: RealtimeJournal, frame: RealtimeFrame, takes: tuple[int, ...] = ()
@@ -445,18 +476,34 @@ class RealtimeController:
         """Send the frame of a request, and record that it was sent."""
         frame = request.frame
         assert frame is not None, "a request to send keeps its frame"
-        self._call(journal, lambda: self._adapter.send(frame))
+        self._unsent = request
+        self._owed = frame.frame_id if request.takes else self._owed
+        was_held_back = self._owed is not None
+
+        def send() -> None:
+            self._unsent = self._owed = None
+            self._adapter.send(frame)
+
+        self._call(journal, send)
+        self._sent_count += was_held_back
         journal.append(_K.INPUT_SENT, frame_id=frame.frame_id, privacy=frame.privacy, answers=request.sequence)
         return SendResult(SendOutcome.SENT, request.sequence)
 
-    def _send_queue(self, journal: RealtimeJournal) -> int:
-        """Send what was held back, oldest first; return how many frames that were."""
+    def _send_unsent(self, journal: RealtimeJournal, request: RealtimeSessionRecord) -> SendResult:
+        """Send what was requested and is known not to be sent; on another connection by another request."""
+        if request.state.connection_id != journal.progress.state.connection_id:
+            assert request.frame is not None, "a request to send keeps its frame"
+            request = self._request(journal, request.frame)
+        return self._deliver(journal, request)
+
+    def _send_queue(self, journal: RealtimeJournal) -> None:
+        """Send what was held back, oldest first."""
         if journal.progress.status not in ACTIVE:
-            return 0
-        queue: tuple[KeptFrame, ...] = journal.progress.queue
-        for kept in queue:
+            return
+        if self._unsent is not None and self._owed is not None:
+            self._send_unsent(journal, self._unsent)
+        for kept in journal.progress.queue:
             self._deliver(journal, self._request(journal, kept.frame, takes=(kept.sequence,)))
-        return len(queue)
 
     def _hold_back(self, journal: RealtimeJournal, frame: RealtimeFrame) -> SendResult:
         progress = journal.progress
@@ -495,10 +542,17 @@ class RealtimeController:
             self._blocked = record.frame_id, result
         return result
 
-    def _recorded(self, journal: RealtimeJournal, frame: RealtimeFrame) -> RealtimeFrame:
-        """Record a frame that was received, and hand it out; keep it if its record is not confirmed (rule 6)."""
+    def _recorded(self, journal: RealtimeJournal, frame: RealtimeFrame) -> RealtimeFrame | None:
+        """Record a frame that was received, and hand it out."""
+        self._inbox = frame
         if not isinstance(frame, RealtimeFrame) or frame.direction is not StreamDirection.OUTPUT_FROM_PROVIDER:
+            self._inbox = None
             raise InvalidStateError("the adapter received what is no frame from a provider")
+        self._record(journal, frame)
+        return self._handed_out()
+
+    def _record(self, journal: RealtimeJournal, frame: RealtimeFrame) -> None:
+        """Record a frame that was received; keep it if that is not confirmed (rule 6)."""
         try:
             journal.append(
                 _K.OUTPUT_RECEIVED,
@@ -508,9 +562,9 @@ class RealtimeController:
                 answers=journal.progress.open_output,
             )
         except Exception:
-            self._inbox = frame if journal.pending is not None else None
+            if journal.pending is None:
+                self._inbox = None
             raise
-        return frame
 
     def _handed_out(self) -> RealtimeFrame | None:
         frame, self._inbox = self._inbox, None
@@ -523,13 +577,28 @@ class RealtimeController:
             before = journal.progress.status.value
             raise self._illegal(before, _S.RESTART_COMPLETED.value, "begin a restart first")
         journal.check_still_ours()
-        self._blocked = None
+        self._restart_error = None
         try:
             self._adapter.restart(journal.progress.state)
         except Exception as error:  # noqa: BLE001  whatever it is, there is no connection
             self._restart_error = error
             journal.append(_K.RESTART_FAILED)
             return RestartFailed(error)
-        self._completing = True
+        except BaseException as error:  # noqa: BLE001  it is recorded, and passed on
+            try:
+                journal.append(_K.RESTART_FAILED)
+            finally:
+                raise error  # who interrupts us is heard first; the record is pending then
+        self._completing, self._sent_count = True, 0
+        self._blocked = None
         journal.append(_K.RESTART_COMPLETED)
         return None
+
+
+def _told(error: Exception) -> Exception:
+    """Return what is raised for an error of the adapter: one that nobody takes for ours (rule 3)."""
+    if not isinstance(error, (SnapshotError, StorageError)):
+        return error
+    told = ConnectionError(f"the adapter raised {type(error).__name__}: {error}")
+    told.__cause__ = error
+    return told

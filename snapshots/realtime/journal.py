@@ -11,6 +11,7 @@ Rules:
 6. Who takes over announces the restart in the checkpoint first. Whoever is behind it writes no checkpoint any more, and
    so not many records (rule 4), however fast: who takes over catches up.
 7. Records are listed from the checkpoint on, and read side by side. One that is missing before others is corruption.
+8. The adapter is called right after our own record was created, or after a look that nobody wrote behind us.
 
     journal = RealtimeJournal.start(environment, first)
     journal.append(RealtimeRecordKind.CONNECT_REQUESTED)
@@ -19,8 +20,8 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import islice, takewhile
 from typing import Any
@@ -68,11 +69,14 @@ class RealtimeJournal:
     Attributes:
         progress: What all records that are known to be stored come to.
         pending: A record whose fate is unknown, None without one.
+        may_stand: Whether something of the present step may stand: a record, or what the adapter did.
     """
 
     def __init__(self, environment: Environment, progress: RealtimeProgress, covered: Found[Checkpoint]) -> None:
         self.progress = progress
         self.pending: RealtimeSessionRecord | None = None
+        self.may_stand = False
+        self._is_last = False  # whether our last record was confirmed as it was created, within this step
         self._environment = environment
         self._session_id = progress.session_id
         self._register = register_of(environment, progress.session_id)
@@ -87,13 +91,15 @@ class RealtimeJournal:
 
         Raises:
             SessionExistsError: It has one; resume it.
-            SessionDeletedError: The id is spent.
+            SessionDeletedError, SessionMovedError: The id is spent, or the session lives elsewhere.
             UnavailableError: Nothing was confirmed; start again.
         """
         session_id = first.session_id
         register = register_of(environment, session_id)
         mine = Checkpoint.of(first)
         found = register.put(lambda present: mine if present is None else present)
+        if found.value is not mine:
+            register.check_not_over()  # only who makes a register is told by it that the id is spent
         if found.value.sequence or stored_record(environment, session_id, 1) is not None:
             raise SessionExistsError(session_id, what=WHAT)
         return cls(environment, first, found)
@@ -131,6 +137,7 @@ class RealtimeJournal:
         self._covered = self._register.update(
             lambda present: present if present.claim >= claim else replace(present, claim=claim), known=self._covered
         )
+        self.may_stand = True
         return claim
 
     def append(
@@ -148,15 +155,17 @@ class RealtimeJournal:
             And as `settle`; then it is pending.
         """
         assert self.pending is None, "settle first (rule 3)"
+        if self._fenced is not None:
+            raise self._fenced
         clock = self._environment.clock
         record = self.progress.next(kind, clock.now(), state=state, reason=reason, **facts)
         self._data = encode(self._environment.layout.tenant, self._session_id, clock.new_id(), record)
         self.pending = record
-        self.settle()
+        self._write(record)
         return record
 
     def settle(self) -> RealtimeSessionRecord | None:
-        """Write the record that is pending, and return it; None without one.
+        """Begin a step: write the record that is pending, and return it; None without one.
 
         Raises:
             FencedError: Somebody took the session over; so every further call says.
@@ -166,22 +175,28 @@ class RealtimeJournal:
         """
         if self._fenced is not None:
             raise self._fenced
-        record = self.pending
+        record, self._is_last = self.pending, False
         if record is None:
-            return None
+            self.may_stand = False
+        else:
+            self._write(record)
+        return record
+
+    def _write(self, record: RealtimeSessionRecord) -> None:
         if record.sequence - self._covered.value.sequence > RECORDS_BEHIND_MAX:
             self._write_checkpoint()
         self._create(record)
         self.progress = self.progress.after(record)
-        self.pending = None
-        return record
+        self.pending, self.may_stand = None, True
 
     def check_still_ours(self) -> None:
-        """Look whether somebody has written behind us; one read. Raises as `settle`."""
+        """Before the adapter is called: look whether somebody has written behind us (rule 8). Raises as `settle`."""
         assert self.pending is None, "settle first (rule 3)"
-        occupant = stored_record(self._environment, self._session_id, self.progress.sequence + 1)
-        if occupant is not None:
-            raise self._fenced_by(occupant)
+        if not self._is_last:
+            occupant = stored_record(self._environment, self._session_id, self.progress.sequence + 1)
+            if occupant is not None:
+                raise self._fenced_by(occupant)
+        self.may_stand = True
 
     def _create(self, record: RealtimeSessionRecord) -> None:
         """Create the record in its slot, and find out what became of it (rule 2)."""
@@ -197,6 +212,7 @@ class RealtimeJournal:
                 if not isinstance(error, UnavailableError) or error.applied == "unknown":
                     applied = "unknown"
             else:
+                self._is_last = True
                 return
             try:
                 found = _bytes_at(self._environment, key)
@@ -204,11 +220,13 @@ class RealtimeJournal:
                 reason = error.reason
             else:
                 if found == self._data:
+                    self._is_last = False
                     return
                 if found is not None:
                     raise self._fenced_by(decode(found, key=key))
             if attempt < ATTEMPTS_MAX:
                 clock.sleep(backoff_seconds(attempt, clock))
+        self.may_stand |= applied == "unknown"
         raise UnavailableError(key, f"no write was confirmed ({reason})", applied=applied)
 
     def _fenced_by(self, occupant: StoredRecord) -> FencedError:
@@ -237,22 +255,39 @@ class RealtimeJournal:
         self._covered = self._register.update(moved_on, known=self._covered)
 
 
+@contextmanager
+def told_in_doubt(may_stand: Callable[[], bool]) -> Iterator[None]:
+    """Let no UnavailableError within the block say that nothing was done, while something of it may stand."""
+    try:
+        yield
+    except UnavailableError as error:
+        if error.applied == "unknown" or not may_stand():
+            raise
+        raise UnavailableError(error.key, error.reason, applied="unknown") from error
+
+
 def take_over(environment: Environment, session_id: str) -> RealtimeJournal:
     """Take a session over from whoever had it: request and start a restart, under a connection id of its own.
 
     Raises:
         FencedError: Another host was quicker with the same; resume again to take it over from that one.
-        IllegalTransitionError: It is closed, or was never connected.
+        IllegalTransitionError: It is closed, or was never connected; nothing was written.
         LimitExceededError: No further restart can be counted.
-        UnavailableError: Nothing was confirmed; resume again. The former host may be fenced by then.
+        UnavailableError: Nothing was confirmed; resume again. Unless `applied` is "no", the former host may be fenced.
         And as `load_progress`.
     """
     journal = RealtimeJournal.load(environment, session_id)
+    with told_in_doubt(lambda: journal.may_stand):
+        return _taken_over(environment, journal)
+
+
+def _taken_over(environment: Environment, journal: RealtimeJournal) -> RealtimeJournal:
+    session_id = journal.progress.session_id
     if journal.progress.sequence == 0:
         what, to = f"{WHAT} {session_id!r}", RealtimeSessionStatus.RESTART_REQUESTED.value
         raise IllegalTransitionError(what, from_status="not connected", to_status=to, remedy="connect it")
-    if register_of(environment, session_id).is_spent():
-        raise SessionDeletedError(session_id)
+    steps_to_restart(session_id, journal.progress.status)  # what is closed is refused before anything is written
+    register_of(environment, session_id).check_not_over()
     connection_id = RealtimeConnectionId(environment.clock.new_id())
     claim = journal.claim_restart()
     for _ in range(TAKE_OVER_ATTEMPTS_MAX):

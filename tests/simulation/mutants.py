@@ -417,7 +417,7 @@ def records_of_others_taken_for_ours(patch: pytest.MonkeyPatch) -> None:
         try:
             create(self, record)
         except FencedError:
-            self._fenced = None
+            self._fenced, self._is_last = None, True
 
     patch.setattr(journal.RealtimeJournal, "_create", unfenced)
 
