@@ -86,13 +86,17 @@ class Event(_Foreign):
         invocation_id: str = "",
         state_delta: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Return an event of now, with a fresh id. Raises ValidationError for a delta that is no JSON."""
+        """Return an event of now, with a fresh id.
+
+        Raises:
+            ValidationError, InvalidStateError: The delta is no JSON; or no object at all.
+        """
         return cls(
             id=_clock.new_id(),
             invocation_id=invocation_id,
             author=author,
             content=content,
-            actions=EventActions(state_delta=dict(state_delta or {})),
+            actions=EventActions(state_delta={} if state_delta is None else dict(_object(state_delta))),
             timestamp=int(_clock.now().timestamp()),
         )
 
@@ -175,14 +179,14 @@ class Session(_Foreign):
             at: When it was created, None for now.
 
         Raises:
-            InvalidStateError: The state is no JSON object.
+            InvalidStateError: The state is no JSON object, or `at` naive.
         """
-        text = rfc3339(at or _clock.now())
+        text = rfc3339(_aware(at))
         fields: dict[str, Any] = {
             "id": _clock.new_id() if session_id is None else session_id,
             "app_name": app_name,
             "user_id": user_id,
-            "state": dict(state or {}),
+            "state": {} if state is None else dict(_object(state)),
             "created_at": text,
             "updated_at": text,
         }
@@ -225,9 +229,19 @@ class Session(_Foreign):
         Raises:
             InvalidStateError: A value in it could not be stored and read back; the reason says where.
         """
-        plain = _dumped(self)
+        plain = self._plain()
         check_exportable(plain)
         return plain
+
+    def _plain(self) -> dict[str, Any]:
+        if found := (OWN_NAMES | self.__class__.model_fields.keys()) & (self.model_extra or {}).keys():
+            raise InvalidStateError(f"{', '.join(sorted(found))}: no unknown field has that name; take it out")
+        return _dumped(self)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in OWN_NAMES:  # pydantic would refuse it too, and keep the value all the same
+            raise InvalidStateError(f"{name} is a name of the export document; no field of a session has it")
+        super().__setattr__(name, value)
 
     def export(self) -> dict[str, Any]:
         """Return the session as one JSON object: fields, events, initial state, format and digest.
@@ -235,7 +249,7 @@ class Session(_Foreign):
         Raises:
             InvalidStateError: As `to_plain`.
         """
-        return sealed(_dumped(self), self._initial_state)
+        return sealed(self._plain(), self._initial_state)
 
     @classmethod
     def import_(cls, document: Any, *, source: str = "document") -> Self:
@@ -263,12 +277,12 @@ class Session(_Foreign):
             at: When, None for now.
 
         Raises:
-            InvalidStateError: Its delta is no JSON any more; nothing was added.
+            InvalidStateError: Its delta is no JSON any more, or `at` is naive; nothing was added.
         """
-        delta = _copied(event.actions.state_delta)
+        now, delta = _aware(at), _copied(event.actions.state_delta)
         self.events.append(event)
         self.state.update(delta)
-        self.updated_at = later(self.updated_at, at or _clock.now())
+        self.updated_at = later(self.updated_at, now)
 
     def rewind_to_invocation(self, invocation_id: str, *, at: datetime | None = None) -> int:
         """Drop all events after the last one of an invocation, and replay the state (rule 3).
@@ -282,7 +296,11 @@ class Session(_Foreign):
 
         Returns:
             Number of events dropped.
+
+        Raises:
+            InvalidStateError: A delta that stays is no JSON any more, or `at` is naive; nothing was dropped.
         """
+        now = _aware(at)
         ours = [index for index, event in enumerate(self.events) if event.invocation_id == invocation_id]
         kept = ours[-1] + 1 if ours else len(self.events)
         dropped = len(self.events) - kept
@@ -290,7 +308,7 @@ class Session(_Foreign):
             state = replayed(self._initial_state, (event.actions.state_delta for event in self.events[:kept]))
             del self.events[kept:]
             self.state = state
-            self.updated_at = later(self.updated_at, at or _clock.now())
+            self.updated_at = later(self.updated_at, now)
         return dropped
 
 
@@ -306,6 +324,13 @@ def replayed(initial_state: Mapping[str, Any], deltas: Iterable[Mapping[str, Any
     return state
 
 
+def _aware(at: datetime | None) -> datetime:
+    """Return an instant that was given, or now. Raises InvalidStateError for a naive one."""
+    if at is not None and at.utcoffset() is None:
+        raise InvalidStateError(f"{at!r:.80} is no aware instant; give one with its offset, as datetime.now(UTC)")
+    return _clock.now() if at is None else at
+
+
 def later(text: str, at: datetime) -> str:
     """Return the later of an instant that somebody wrote and `at`; `at` for what is no instant."""
     found = instant_of(text)
@@ -319,6 +344,12 @@ def instant_of(text: str) -> datetime | None:
         return None if found.tzinfo is None else found.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
+
+
+def _object(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidStateError(f"a state is a JSON object, not {type(value).__name__}")
+    return value
 
 
 def _copied(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from snapshots.errors import InvalidStateError
-from snapshots.portable import Event, EventActions, Session
+from snapshots.portable import Event, EventActions, Session, to_state
 from snapshots.portable import session as module
 from snapshots.portable.session import later, replayed
 from snapshots.state.values import json_text
@@ -296,3 +297,47 @@ def test_an_event_whose_delta_was_spoilt_is_not_appended() -> None:
 def test_a_state_that_is_no_json_makes_no_session() -> None:
     with pytest.raises(InvalidStateError, match="state"):
         Session.new("app", "user", {"x": object()})
+
+
+OWN = ["format", "format_version", "initial_state", "digest"]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_an_assignment_that_is_refused_does_not_stay(name: str) -> None:
+    session, before = talk("i1"), talk("i1").to_plain().keys()
+    with pytest.raises(InvalidStateError, match=name):
+        setattr(session, name, "x")
+    assert session.to_plain().keys() == before
+    assert Session.import_(session.export()) == session
+
+
+@pytest.mark.parametrize("name", [*OWN, "state"])
+def test_a_name_that_is_taken_does_not_leave_the_session(name: str) -> None:
+    session = talk("i1")
+    assert session.model_extra is not None
+    session.model_extra[name] = "x"
+    for act in (session.to_plain, session.export, lambda: to_state(session)):
+        with pytest.raises(InvalidStateError, match=name):
+            act()
+
+
+@pytest.mark.parametrize("wrong", [5, 0, [], [("a", 1)], "x", False])
+def test_what_is_no_object_is_no_state_and_no_delta(wrong: Any) -> None:
+    with pytest.raises(InvalidStateError):
+        Session.new("app", "user", wrong)
+    with pytest.raises(InvalidStateError):
+        Event.new("agent", state_delta=wrong)
+
+
+def test_a_naive_instant_changes_nothing() -> None:
+    session, naive = talk("i1", "i2"), START.replace(tzinfo=None)
+    before = session.to_plain()
+    acts: list[Callable[[], object]] = [
+        lambda: session.append(event(3), at=naive),
+        lambda: session.rewind_to_invocation("i1", at=naive),
+        lambda: Session.new("app", "user", at=naive),
+    ]
+    for act in acts:
+        with pytest.raises(InvalidStateError, match="aware"):
+            act()
+    assert session.to_plain() == before
