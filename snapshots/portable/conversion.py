@@ -6,7 +6,8 @@ Rules:
    holds an event, body verbatim. An append adds one node, whatever the session's size.
 3. What the nodes give when they are folded is the session; where that differs, a node `session.changed` sets it right.
 4. Nothing is removed: what a session has no longer lies off the active path.
-5. Nodes of other kinds on the path are somebody else's and stay; a session shows nothing of them.
+5. Nodes of other kinds on the path are somebody else's, and a session shows nothing of them. They stay on it, but for
+   those that follow the last node that is kept: a rewind, or an import over a session, leaves them off the path too.
 6. Equal sessions make equal states: times of nodes are those of what they hold.
 
     state = to_state(session)
@@ -38,6 +39,7 @@ CREATED, EVENT, CHANGED = "session.created", "session.event", "session.changed"
 KINDS = frozenset({CREATED, EVENT, CHANGED})
 FACTS_BYTES_MAX = 8 << 10  # half of what a head has room for beside itself: a listing reads nothing else
 
+_INSTANT_LENGTH = len("2026-01-01T00:00:00.000000Z")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_SECOND = 253_402_300_799  # of the year 9999, where the calendar of our texts ends
 
@@ -75,6 +77,7 @@ def append(state: PersistedSessionState, event: Event, *, at: datetime) -> None:
 
     Raises:
         InvalidStateError: The state holds no session, or the event could not be read back; nothing changed.
+        LimitExceededError: As `to_state`; nothing changed.
     """
     facts = facts_of(state)
     options = _options(facts.model_copy(update={"updated_at": later(facts.updated_at, at)}))
@@ -93,11 +96,12 @@ def from_state(state: PersistedSessionState) -> Session:
     try:
         fold = _folded(state.session_graph)
         fields = {**fold.unknown, "id": state.session_id, **facts.model_dump()}
-    except (ValueError, TypeError, KeyError) as error:
-        reason = f"session {state.session_id!r} is damaged: {error!r:.200}; restore an earlier revision"
+        fields |= {"state": fold.state, "events": fold.events}
+        return Session.from_fields(fields, fold.initial_state)
+    except (InvalidStateError, ValueError, TypeError, KeyError) as error:
+        found = error.reason if isinstance(error, InvalidStateError) else repr(error)
+        reason = f"session {state.session_id!r} is damaged: {found:.200}; restore an earlier revision"
         raise InvalidStateError(reason) from error
-    fields |= {"state": fold.state, "events": fold.events}
-    return Session.from_fields(fields, fold.initial_state)
 
 
 def facts_of(state: PersistedSessionState) -> SessionFacts:
@@ -234,13 +238,13 @@ def _add(graph: SessionGraph, kind: str, body: dict[str, Any], at: datetime) -> 
 
 def _node_id(graph: SessionGraph, wanted: str) -> str:
     """Return `wanted`, or where that is taken, with a number: that of the node, so that nobody has to search."""
-    hidden = frozenset(graph.tombstoned_node_ids)
     candidates = chain([wanted], (f"{wanted}:{number}" for number in count(len(graph))))
-    return next(one for one in candidates if one not in hidden and graph.find_node(one) is None)
+    return next(one for one in candidates if not graph.is_taken(one))
 
 
 def _options(facts: SessionFacts) -> ModeTurnOptions:
-    size = len(json_text(facts.model_dump()).encode())
+    padded = facts.updated_at.ljust(_INSTANT_LENGTH)  # what could be stored can be appended to
+    size = len(json_text(facts.model_copy(update={"updated_at": padded}).model_dump()).encode())
     if size > FACTS_BYTES_MAX:
         raise LimitExceededError(f"application, user and times of {FACTS_BYTES_MAX} bytes", size)
     return ModeTurnOptions.typed(MODE, facts)

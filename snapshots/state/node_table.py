@@ -132,6 +132,10 @@ class NodeTable:
         position = self.node_index(node_id)
         return None if position is None else self._nodes[position]
 
+    def is_taken(self, node_id: str) -> bool:
+        """Say whether there is a node of this id, tombstoned ones included (rule 4)."""
+        return node_id in self._index
+
     def node_index(self, node_id: str) -> int | None:
         """Return the position of the visible node of this id in `nodes`, or None."""
         return None if node_id in self._tombstones.ids else self._index.get(node_id)

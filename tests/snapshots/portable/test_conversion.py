@@ -12,7 +12,7 @@ from snapshots.errors import InvalidStateError, LimitExceededError
 from snapshots.fields import U64_MAX
 from snapshots.portable import Event, Session, from_state, to_state
 from snapshots.portable.conversion import CHANGED, CREATED, EVENT, FACTS_BYTES_MAX, append, other_nodes, write
-from snapshots.state import Message, ModeTurnOptions, PersistedSessionState, PluginPayload
+from snapshots.state import Message, ModeTurnOptions, PersistedSessionState, PluginPayload, SessionGraph
 from snapshots.state.values import json_text
 from storage.testing.clock import START
 from tests.snapshots.portable.samples import event, event_documents, original, sessions, talk
@@ -249,3 +249,49 @@ def test_an_event_that_is_no_json_changes_nothing() -> None:
     with pytest.raises(InvalidStateError, match="state_delta"):
         append(state, spoilt, at=START)
     assert state == before
+
+
+@pytest.mark.parametrize("updated_at", ["", "now", "2026-01-01", "2026-01-01T00:00:00Z"])
+def test_what_could_be_stored_can_be_appended_to(updated_at: str) -> None:
+    fields = {**original(), "created_at": "", "updated_at": updated_at, "app_name": ""}
+    used = len(json_text(Session.model_validate(fields).facts.model_dump())) - len(updated_at)
+    for spare in (27, 28):  # the length of an instant of ours, and one more
+        fields["app_name"] = "x" * (FACTS_BYTES_MAX - used - spare)
+        append(to_state(Session.model_validate(fields)), event(9), at=START)
+    fields["app_name"] = "x" * (FACTS_BYTES_MAX - used - 26)
+    with pytest.raises(LimitExceededError):
+        to_state(Session.model_validate(fields))
+
+
+def test_an_append_does_not_go_through_what_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = to_state(talk("i1", "i2"))
+    state.session_graph.branch_to("event:e1")
+    state.session_graph.tombstone_nodes(["event:e2"])
+
+    def asked(_: object) -> None:
+        raise AssertionError("sorts all of them")
+
+    monkeypatch.setattr(SessionGraph, "tombstoned_node_ids", property(asked))
+    append(state, event(2), at=START)
+    node_id = state.session_graph.leaf_node_id
+    assert node_id is not None
+    assert node_id.startswith("event:e2:")
+
+
+DAMAGED_EVENTS: list[Any] = [
+    {},
+    5,
+    None,
+    {"id": ["x"]},
+    {"id": 5},
+    {"id": "e3"},
+    {"id": "x", "actions": {"state_delta": {}}},
+]
+
+
+@pytest.mark.parametrize("body", DAMAGED_EVENTS, ids=str)
+def test_a_damaged_event_is_named_with_a_remedy(body: Any) -> None:
+    state = to_state(talk("i1"))
+    state.session_graph.append_plugin(EVENT, body)
+    with pytest.raises(InvalidStateError, match=r"'s1' is damaged: .*; restore an earlier revision"):
+        from_state(state)
