@@ -17,6 +17,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -34,6 +35,7 @@ from snapshots.errors import (
     SessionExistsError,
     SessionMovedError,
     SessionNotFoundError,
+    SnapshotError,
 )
 from snapshots.head import LIVE, MOVED, RESERVED, TOMBSTONE
 from snapshots.portable import conversion
@@ -47,11 +49,11 @@ from snapshots.restore import (
     read_manifest,
     retried_while_moving,
 )
-from snapshots.sessions import for_each_head
+from snapshots.sessions import Unforgetting, for_each_head
 from snapshots.state import PersistedSessionState
 from snapshots.state.values import json_text
 from snapshots.update import load_to_commit, update, update_or_create
-from storage.errors import CorruptObjectError, InvalidKeyError, NotFoundError
+from storage.errors import CorruptObjectError, InvalidKeyError, NotFoundError, StorageError
 from storage.keys import check_id
 from storage.store import ListedObject
 
@@ -96,22 +98,50 @@ class StoredSession:
 class SessionListing:
     """The sessions of an application, read while they are gone through, in the order of their keys.
 
+    May be gone through again, from its beginning. An iterator that failed raises that again, so that it never looks
+    complete.
+
+    Args:
+        environment: Where.
+        app_name: Of which application.
+        user_id: Of which user, None for all.
+        start_after: Key after which to begin, "" for the first.
+
     Attributes:
         read: Number of heads read so far, those of other sessions included.
+        next_after: Key after which to go on: that of the last head read; "" before the first of all, and once all
+            were read.
+
+    Raises:
+        InvalidStateError: `start_after` is no key among this tenant's heads.
     """
 
-    def __init__(self, environment: Environment, app_name: str, user_id: str | None) -> None:
+    def __init__(self, environment: Environment, app_name: str, user_id: str | None, start_after: str) -> None:
+        heads = environment.layout.heads
+        if not isinstance(start_after, str) or not (start_after == "" or start_after.startswith(heads)):
+            raise InvalidStateError(
+                f"{start_after!r:.200} is no key among the heads of tenant {environment.layout.tenant!r}; "
+                "give the next_after of an earlier listing, or begin at the first"
+            )
         self.read = 0
+        self.next_after = start_after
         self._environment = environment
         self._app_name = app_name
         self._user_id = user_id
+        self._start_after = start_after
 
     def __iter__(self) -> Iterator[SessionEntry]:
-        self.read = 0
-        for entry in for_each_head(self._environment, self._entry):
+        return Unforgetting(self._entries())
+
+    def _entries(self) -> Iterator[SessionEntry]:
+        self.read, self.next_after = 0, self._start_after
+        rows = for_each_head(self._environment, lambda row: (row.key, self._entry(row)), start_after=self._start_after)
+        for key, entry in rows:
             self.read += 1
+            self.next_after = key
             if entry is not None and self._is_wanted(entry):
                 yield entry
+        self.next_after = ""
 
     def _is_wanted(self, entry: SessionEntry) -> bool:
         return entry.app_name == self._app_name and self._user_id in (None, entry.user_id)
@@ -139,6 +169,17 @@ def _manifest(environment: Environment, read: HeadRead) -> Manifest:
         return retried_while_moving(
             environment, read.head.session_id, lambda live: read_manifest(environment, live.head)
         )
+
+
+@contextmanager
+def _remedied(remedy: str) -> Iterator[None]:
+    """Let a commit in doubt say what a caller can do who has no state object to commit again."""
+    try:
+        yield
+    except CommitUnknownError as error:
+        raise CommitUnknownError(
+            error.session_id, commit_id=error.commit_id, stamp=error.stamp, reason=error.reason, remedy=remedy
+        ) from error
 
 
 class _NothingToDoError(Exception):
@@ -176,7 +217,7 @@ class SessionService:
             SessionDeletedError: The id is spent.
             InvalidStateError: The state is no JSON object.
             LimitExceededError: The names are too long.
-            CommitUnknownError: It may or may not have been created. Look for it, or choose another id.
+            CommitUnknownError: It may or may not have been created. Look for the `session_id` that the error names.
             UnavailableError: The store did not answer; there is no session.
         """
         clock = self._environment.clock
@@ -205,15 +246,22 @@ class SessionService:
         """Return the events of a session, oldest first. Raises as `get_session`."""
         return self.get_session(session_id).events
 
-    def list_sessions(self, app_name: str, user_id: str | None = None) -> SessionListing:
+    def list_sessions(self, app_name: str, user_id: str | None = None, *, start_after: str = "") -> SessionListing:
         """Return the sessions of an application, of all its users or of one; deleted ones are left out.
 
-        Every head of the tenant is read, side by side, and nothing else: one request for each.
+        Every head of the tenant is read, side by side: one request for each, and one more where the manifest is too
+        large to stand in the head (over 16 KiB).
+
+        Args:
+            app_name: The application.
+            user_id: The user, None for all.
+            start_after: Key after which to begin: the `next_after` of an earlier listing.
 
         Raises:
+            InvalidStateError: `start_after` is no key among this tenant's heads.
             CorruptSnapshotError, UnavailableError: While it is gone through.
         """
-        return SessionListing(self._environment, app_name, user_id)
+        return SessionListing(self._environment, app_name, user_id, start_after)
 
     def append_event(self, session_id: str, event: Event) -> int:
         """Append an event; its `state_delta` goes into the state.
@@ -225,18 +273,31 @@ class SessionService:
 
         Raises:
             InvalidStateError: There is an event of its id with other content, or it is no JSON; or as `get_session`.
+            LimitExceededError: Something else made the session, and left no room for its times.
             RevisionConflictError: Others were faster, again and again. Repeat it.
             CommitUnknownError: It may or may not have been appended. Repeat it.
             And as `get_session`.
         """
         now = self._environment.clock.now()
         warm = self._warm.take(session_id)
-        if warm is not None and event.id not in warm.event_ids:
+        with _remedied("repeat it: an event that stands in the session is not appended again"):
+            if warm is None or event.id in warm.event_ids:
+                return self._append_loaded(session_id, event, now)
             try:
                 return self._appended(warm, event, now)
-            except (RevisionConflictError, CommitUnknownError):
-                pass  # what it stood on has moved on, or it is in doubt: the present revision tells
-        return self._append_loaded(session_id, event, now)
+            except RevisionConflictError:
+                return self._append_loaded(session_id, event, now)  # what it stood on has moved on
+            except CommitUnknownError as doubt:
+                return self._append_in_doubt(session_id, event, now, doubt)
+
+    def _append_in_doubt(self, session_id: str, event: Event, now: datetime, doubt: CommitUnknownError) -> int:
+        """Let the present revision tell; whatever keeps it from telling does not end the doubt."""
+        try:
+            return self._append_loaded(session_id, event, now)
+        except SessionDeletedError:
+            raise
+        except (SnapshotError, StorageError) as error:
+            raise doubt from error
 
     def _appended(self, warm: WarmSession, event: Event, now: datetime) -> int:
         """Append to the revision that was seen last: nothing is read."""
@@ -249,7 +310,7 @@ class SessionService:
         attempts: list[WarmSession] = []
 
         def append(state: PersistedSessionState) -> None:
-            attempts[:] = [WarmSession.of(state)]
+            attempts[:] = [WarmSession.of(state, conversion.from_state(state))]
             if event.id in attempts[0].event_ids:
                 _check_same_event(state, event)
                 raise _NothingToDoError(state.head_revision or 0)
@@ -272,8 +333,11 @@ class SessionService:
             Number of events dropped; 0 if there were none, and then there is no new revision.
 
         Raises:
-            CommitUnknownError: It may or may not have been done. Repeat it: 0 means that it was.
-            And as `get_session`, and RevisionConflictError.
+            CommitUnknownError: It may or may not have been done. Look at the session. Repeated, it drops whatever
+                follows the invocation then, what others appended since too; 0 says that nothing follows it.
+            RevisionConflictError: Others were faster, again and again. Repeat it.
+            LimitExceededError: Something else made the session, and left no room for its times.
+            And as `get_session`.
         """
         now = self._environment.clock.now()
         dropped: list[int] = []
@@ -286,7 +350,8 @@ class SessionService:
             conversion.write(session, state)
 
         self._warm.take(session_id)
-        self._unless_done(lambda: update(self._environment, session_id, rewind).head_revision)
+        with _remedied(f"look at session {session_id!r}: repeated, it drops what others appended since as well"):
+            self._unless_done(lambda: update(self._environment, session_id, rewind).head_revision)
         return dropped[0]
 
     def delete_session(self, session_id: str) -> None:
@@ -354,6 +419,8 @@ class SessionService:
             SessionDeletedError: The id is spent, whatever the policy; choose "new-id".
             InvalidInputError: The id cannot be one of a store; choose "new-id".
             InvalidStateError: Something else made the session of this id; choose "new-id". Or a value is no JSON.
+            CommitUnknownError: It may or may not have been stored, under the `session_id` that the error names. With
+                "keep-id" repeat it; else look for that.
             And as `create_session`.
         """
         check_storable(session, policy, source=source)
@@ -370,8 +437,9 @@ class SessionService:
             attempts[:] = [state]
             conversion.write(session, state)
 
-        revision = update_or_create(self._environment, session.id, create).head_revision
-        self._warm.keep(session.id, WarmSession.of(attempts[0]))
+        with _remedied(f"look for session {session.id!r}: if it is there, it was stored"):
+            revision = update_or_create(self._environment, session.id, create).head_revision
+        self._warm.keep(session.id, WarmSession.of(attempts[0], session))
         return StoredSession(session, revision)
 
     def _put(self, session: Session) -> StoredSession:
@@ -383,7 +451,8 @@ class SessionService:
                 raise _NothingToDoError(state.head_revision)
 
         self._warm.take(session.id)
-        revision = self._unless_done(lambda: update_or_create(self._environment, session.id, put).head_revision)
+        with _remedied("repeat it: a session that stands there already is not stored again"):
+            revision = self._unless_done(lambda: update_or_create(self._environment, session.id, put).head_revision)
         return StoredSession(session, revision)
 
     def _unless_done(self, write: Callable[[], int]) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from snapshots.portable.conversion import event_bodies
+from snapshots.portable.session import Session
 from snapshots.recent import STATES_BYTES_MAX, STATES_MAX, Recent, stored_bytes
 from snapshots.state import PersistedSessionState
 
@@ -27,9 +27,9 @@ class WarmSession:
     event_ids: set[str]
 
     @classmethod
-    def of(cls, state: PersistedSessionState) -> Self:
-        """Return a state as it was loaded."""
-        return cls(state, {body["id"] for body in event_bodies(state)})
+    def of(cls, state: PersistedSessionState, session: Session) -> Self:
+        """Return a state as it was loaded, and the session that it holds."""
+        return cls(state, {event.id for event in session.events})
 
     def with_event(self, event_id: str) -> Self:
         """Take note of an event that was appended."""

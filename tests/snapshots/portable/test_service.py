@@ -37,7 +37,8 @@ from snapshots.portable import Event, ImportPolicy, Session, SessionService, war
 from snapshots.portable.document import document_digest
 from snapshots.publish import ATTEMPTS_MAX
 from snapshots.recent import STATES_MAX
-from snapshots.state import PluginPayload
+from snapshots.sessions import PAGE
+from snapshots.state import PersistedSessionState, PluginPayload
 from snapshots.state.values import json_text
 from storage.backends import open_store
 from storage.backends.memory import MemoryStore
@@ -461,6 +462,97 @@ def test_a_crash_between_any_two_requests_leaves_a_whole_session(hosts: Hosts, f
     again.repo.close()
 
 
+def test_a_doubt_lasts_whatever_fails_after_it(hosts: Hosts) -> None:
+    filled(hosts.here.service, "i1")
+    hosts.here.faulty.plan.on("put", "heads/", fault=Delay(), times=None)
+    hosts.here.faulty.plan.on("get", "heads/", fault=FailBefore("no"), times=None)
+    with pytest.raises(CommitUnknownError, match="repeat it: an event that stands in the session") as found:
+        hosts.here.service.append_event("s1", event(2))
+    assert found.value.session_id == "s1"
+    hosts.here.faulty.plan.clear()
+    hosts.here.faulty.release()
+    assert ids(hosts.there.service.get_session("s1")) == ["e1", "e2"]
+    hosts.here.service.append_event("s1", event(2))
+    assert ids(hosts.there.service.get_session("s1")) == ["e1", "e2"]
+
+
+def test_a_session_that_was_deleted_ends_a_doubt(hosts: Hosts) -> None:
+    filled(hosts.here.service, "i1")
+    hosts.here.faulty.plan.on("put", "heads/", fault=FailBefore("unknown"))
+    hosts.here.faulty.plan.on("get", "heads/", fault=FailBefore(), times=ATTEMPTS_MAX)
+    hosts.there.service.delete_session("s1")
+    with pytest.raises(SessionDeletedError):
+        hosts.here.service.append_event("s1", event(2))
+
+
+@pytest.mark.parametrize(
+    ("act", "remedy"),
+    [
+        (lambda service: service.create_session("app", "user"), "look for session '{}': if it is there"),
+        (lambda service: service.import_session(talk("i1").export(), policy="new-id"), "look for session '{}': if it"),
+        (lambda service: service.store_session(talk("i1", session_id="s2")), "look for session '{}': if it is there"),
+        (lambda service: service.store_session(talk("i1"), policy="keep-id"), "repeat it: "),
+        (lambda service: service.rewind_to_invocation("s1", "i1"), "look at session '{}': repeated"),
+    ],
+    ids=["create", "import", "store", "keep-id", "rewind"],
+)
+def test_a_doubt_says_what_a_caller_can_do(hosts: Hosts, act: Any, remedy: str) -> None:
+    filled(hosts.there.service, "i1", "i2")
+    fresh = 2 if remedy.startswith("look for") else 1  # the first PUT of a new head reserves its id
+    hosts.here.faulty.plan.on("put", "heads/", nth=fresh, fault=Delay(), times=None)
+    head = hosts.here.faulty
+
+    def unreadable() -> None:
+        head.plan.on("get", "heads/", fault=FailBefore(), times=None)
+
+    head.plan.on("put", "packs/", fault=Meanwhile(unreadable))
+    with pytest.raises(CommitUnknownError) as found:
+        act(hosts.here.service)
+    assert remedy.format(found.value.session_id) in str(found.value)
+    head.plan.clear()
+    head.release()
+    hosts.there.service.get_session(found.value.session_id)
+
+
+@pytest.mark.parametrize("body", [{}, 5, {"id": ["x"]}, {"id": 5}, {"id": "e3"}], ids=str)
+def test_nothing_is_written_over_a_damaged_event(here: Host, body: Any) -> None:
+    filled(here.service, "i1")
+
+    def spoil(state: PersistedSessionState) -> None:
+        state.session_graph.append_plugin("session.event", body)
+
+    here.repo.update("s1", spoil)
+    before = here.behind.get(Layout("default").head("s1")).data
+    for service in (here.service, SessionService(here.repo)):
+        for number in (3, 4):
+            with pytest.raises(InvalidStateError, match="restore an earlier revision"):
+                service.append_event("s1", event(number))
+    assert here.behind.get(Layout("default").head("s1")).data == before
+    here.repo.restore("s1", 2)
+    here.service.append_event("s1", event(3))
+    assert ids(here.service.get_session("s1")) == ["e1", "e3"]
+
+
+def test_a_session_with_a_name_of_the_document_is_not_stored(here: Host) -> None:
+    session = talk("i1")
+    assert session.model_extra is not None
+    session.model_extra["format"] = "mine"
+    here.cost()
+    for policy in ImportPolicy:
+        with pytest.raises(InvalidStateError, match="format"):
+            here.service.store_session(session, policy=policy)
+    assert here.cost() == {}
+
+
+def test_what_is_no_state_makes_no_session(here: Host) -> None:
+    wrong: Any
+    here.cost()
+    for wrong in (5, [("a", 1)], "x"):
+        with pytest.raises(InvalidStateError):
+            here.service.create_session("app", "user", state=wrong)
+    assert here.cost() == {}
+
+
 def test_what_is_kept_warm_is_bounded(here: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(STATES_MAX + 1):
         filled(here.service, session_id=f"s{number}")
@@ -624,6 +716,44 @@ def test_a_listing_passes_a_failure_on(hosts: Hosts) -> None:
     hosts.here.faulty.plan.on("get", "heads/", fault=FailBefore())
     with pytest.raises(UnavailableError):
         list(hosts.here.service.list_sessions("app"))
+
+
+def test_a_listing_that_failed_never_looks_complete_and_says_where_to_go_on(hosts: Hosts) -> None:
+    for number in range(PAGE + 4):
+        filled(hosts.there.service, session_id=f"s{number}")
+    names = [one.session_id for one in hosts.there.service.list_sessions("app")]
+    hosts.here.faulty.plan.on("get", "heads/", nth=PAGE + 2, fault=FailBefore(), times=None)
+    listing = hosts.here.service.list_sessions("app")
+    rows = iter(listing)
+    with pytest.raises(UnavailableError) as first:
+        list(rows)
+    hosts.here.faulty.plan.clear()
+    with pytest.raises(UnavailableError) as again:
+        next(rows)
+    assert again.value is first.value
+    rest = hosts.here.service.list_sessions("app", start_after=listing.next_after)
+    assert names[listing.read :] == [one.session_id for one in rest]
+    assert PAGE <= listing.read < len(names)
+    assert rest.next_after == ""
+    assert [one.session_id for one in listing] == names
+
+
+def test_a_listing_can_be_left_and_gone_on_with(here: Host) -> None:
+    for number in range(4):
+        filled(here.service, session_id=f"s{number}")
+    listing = here.service.list_sessions("app")
+    assert listing.next_after == ""
+    seen = [one.session_id for _, one in zip(range(2), listing, strict=False)]
+    rest = here.service.list_sessions("app", start_after=listing.next_after)
+    assert rest.next_after == listing.next_after
+    assert listing.read == 2
+    assert seen + [one.session_id for one in rest] == [one.session_id for one in listing]
+
+
+@pytest.mark.parametrize("wrong", [None, 5, "zzz", "default/records/00/s1"])
+def test_a_key_of_elsewhere_is_no_place_to_go_on_from(here: Host, wrong: Any) -> None:
+    with pytest.raises(InvalidStateError, match="no key among the heads"):
+        here.service.list_sessions("app", start_after=wrong)
 
 
 # Export and import.
