@@ -154,6 +154,10 @@ class Layout:
         """Return `<hh>/<s>` of the key of a head or of what belongs to one session; equal for equal sessions."""
         return "/".join(key.removeprefix(self.everything).split("/")[1:3])
 
+    def head_beside(self, key: str) -> str:
+        """Return the key of the head of the session to which a key or prefix belongs."""
+        return f"{self._root}/heads/{self.session_part(key)}"
+
     def family(self, family: str) -> str:
         """Return the prefix under which the packs of a family lie."""
         return f"{self._root}/packs/{encode_id(family, what='family')}/"

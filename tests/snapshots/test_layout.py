@@ -145,3 +145,10 @@ def test_what_is_no_key_of_a_pack_is_of_no_family(tail: str) -> None:
 def test_a_segment_that_no_id_has_is_its_own_name(segment: str) -> None:
     layout = Layout("default")
     assert layout.family_id(f"{layout.packs}{segment}/") == segment
+
+
+@pytest.mark.parametrize("session_id", ODD)
+def test_the_head_beside_what_belongs_to_a_session(session_id: str) -> None:
+    layout = Layout("a Tenant")
+    beside = (layout.usage(session_id), layout.usage_index(session_id), layout.record(session_id))
+    assert {layout.head_beside(key) for key in beside} == {layout.head(session_id)}
