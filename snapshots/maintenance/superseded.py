@@ -6,7 +6,10 @@ Rules:
    before, and is not named by the index as it was written, can be deleted: whoever uploaded it finds the newer number
    when publishing, and uploads it again under another name.
 3. A log whose index has that number or a higher one from somebody else is left to the next run.
-4. A log whose index is missing or cannot be read is spared. Those of deleted sessions go as a whole, elsewhere.
+4. A log whose index is missing, cannot be read or cannot be written is spared, and hides no other one. Those of
+   deleted sessions go as a whole, elsewhere.
+5. The number is taken above those of the indexes, so that a lost register of numbers costs nothing; but not above one
+   that no collection can have reached: whoever forged it spoils that log alone.
 
     found = plan_logs(environment, is_dead)
     settled = settle_logs(environment, found.superseded)
@@ -29,9 +32,11 @@ from snapshots.errors import (
 )
 from snapshots.maintenance.progress import Progress, quiet
 from snapshots.usage.index import ListedLog, for_each_log, index_at, index_register, logs_in
-from snapshots.usage.segments import Index
+from snapshots.usage.segments import NUMBER_MAX, Index
+from storage.errors import UnavailableError
 from storage.store import ListedObject
 
+NUMBER_REACHED_MAX = 1 << 48  # one collection a millisecond for eight thousand years
 LOGS_SETTLED_AT_ONCE = 64  # under one number; bounds the keys held
 
 
@@ -128,7 +133,9 @@ def _looked_at(
         return None
     try:
         session_id, found = index_at(environment, log)
-    except (CorruptSnapshotError, UnsupportedSchemaError) as error:
+    except SessionDeletedError:
+        return None
+    except (CorruptSnapshotError, UnsupportedSchemaError, UnavailableError) as error:
         return SparedLog(log.prefix, _why(error))
     names = _keys(environment, session_id, found.value)
     sizes = [row.size_bytes for row in log.segments if row.key not in names]
@@ -141,11 +148,15 @@ def settle_logs(environment: Environment, logs: Sequence[SupersededLog]) -> Sett
     Interrupted at any request it leaves correct logs, and nothing is lost.
 
     Raises:
-        UnavailableError: The store did not answer, or others kept writing an index; nothing may be deleted.
+        UnavailableError: The store did not answer; nothing may be deleted.
+        CorruptSnapshotError: The register of numbers cannot be read, or counts higher than it can have counted.
     """
     layout = environment.layout
     listed = [tuple(logs_in(environment, layout.usage(log.session_id))) for log in logs]
-    number = take_number(environment, above=max(log.number for log in logs))
+    reached = [log.number for log in logs if log.number <= NUMBER_REACHED_MAX]
+    number = take_number(environment, above=max(reached, default=0))
+    if number > NUMBER_MAX:
+        raise CorruptSnapshotError(layout.epoch, f"the number {number} is one that no collection can have reached")
     rewritten = environment.executor.map(partial(_rewritten, environment, number), (log.session_id for log in logs))
     garbage: list[ListedObject] = []
     spared: list[SparedLog] = []
@@ -164,9 +175,13 @@ def _rewritten(environment: Environment, number: int, session_id: str) -> Index 
         index = index_register(environment, session_id).update(lambda index: _numbered(index, number)).value
     except SessionDeletedError:
         return None
-    except (CorruptSnapshotError, UnsupportedSchemaError, SessionNotFoundError) as error:
+    except (CorruptSnapshotError, UnsupportedSchemaError, SessionNotFoundError, UnavailableError) as error:
         return SparedLog(session_id, _why(error))
     if index.number != number:  # Rule 3.
+        if index.number > NUMBER_REACHED_MAX:
+            return SparedLog(
+                session_id, f"its index has the number {index.number}, which no collection can have reached"
+            )
         return SparedLog(session_id, f"another collection is at work on it (number {index.number}); collect again")
     return index
 

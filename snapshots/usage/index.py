@@ -1,7 +1,7 @@
 """Where the index of a usage log is, and all usage logs of a tenant.
 
 Rules:
-1. The index exists before any segment is uploaded; a log without one was damaged.
+1. The index exists before any segment is uploaded; a log without one was damaged, or goes with its deleted session.
 2. An index says whose it is; one that lies under another key is corruption.
 
     found = present_index(index_register(environment, "s1"))
@@ -17,6 +17,8 @@ from typing import TypeVar
 
 from snapshots.environment import Environment
 from snapshots.errors import CorruptSnapshotError, SessionDeletedError, SessionNotFoundError
+from snapshots.head import TOMBSTONE
+from snapshots.restore import head_at
 from snapshots.satellite import Found, Kind, SatelliteRegister, decode, misplaced
 from snapshots.usage.segments import Index, index_from_plain, index_to_plain
 from storage.errors import CorruptObjectError, NotFoundError
@@ -85,18 +87,19 @@ def index_at(environment: Environment, log: ListedLog) -> tuple[str, Found[Index
     """Return the session id of a log that was listed, and its index.
 
     Raises:
-        CorruptSnapshotError: It is missing, cannot be read, or is another log's (rules 1 and 2).
+        SessionDeletedError: It is missing: the log goes, or went, with its session.
+        CorruptSnapshotError: It is missing otherwise, cannot be read, or is another log's (rules 1 and 2).
         UnsupportedSchemaError: It is of a later format.
         UnavailableError: The store did not answer.
     """
     key = log.index_key
     if not key:
         missing = environment.layout.usage_index_in(log.prefix)
-        raise CorruptSnapshotError(missing, "the usage log has segments and no index")
+        raise _gone(environment, missing, "the usage log has segments and no index")
     try:
         data = environment.store.get(key)
     except NotFoundError as error:
-        raise CorruptSnapshotError(key, "the index was listed and is gone") from error
+        raise _gone(environment, key, "the index was listed and is gone") from error
     except CorruptObjectError as error:
         raise CorruptSnapshotError(key, error.reason) from error
     stored = decode(data.data, data.version, KIND, key=key)
@@ -104,3 +107,12 @@ def index_at(environment: Environment, log: ListedLog) -> tuple[str, Found[Index
     if stored.tenant != layout.tenant or layout.usage_index(stored.session_id) != key:
         raise misplaced(key, KIND.name, stored.session_id, stored.tenant)
     return stored.session_id, stored.found
+
+
+def _gone(environment: Environment, key: str, reason: str) -> SessionDeletedError | CorruptSnapshotError:
+    """Return why an index is missing, as the head says that is beside it."""
+    try:
+        head = head_at(environment, environment.layout.head_beside(key)).head
+    except NotFoundError:
+        return CorruptSnapshotError(key, reason)
+    return SessionDeletedError(head.session_id) if head.status == TOMBSTONE else CorruptSnapshotError(key, reason)

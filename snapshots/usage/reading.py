@@ -2,8 +2,8 @@
 
 Rules:
 1. The index is read first, then the segments that it names, some side by side.
-2. A segment that is missing: the index is read again. It is corruption only if the index just read still names it;
-   otherwise it was merged, and reading goes on with what took its place.
+2. A segment that is missing: the index is read again. It is corruption only if the index just read still names it,
+   and the session was not deleted; otherwise it was merged, and reading goes on with what took its place.
 3. A row id is read once. What is remembered of it is a digest that no two share: some hundred bytes for each row.
 4. At most SEGMENTS_AT_ONCE segments are held at a time.
 
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from snapshots.environment import Environment
-from snapshots.errors import CorruptSnapshotError
+from snapshots.errors import CorruptSnapshotError, SessionDeletedError
 from snapshots.satellite import misplaced
 from snapshots.usage.index import index_register, present_index
 from snapshots.usage.rows import UsageRow, row_of
@@ -46,7 +46,7 @@ def read_rows(environment: Environment, session_id: str) -> Iterator[UsageRow]:
 
     Raises:
         SessionNotFoundError: The session has no usage log.
-        SessionDeletedError: It was deleted, and its log is gone.
+        SessionDeletedError: It was deleted, and its log is gone or going.
         CorruptSnapshotError: Index or segment cannot be read, or is missing.
         UnavailableError: The store did not answer, or the log never stood still.
     """
@@ -71,8 +71,15 @@ def not_in(index: Index, done: set[str]) -> Sequence[LiveSegment]:
 
 
 def check_superseded(environment: Environment, session_id: str, missing: LiveSegment, index: Index) -> None:
-    """Check that a segment which is missing is not named any more. Raises CorruptSnapshotError (rule 2)."""
+    """Check that a segment which is missing is not named any more.
+
+    Raises:
+        SessionDeletedError: It is named, and goes with its session.
+        CorruptSnapshotError: It is named, and missing (rule 2).
+    """
     if missing.name in index.names:
+        if index_register(environment, session_id).is_spent():
+            raise SessionDeletedError(session_id)
         key = environment.layout.usage_segment(session_id, missing.name)
         raise CorruptSnapshotError(key, "the index of the usage log names this segment, and it is missing")
 

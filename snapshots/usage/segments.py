@@ -31,7 +31,10 @@ from storage.keys import check_id
 
 SEGMENT_BYTES_MAX = 8 << 20  # of rows: one request to store or read, and as much memory at a time
 SEGMENT_ROWS_MAX = 1 << 16
-SEGMENTS_MAX = 8192  # named by an index: 32 GiB of rows at least, once they are merged
+# Named by an index. Once they are merged as far as they can be, at least every other one is full: holds 4 MiB of rows
+# or 32,768 rows. So a log takes at least 16 GiB or 134 million rows; only what fills its segments takes 64 GiB.
+SEGMENTS_MAX = 8192
+NUMBER_MAX = (1 << 63) - 1  # of a collection; far beyond what they count to, far below where counting ends
 SEQUENCE_MAX = 10**10 - 1
 LEVEL_MAX = 63  # more than the logarithm of any count
 
@@ -148,6 +151,7 @@ class Index:
 
 def index_to_plain(index: Index) -> dict[str, Any]:
     """Return an index as plain data."""
+    assert 0 <= index.number <= NUMBER_MAX, "as it is read"
     return {"number": index.number, "segments": list(map(_segment_to_plain, index.segments))}
 
 
@@ -157,8 +161,10 @@ def _segment_to_plain(one: LiveSegment) -> list[Any]:
 
 def index_from_plain(plain: Any) -> Index:
     """Return the index that `index_to_plain` wrote. Raises ValueError, TypeError."""
-    if not isinstance(plain, dict) or plain.keys() != {"number", "segments"} or not is_whole(plain["number"]):
+    if not isinstance(plain, dict) or plain.keys() != {"number", "segments"}:
         raise ValueError("not an index")
+    if not is_whole(plain["number"], 0, NUMBER_MAX):
+        raise ValueError(f"not a number of a collection, of 0..{NUMBER_MAX}")
     if not isinstance(plain["segments"], list) or len(plain["segments"]) > SEGMENTS_MAX:
         raise ValueError(f"not a list of at most {SEGMENTS_MAX} segments")
     index = Index(plain["number"], tuple(map(_segment_from_plain, plain["segments"])))

@@ -386,6 +386,24 @@ def test_a_log_that_was_open_when_its_session_was_deleted_uploads_one_segment_mo
         assert bench.stored() == []
 
 
+@pytest.mark.parametrize("nth", range(1, 6))
+def test_what_is_read_or_merged_while_it_goes_with_its_session_is_no_corruption(bench: Bench, nth: int) -> None:
+    other = bench.other()
+    for n in range(5):
+        other.append(line(n))
+
+    def going() -> None:
+        for key in bench.stored():  # a collection deletes in the order of keys
+            bench.behind.delete(key)
+
+    with deleted(bench):
+        bench.faulty.plan.on("get", "/usage/", nth=nth, fault=Meanwhile(going))
+        with pytest.raises(SessionDeletedError):
+            list(bench.log().read())
+        with pytest.raises(SessionDeletedError):
+            compact(bench.here, SESSION)
+
+
 def moved(bench: Bench, source: str, target: str) -> None:
     bench.behind.put(target, bench.behind.get(source).data, Overwrite())
 

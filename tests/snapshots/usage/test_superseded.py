@@ -8,13 +8,15 @@ import pytest
 
 from snapshots import PersistedSessionState, SnapshotRepository
 from snapshots.epochs import take_number
+from snapshots.errors import CorruptSnapshotError
 from snapshots.maintenance.collect import CollectReport, execute, plan_on
-from snapshots.maintenance.superseded import LOGS_SETTLED_AT_ONCE, plan_logs, settle_logs
-from snapshots.usage import compact
+from snapshots.maintenance.superseded import LOGS_SETTLED_AT_ONCE, NUMBER_REACHED_MAX, plan_logs, settle_logs
+from snapshots.usage import compact, segments
 from snapshots.usage.index import index_register, present_index
-from storage.errors import UnavailableError
+from snapshots.usage.segments import NUMBER_MAX
+from storage.errors import Applied
 from storage.store import Create, Overwrite
-from storage.testing.faults import Crash, CrashBefore, FailBefore, Fault, LoseAnswer, Meanwhile, OwnRetry
+from storage.testing.faults import Crash, CrashBefore, FailBefore, Fault, LoseAnswer, Meanwhile, OwnRetry, Verb
 from tests.snapshots.usage.bench import SESSION, Bench, line
 
 COUNT = 5
@@ -199,9 +201,96 @@ def test_a_lost_answer(bench: Bench, fault: Fault, part: str) -> None:
     assert set(bench.stored()) == bench.live_keys()
 
 
-def test_an_index_that_cannot_be_rewritten_deletes_nothing(bench: Bench) -> None:
+@pytest.mark.parametrize("applied", ["no", "unknown"])
+@pytest.mark.parametrize("verb", ["get", "put"])
+def test_an_index_that_cannot_be_reached_spares_its_log_alone(bench: Bench, verb: Verb, applied: Applied) -> None:
+    sessions = ("s1", "s2", "s3")
+    for session in sessions:
+        merged(bench, session)
+    plan = plan_on(bench.here.environment)
+    key = bench.layout.usage_index("s2")
+    bench.faulty.plan.on(verb, key, fault=FailBefore(applied=applied), times=None)
+    report = execute(plan)
+    assert [one.log for one in report.logs_spared] == ["s2"]
+    assert report.segments == 2 * COUNT
+    assert len(bench.stored()) == 3 + COUNT
+    if verb == "get":
+        again = plan_on(bench.here.environment)
+        assert [one.log for one in again.logs.spared] == [bench.layout.usage("s2")]
+    bench.faulty.plan.clear()
+    assert collect(bench).segments == COUNT
+
+
+def test_a_log_that_goes_with_its_session_while_it_is_looked_at_is_not_spared(bench: Bench) -> None:
+    merged(bench, "s2")
+    with SnapshotRepository(bench.behind, clock=bench.clock) as repo:
+        repo.commit(PersistedSessionState(session_id=SESSION))
+        merged(bench)
+
+        def gone() -> None:
+            repo.delete(SESSION)
+            bench.collect()
+
+        bench.faulty.plan.on("get", bench.layout.usage_index(SESSION), fault=Meanwhile(gone))
+        plan = plan_on(bench.here.environment)
+    assert (plan.logs.spared, [one.session_id for one in plan.logs.superseded]) == ((), ["s2"])
+
+
+def test_a_log_whose_index_went_first_is_not_spared(bench: Bench) -> None:
+    with SnapshotRepository(bench.behind, clock=bench.clock) as repo:
+        repo.commit(PersistedSessionState(session_id=SESSION))
+        merged(bench)
+        repo.delete(SESSION)
+    bench.behind.delete(bench.layout.usage_index(SESSION))
+    assert plan_logs(bench.here.environment, lambda _: False).spared == ()
+
+
+# Numbers that nobody has taken.
+
+
+def forged(bench: Bench, session_id: str, number: int) -> None:
+    index_register(bench.there.environment, session_id).update(lambda index: replace(index, number=number))
+
+
+@pytest.mark.parametrize("number_", [NUMBER_REACHED_MAX + 1, NUMBER_MAX])
+def test_a_forged_number_spoils_its_own_log_alone(bench: Bench, number_: int) -> None:
+    for session in ("s1", "s2"):
+        merged(bench, session)
+    forged(bench, "s2", number_)
+    report = collect(bench)
+    assert (report.number, report.segments) == (1, COUNT)
+    assert [(one.log, "no collection can have reached" in one.reason) for one in report.logs_spared] == [("s2", True)]
+    bench.other("s2").append(line(COUNT))
+    assert bench.lines("s2") == list(range(COUNT + 1))
     merged(bench)
-    bench.faulty.plan.on("put", "index", fault=FailBefore(applied="unknown"), times=None)
-    with pytest.raises(UnavailableError):
+    assert collect(bench).number == 2
+
+
+def test_a_number_that_could_not_be_followed_is_no_index(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for session in ("s1", "s2"):
+        merged(bench, session)
+    with monkeypatch.context() as patch:
+        patch.setattr(segments, "NUMBER_MAX", 1 << 64)
+        forged(bench, "s2", (1 << 64) - 1)
+    report = collect(bench)
+    assert (report.number, report.segments) == (1, COUNT)
+    assert [one.log for one in report.logs_spared] == [bench.layout.usage("s2")]
+    with pytest.raises(CorruptSnapshotError, match="not a number of a collection"):
+        bench.lines("s2")
+
+
+def test_the_greatest_number_that_counts_is_followed(bench: Bench) -> None:
+    merged(bench)
+    forged(bench, SESSION, NUMBER_REACHED_MAX)
+    assert collect(bench).segments == COUNT
+    merged(bench)
+    assert (collect(bench).segments, number(bench)) == (COUNT + 1, NUMBER_REACHED_MAX + 2)
+
+
+def test_no_index_is_given_a_number_that_it_could_not_be_read_with(bench: Bench) -> None:
+    merged(bench)
+    take_number(bench.there.environment, above=NUMBER_MAX)
+    with pytest.raises(CorruptSnapshotError, match="no collection can have reached") as caught:
         collect(bench)
-    assert len(bench.stored()) == COUNT + 1
+    assert caught.value.key == bench.layout.epoch
+    assert bench.lines() == list(range(COUNT))
