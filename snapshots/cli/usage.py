@@ -2,8 +2,9 @@
 
 Rules:
 1. With `--all` a log that cannot be read hides no other one: it is named, nothing of it is counted, and the exit code
-   says so.
-2. Lines are appended as they come, some at a time; what was appended is said however it ends.
+   says so. One that goes with its session meanwhile is passed over.
+2. Lines are appended as they come, some at a time. However it ends it is said how many were, and from which line on the
+   rest is to be appended again; of how many nobody can tell. A log is made with its first line, without a session too.
 
 snapshots usage s1 --by day; snapshots usage --all; snapshots usage s1 --files; snapshots usage s1 --append calls.jsonl
 """
@@ -12,11 +13,12 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Annotated, BinaryIO
+from functools import partial
+from typing import Annotated, BinaryIO, TypeVar
 
 import typer
 from rich.cells import cell_len, set_cell_size
@@ -25,18 +27,29 @@ from snapshots.cli.exits import CORRUPT, UsageError
 from snapshots.cli.invocation import Invocation, invocation
 from snapshots.cli.output import PLAIN_WIDTH, Columns, Output, Row, count, human_bytes, visible
 from snapshots.environment import Environment
-from snapshots.errors import CorruptSnapshotError, InvalidInputError, SnapshotError, UnsupportedSchemaError
+from snapshots.errors import (
+    CorruptSnapshotError,
+    InvalidInputError,
+    SessionDeletedError,
+    SessionNotFoundError,
+    SnapshotError,
+    UnsupportedSchemaError,
+)
 from snapshots.repository import SnapshotRepository
+from snapshots.restore import read_head
 from snapshots.usage import UsageLog, UsageReport, UsageTotals, compact
 from snapshots.usage.index import ListedLog, for_each_log, index_at
 from snapshots.usage.reading import read_rows
 from snapshots.usage.report import Grouping, Tally
-from snapshots.usage.rows import ROW_BYTES_MAX, line_of
+from snapshots.usage.rows import BLANKS, ROW_BYTES_MAX, Line, distinct_lines, line_of, line_too_long
 from storage.backends import object_url
+from storage.errors import StorageError, UnavailableError
 
 commands = typer.Typer()
+T = TypeVar("T")
 
 STANDARD = "-"
+LINE_BYTES_MAX = ROW_BYTES_MAX + 64  # of the input: with a byte order mark and blanks around it
 LINES_AT_ONCE = 1000  # appended together
 LINES_BYTES_AT_ONCE = 4 << 20
 NOTHING_SAID = "(not said)"
@@ -118,22 +131,17 @@ def _all(run: Invocation, repo: SnapshotRepository, by: By) -> None:
     total, logs = Tally(GROUPINGS[by]), 0
     damaged: list[_Damaged] = []
 
-    def found(log: ListedLog) -> str | _Damaged:
-        try:
-            return index_at(environment, log)[0]
-        except (CorruptSnapshotError, UnsupportedSchemaError) as error:
-            return _damaged(log.prefix, error)
+    def found(log: ListedLog) -> str | _Damaged | None:
+        return _unless_damaged(log.prefix, lambda: index_at(environment, log)[0])
 
     with run.output.counted() as progress:
         for one in for_each_log(environment, found):
-            if isinstance(one, str):
-                try:
-                    total.include(_tally(environment, one, by))
-                    logs += 1
-                except (CorruptSnapshotError, UnsupportedSchemaError) as error:
-                    one = _damaged(one, error)
-            if isinstance(one, _Damaged):
-                damaged.append(one)
+            tally = _unless_damaged(one, partial(_tally, environment, one, by)) if isinstance(one, str) else one
+            if isinstance(tally, Tally):
+                total.include(tally)
+                logs += 1
+            elif isinstance(tally, _Damaged):
+                damaged.append(tally)
             progress("usage logs read", logs, 0)
     _show(run.output, total.report(), f"usage of {count(logs, 'session')} by {by}", damaged)
     for log in damaged:
@@ -142,8 +150,16 @@ def _all(run: Invocation, repo: SnapshotRepository, by: By) -> None:
         raise typer.Exit(CORRUPT)
 
 
-def _damaged(key: str, error: SnapshotError) -> _Damaged:
-    return _Damaged(key, f"{error.key}: {error.reason}" if isinstance(error, CorruptSnapshotError) else str(error))
+def _unless_damaged(log: str, read: Callable[[], T]) -> T | _Damaged | None:
+    """Return what is read of a log; why that cannot be; None where its session was deleted meanwhile (rule 1)."""
+    try:
+        return read()
+    except SessionDeletedError:
+        return None
+    except CorruptSnapshotError as error:
+        return _Damaged(log, f"{error.key}: {error.reason}")
+    except (UnsupportedSchemaError, SessionNotFoundError) as error:
+        return _Damaged(log, str(error))
 
 
 def _show(output: Output, report: UsageReport, title: str, damaged: Sequence[_Damaged] = ()) -> None:
@@ -234,18 +250,59 @@ def _compact(run: Invocation, repo: SnapshotRepository, session: str) -> None:
         run.output.note(f"what was merged goes with {run.command('collect')}")
 
 
+@dataclass(slots=True)
+class _Told:
+    """How far appending came.
+
+    Attributes:
+        appended: Lines that are in the log.
+        in_doubt: Lines behind them that may be, or not.
+        next_line: Number of the first line that is not known to be, 0 at the end.
+    """
+
+    appended: int = 0
+    in_doubt: int = 0
+    next_line: int = 1
+
+
 def _append(run: Invocation, repo: SnapshotRepository, session: str, file: str) -> None:
-    log, appended = UsageLog(repo, session), 0
-    source = "stdin" if file == STANDARD else file
+    told, source = _Told(), "stdin" if file == STANDARD else file
+    stands_alone = read_head(repo.environment, session) is None
     try:
-        with _opened(file) as stream:
-            for lines in _lines(stream, source):
-                log.append_many(lines)
-                appended += len(lines)
-    finally:  # Rule 2.
-        if run.output.as_json:
-            run.output.record({"session_id": session, "appended": appended})
-        run.output.note(f"{count(appended, 'line')} appended to the usage log of session {session}")
+        _append_all(UsageLog(repo, session), file, source, told)
+    finally:
+        _tell(run, session, source, told)
+    if stands_alone and told.appended:
+        run.output.note(f"there is no session {session}: its usage log stands alone")
+
+
+def _append_all(log: UsageLog, file: str, source: str, told: _Told) -> None:
+    with _opened(file) as stream:
+        for some in _lines(stream, source):
+            told.in_doubt = len(some.texts)  # as long as nobody knows, interrupted or not
+            try:
+                log.append_many(some.texts)
+            except (SnapshotError, StorageError) as error:
+                if not isinstance(error, UnavailableError) or error.applied == "no":
+                    told.in_doubt = 0
+                raise
+            told.appended += len(some.texts)
+            told.in_doubt, told.next_line = 0, some.next_line
+    told.next_line = 0
+
+
+def _tell(run: Invocation, session: str, source: str, told: _Told) -> None:
+    if run.output.as_json:
+        run.output.record({"session_id": session, **asdict(told)})
+    run.output.note(f"{count(told.appended, 'line')} appended to the usage log of session {session}")
+    rows = run.command("usage", session, "--rows")
+    if told.in_doubt:
+        lines = f"{count(told.in_doubt, 'line')} from line {told.next_line} of {source} on"
+        run.output.note(
+            f"{lines} may be there or not: append from there again where they have a row_id, else see {rows}"
+        )
+    elif told.next_line:
+        run.output.note(f"nothing from line {told.next_line} of {source} on was appended: append from there again")
 
 
 @contextmanager
@@ -261,22 +318,46 @@ def _opened(file: str) -> Iterator[BinaryIO]:
         yield stream
 
 
-def _lines(stream: BinaryIO, source: str) -> Iterator[list[str]]:
+@dataclass(frozen=True, slots=True)
+class _Some:
+    """Lines that are appended together.
+
+    Attributes:
+        texts: They.
+        next_line: Number of the line of the input behind them.
+    """
+
+    texts: Sequence[str]
+    next_line: int
+
+
+def _lines(stream: BinaryIO, source: str) -> Iterator[_Some]:
     """Yield lines that were checked, some at a time; blank ones are passed over."""
-    some: list[str] = []
-    size = 0
-    for number, raw in enumerate(iter(lambda: stream.readline(ROW_BYTES_MAX + 2), b""), start=1):
-        if not raw.strip():
+    some: list[Line] = []
+    size = number = 0
+    for number, raw in enumerate(iter(lambda: stream.readline(LINE_BYTES_MAX + 1), b""), start=1):
+        if (line := _line(raw, source, f"line {number}")) is None:
             continue
-        try:
-            line = raw.decode()
-        except UnicodeDecodeError as error:
-            raise InvalidInputError(source, f"line {number}", "not UTF-8, as JSON must be") from error
-        line_of(line, source=source, position=f"line {number}")
         some.append(line)
-        size += len(raw)
+        size += len(line.text)
         if len(some) >= LINES_AT_ONCE or size >= LINES_BYTES_AT_ONCE:
-            yield some
+            yield _some(some, source, number)
             some, size = [], 0
     if some:
-        yield some
+        yield _some(some, source, number)
+
+
+def _some(lines: Sequence[Line], source: str, last: int) -> _Some:
+    distinct_lines(lines, source=source)  # as appending checks it, but with the numbers of the input
+    return _Some([line.text.decode() for line in lines], last + 1)
+
+
+def _line(raw: bytes, source: str, position: str) -> Line | None:
+    """Return a line that was checked, None for a blank one."""
+    if len(raw) > LINE_BYTES_MAX:
+        raise line_too_long(len(raw), source=source, position=position)
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(source, position, "not UTF-8, as JSON must be") from error
+    return line_of(text, source=source, position=position) if text.strip(BLANKS) else None

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import zstandard
 from rich.cells import cell_len
 
-from snapshots import SnapshotRepository
-from snapshots.cli.usage import LINES_AT_ONCE, bars
+from snapshots import PersistedSessionState, SnapshotRepository
+from snapshots.cli.invocation import Invocation
+from snapshots.cli.output import Output
+from snapshots.cli.usage import LINES_AT_ONCE, By, _all, _append_all, _tell, _Told, bars
+from snapshots.maintenance.collect import execute, plan_collect
 from snapshots.usage import ROW_BYTES_MAX, UsageLog
+from snapshots.usage.writing import LogWriter, appended
 from storage.backends import open_store
+from storage.backends.memory import MemoryStore
+from storage.errors import UnavailableError
 from storage.store import Overwrite
+from storage.testing.clock import ManualClock
+from storage.testing.faults import FailBefore, Fault, FaultyStore, LoseAnswer, Meanwhile
 from tests.cli.conftest import Command, at_terminal
+from tests.snapshots.usage.bench import Bench
 
 CALLS = [
     {
@@ -108,6 +119,44 @@ def test_a_log_that_cannot_be_read_hides_no_other_and_is_named(counted: Command,
         assert counted("--json", "usage", session, code=4).error["error"] == "CorruptSnapshotError"
 
 
+@pytest.mark.parametrize("nth", [1, 2, 3, 4])
+def test_a_log_that_goes_with_its_session_meanwhile_is_passed_over(
+    capsys: pytest.CaptureFixture[str], nth: int
+) -> None:
+    store, clock = MemoryStore(), ManualClock()
+    faulty = FaultyStore(store)
+    with SnapshotRepository(store, clock=clock) as repo, SnapshotRepository(faulty, clock=clock) as ours:
+        for session in ("a", "b"):
+            repo.commit(PersistedSessionState(session_id=session))
+            for _ in range(2):
+                UsageLog(repo, session).append('{"model": "m", "input_tokens": 1}')
+
+        def gone() -> None:
+            repo.delete("a")
+            execute(plan_collect(repo))
+
+        faulty.plan.on("get", repo.environment.layout.usage("a"), nth=nth, fault=Meanwhile(gone))
+        _all(Invocation("memory:", "default", output=Output(as_json=True, quiet=False)), ours, By.MODEL)
+    *_, total = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (total["calls"], total["damaged"]) == (2, [])
+
+
+@pytest.mark.parametrize("row", [b'{"row_id":"x",garbage', b'{"row_id":"x","input_tokens":-1}', b'{"row_id":"x"}{}'])
+def test_a_damaged_row_is_corruption_of_its_own_log(counted: Command, url: str, tmp_path: Path, row: bytes) -> None:
+    counted("usage", "s2", "--append", written(tmp_path, '{"output_tokens": 1000}'))
+    with SnapshotRepository.open(url) as repo:
+        writer = LogWriter(repo.environment, "s2")
+        known = writer.opened()
+        segment = writer.upload([row], writer.new_sequence())
+        writer.swap(partial(appended, segments=[segment], number=0), known)
+    *_, total = counted("--json", "usage", "--all", code=4).rows
+    assert (total["calls"], len(total["damaged"])) == (12, 1)
+    assert counted("--json", "usage", "s2", code=4).error["error"] == "CorruptSnapshotError"
+    if b"-1" not in row:
+        outcome = counted("usage", "s2", "--rows", code=4)
+        assert (outcome.rows[0]["output_tokens"], "row x" in outcome.err) == (1000, True)
+
+
 def test_a_store_without_usage_says_so(filled: Command) -> None:
     assert filled("usage", "--all").out == "usage of 0 sessions by model: no rows\n"
     assert filled("--json", "usage", "--all").record["calls"] == 0
@@ -180,7 +229,12 @@ def test_a_log_that_is_left_alone_by_a_collection_is_named(counted: Command, url
 def test_lines_are_appended_from_stdin(filled: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "\ufeff" + "\n".join(json.dumps({"n": n}) for n in range(LINES_AT_ONCE + 5)) + "\n\n"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
-    assert filled("--json", "usage", "s1", "--append", "-").record == {"session_id": "s1", "appended": 1005}
+    assert filled("--json", "usage", "s1", "--append", "-").record == {
+        "session_id": "s1",
+        "appended": 1005,
+        "in_doubt": 0,
+        "next_line": 0,
+    }
     assert [row["n"] for row in filled("usage", "s1", "--rows").rows] == list(range(1005))
 
 
@@ -188,9 +242,94 @@ def test_a_bad_line_is_named_and_what_came_before_it_is_told(filled: Command, tm
     lines = [json.dumps({"n": n}) for n in range(LINES_AT_ONCE + 5)]
     path = written(tmp_path, *lines, "", '{"input_tokens": -1}')
     outcome = filled("--json", "usage", "s1", "--append", path, code=10)
-    assert outcome.record == {"session_id": "s1", "appended": 1000}
+    assert outcome.record == {"session_id": "s1", "appended": 1000, "in_doubt": 0, "next_line": 1001}
     assert (outcome.error["source"], outcome.error["position"]) == (path, "line 1007: input_tokens")
     assert len(filled("usage", "s1", "--rows").rows) == 1000
+
+
+def test_a_row_id_that_says_two_things_is_named_by_the_line_of_the_file(filled: Command, tmp_path: Path) -> None:
+    lines = [json.dumps({"n": n}) for n in range(LINES_AT_ONCE)]
+    path = written(tmp_path, *lines, "", '{"row_id": "x", "n": 1}', "{}", '{"row_id": "x", "n": 2}')
+    outcome = filled("--json", "usage", "s1", "--append", path, code=10)
+    assert (outcome.record["appended"], outcome.record["next_line"]) == (1000, 1001)
+    assert outcome.error["position"] == "line 1004: row_id"
+    assert "'x' is that of line 1002 as well" in outcome.error["message"]
+    path = written(tmp_path, '{"row_id": "x", "n": 1}', '\ufeff {"row_id": "x", "n": 1}')
+    assert filled("--json", "usage", "s2", "--append", path).record["appended"] == 2
+    assert len(filled("usage", "s2", "--rows").rows) == 1
+
+
+@pytest.mark.parametrize(
+    "long",
+    [
+        '{"a":"' + "é" * 600_000 + '"}',
+        '{"a":"x' + "é" * 600_000 + '"}',
+        '{"a":1}' + " " * (2 << 20) + '{"b":2}',
+        " " * (3 << 20),
+    ],
+    ids=["cut inside a character", "or not", "two with blanks between", "blanks"],
+)
+def test_a_line_that_is_too_long_is_one_line_and_named(filled: Command, tmp_path: Path, long: str) -> None:
+    outcome = filled("--json", "usage", "s1", "--append", written(tmp_path, '{"n": 1}', long, '{"n": 3}'), code=10)
+    assert outcome.error["error"] == "LimitExceededError"
+    assert outcome.error["limit"].endswith("calls.jsonl, line 2)")
+    assert (outcome.record["appended"], outcome.record["next_line"]) == (0, 1)
+    filled("usage", "s1", code=3)
+
+
+def test_a_line_of_the_greatest_size_may_have_blanks_around_it(filled: Command, tmp_path: Path) -> None:
+    greatest = '{"a":"' + "x" * (ROW_BYTES_MAX - len('{"a":""}')) + '"}'
+    path = written(tmp_path, "\ufeff" + greatest + "\r", "\ufeff", f"  {greatest}  ")
+    assert filled("--json", "usage", "s1", "--append", path).record["appended"] == 2
+
+
+def appended_while(bench: Bench, path: str, *, as_json: bool) -> None:
+    told = _Told()
+    try:
+        _append_all(bench.log(), path, path, told)
+    finally:
+        _tell(Invocation("memory:", "default", output=Output(as_json=as_json, quiet=False)), "s1", path, told)
+
+
+@pytest.mark.parametrize("fault", [LoseAnswer(), Meanwhile(lambda: signal.raise_signal(signal.SIGINT))], ids=str)
+def test_of_lines_in_doubt_it_is_said_how_many_and_which(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, fault: Fault
+) -> None:
+    path = written(tmp_path, "", *(json.dumps({"n": n}) for n in range(2 * LINES_AT_ONCE + 5)))
+    for as_json in (True, False):
+        bench = Bench()
+        bench.faulty.plan.on("put", "index", nth=3, fault=fault, times=None)
+        bench.faulty.plan.on("get", "index", nth=2, fault=FailBefore(applied="no"), times=None)
+        with pytest.raises((UnavailableError, KeyboardInterrupt)):
+            appended_while(bench, path, as_json=as_json)
+        said = capsys.readouterr()
+        if as_json:
+            assert json.loads(said.out) == {"session_id": "s1", "appended": 1000, "in_doubt": 1000, "next_line": 1002}
+        else:
+            assert said.out.startswith(
+                "1,000 lines appended to the usage log of session s1\n1,000 lines from line 1002 of "
+            )
+            assert said.out.endswith("usage s1 --rows\n")
+
+
+def test_of_lines_that_were_not_appended_it_is_said_which(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = written(tmp_path, *(json.dumps({"n": n}) for n in range(LINES_AT_ONCE + 5)))
+    bench = Bench()
+    bench.faulty.plan.on("put", ".zst", nth=2, fault=FailBefore(applied="no"), times=None)
+    with pytest.raises(UnavailableError):
+        appended_while(bench, path, as_json=False)
+    assert capsys.readouterr().out.splitlines()[1].startswith("nothing from line 1001 of ")
+
+
+def test_nothing_makes_no_log_and_a_line_makes_one_without_a_session(filled: Command, url: str, tmp_path: Path) -> None:
+    for lines in ([], ["", "\ufeff"]):
+        assert filled("--json", "usage", "typo", "--append", written(tmp_path, *lines)).record["appended"] == 0
+    assert list(open_store(url).list("default/usage/")) == []
+    filled("usage", "typo", code=3)
+    shown = filled("usage", "typo", "--append", written(tmp_path, "{}")).out
+    assert shown.endswith("there is no session typo: its usage log stands alone\n")
+    session = filled("--json", "ls").rows[0]["session_id"]
+    assert "stands alone" not in filled("usage", session, "--append", written(tmp_path, "{}")).out
 
 
 @pytest.mark.parametrize(
