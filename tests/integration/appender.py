@@ -5,11 +5,16 @@ it took. `care` merges the segments again and again, and collects now and then, 
 
     python -m tests.integration.appender file:store append host-a 100
     python -m tests.integration.appender file:store care
+
+`fork` opens a log and uses it, forks, and appends equal lines in both processes with the log that they share.
+
+    python -m tests.integration.appender file:store fork 20
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 from typing import Any
@@ -59,9 +64,27 @@ def care(repo: SnapshotRepository) -> dict[str, Any]:
     return {"merged": merged, "deleted": deleted}
 
 
+def fork(repo: SnapshotRepository, count: int) -> dict[str, Any]:
+    log = UsageLog(repo, SESSION)
+    ids = [log.append(line("same", 0)) for _ in range(count)]
+    child = os.fork()
+    ids += [log.append(line("same", 0)) for _ in range(count)]
+    if not child:
+        assert len(list(log.read())) >= len(ids)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return {"ids": ids, "child": os.waitstatus_to_exitcode(status)}
+
+
 def main(url: str, role: str, *arguments: str) -> None:
     with SnapshotRepository.open(url, create=False) as repo:
-        done = append(repo, arguments[0], int(arguments[1])) if role == "append" else care(repo)
+        match role:
+            case "append":
+                done = append(repo, arguments[0], int(arguments[1]))
+            case "fork":
+                done = fork(repo, int(arguments[0]))
+            case _:
+                done = care(repo)
     print(json.dumps(done), flush=True)
 
 

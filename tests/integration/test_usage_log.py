@@ -161,3 +161,14 @@ def test_what_a_killed_process_was_told_is_there_once(shared_url: str, repo: Sna
     assert segments_stored(repo) == len(UsageLog(repo, SESSION).segments())
     assert rows(repo) == {**found, "later": [0]}
     print({"killed after": [len(victim.acknowledged) for victim in victims]})
+
+
+def test_a_forked_process_loses_none_of_its_lines_and_none_of_its_parents(tmp_path: Path) -> None:
+    url, count = f"file:{tmp_path}/store", 20
+    with SnapshotRepository.open(url) as repo, running(url, "fork", str(count)) as process:
+        process.leave()
+        assert process.ended["child"] == 0
+        ids = [row.row_id for row in UsageLog(repo, SESSION).read()]
+        assert len(ids) == 3 * count
+        assert set(process.ended["ids"]) < set(ids)
+        assert len({row_id.partition("-")[0] for row_id in ids}) == 2
