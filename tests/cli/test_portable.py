@@ -18,6 +18,9 @@ from snapshots import SnapshotRepository
 from snapshots.portable import Session, SessionService
 from snapshots.portable.document import document_digest
 from snapshots.state import PluginPayload
+from storage.backends.memory import MemoryStore
+from storage.clock import SystemClock
+from storage.testing.faults import FailBefore, FaultyStore, LoseAnswer
 from tests.cli.conftest import Command
 from tests.cli.test_use import DEMO
 from tests.snapshots.portable.samples import event, original, talk
@@ -260,6 +263,25 @@ def test_the_policies(talked: Command, tmp_path: Path) -> None:
     talked("--yes", "rm", "s1")
     for policy in ("keep-id", "fail-if-exists"):
         assert talked("--json", "import", file, "--policy", policy, code=3).error["error"] == "SessionDeletedError"
+
+
+def test_an_import_in_doubt_names_the_session_to_look_for(
+    talked: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = str(tmp_path / "s1.json")
+    talked("export", "s1", file)
+    behind = MemoryStore()
+    faulty = FaultyStore(behind)
+    faulty.plan.on("put", "heads/", nth=2, fault=LoseAnswer(), times=None)
+    faulty.plan.on("get", "heads/", nth=2, fault=FailBefore(), times=None)
+    monkeypatch.setattr("snapshots.cli.invocation.open_store", lambda _url: faulty)
+    monkeypatch.setattr(SystemClock, "sleep", lambda _clock, _seconds: None)
+    error = talked("--json", "import", file, "--policy", "new-id", code=6).error
+    faulty.plan.clear()
+    (found,) = SessionService(SnapshotRepository(behind)).list_sessions("app")
+    assert error["error"] == "CommitUnknownError"
+    assert f"look for session {found.session_id!r}: if it is there, it was stored" in error["message"]
+    assert found.session_id != "s1"
 
 
 def test_an_import_over_a_session_that_something_else_made_is_refused(talked: Command, tmp_path: Path) -> None:
