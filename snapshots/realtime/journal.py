@@ -9,7 +9,7 @@ Rules:
    well whether the session was deleted.
 5. A checkpoint only moves forward. It is what the records up to it come to: it does not matter who wrote it.
 6. Who takes over announces the restart in the checkpoint first. Whoever is behind it writes no checkpoint any more, and
-   so not many records (rule 4), however fast: who takes over catches up.
+   so not many requests (rule 4), however fast: who takes over catches up. What was done is recorded all the same.
 7. Records are listed from the checkpoint on, and read side by side. One that is missing before others is corruption.
 8. The adapter is called right after our own record was created, or after a look that nobody wrote behind us.
 
@@ -54,11 +54,23 @@ from storage.errors import Applied, CorruptObjectError, NotFoundError, Precondit
 from storage.store import Create
 
 WHAT = "realtime session"
-RECORDS_BEHIND_MAX = 64  # records that a reader may find behind a checkpoint: a listing, and four rounds of requests
+RECORDS_BEHIND_MAX = 64  # records behind a checkpoint before a request: a listing, and four rounds of requests to read
 RECORDS_READ_AT_ONCE = 16
 ATTEMPTS_MAX = 8  # to write one record
 TAKE_OVER_ATTEMPTS_MAX = RECORDS_BEHIND_MAX + 16  # a former host is stopped after RECORDS_BEHIND_MAX records
 RESUME_REMEDY = "leave its connection, which is not the session's any more, or resume it here"
+ANNOUNCED = "another host announced a restart, whether or not it came to it: resume it here, or leave its connection"
+_K = RealtimeRecordKind
+_REQUESTS = frozenset(
+    {
+        _K.CONNECT_REQUESTED,
+        _K.INPUT_SEND_REQUESTED,
+        _K.OUTPUT_RECEIVE_REQUESTED,
+        _K.INTERRUPT_REQUESTED,
+        _K.CLOSE_REQUESTED,
+        _K.BACKPRESSURE_APPLIED,
+    }
+)  # these a host writes of its own accord; all others say what came of them, or lead to another connection
 
 CHECKPOINTS: Kind[Checkpoint] = Kind(WHAT, checkpoint_to_plain, checkpoint_from_plain)
 
@@ -184,7 +196,7 @@ class RealtimeJournal:
 
     def _write(self, record: RealtimeSessionRecord) -> None:
         if record.sequence - self._covered.value.sequence > RECORDS_BEHIND_MAX:
-            self._write_checkpoint()
+            self._write_checkpoint(record.kind)
         self._create(record)
         self.progress = self.progress.after(record)
         self.pending, self.may_stand = None, True
@@ -235,22 +247,24 @@ class RealtimeJournal:
         restarts = record.state.restart_count
         if restarts < self.progress.state.restart_count:
             raise CorruptSnapshotError(occupant.key, "a connection that was fenced before wrote this record")
-        return self._fenced_at(restarts)
+        return self._fenced_at(restarts, RESUME_REMEDY)
 
-    def _fenced_at(self, fence: int) -> FencedError:
-        self._fenced = FencedError(self._session_id, fence=fence, holder="", what=WHAT, remedy=RESUME_REMEDY)
+    def _fenced_at(self, fence: int, remedy: str) -> FencedError:
+        self._fenced = FencedError(self._session_id, fence=fence, holder="", what=WHAT, remedy=remedy)
         return self._fenced
 
-    def _write_checkpoint(self) -> None:
+    def _write_checkpoint(self, kind: RealtimeRecordKind) -> None:
+        """Write what is known to be stored, before a record of this kind; leave it out behind a claim (rule 6)."""
         if self._register.is_spent():
             raise SessionDeletedError(self._session_id)
         mine = Checkpoint.of(self.progress)
         restarts = max(self._claim, self.progress.state.restart_count)
 
         def moved_on(present: Checkpoint) -> Checkpoint:
-            if present.claim > restarts:
-                raise self._fenced_at(present.claim)
-            return present if present.sequence >= mine.sequence else replace(mine, claim=present.claim)
+            if present.claim > restarts and kind in _REQUESTS:
+                raise self._fenced_at(present.claim, ANNOUNCED)
+            is_behind = present.claim > restarts or present.sequence >= mine.sequence
+            return present if is_behind else replace(mine, claim=present.claim)
 
         self._covered = self._register.update(moved_on, known=self._covered)
 

@@ -15,6 +15,7 @@ from snapshots.realtime import (
     RestartCompleted,
     SendOutcome,
 )
+from snapshots.realtime.journal import RECORDS_BEHIND_MAX, register_of
 from storage.errors import UnavailableError
 from storage.testing.faults import FailBefore, LoseAnswer, Meanwhile
 from tests.snapshots.realtime.bench import SESSION, Bench, LostError, NotingAdapter, check_log, incoming, out, sidecar
@@ -182,6 +183,58 @@ def test_a_session_is_not_restarted_for_nothing(bench: Bench) -> None:
     controller.complete_restart()
     with pytest.raises(IllegalTransitionError):
         controller.complete_restart()
+
+
+# A restart that was announced, and never came.
+
+
+def announced(bench: Bench) -> None:
+    """Let another host announce a restart, and get no further."""
+    bench.faulty.plan.on("put", bench.key(len(bench.kinds()) + 1), fault=FailBefore(), times=None)
+    with pytest.raises(UnavailableError):
+        RealtimeController.resume(bench.here, SESSION, NotingAdapter(), sidecar())
+    bench.faulty.plan.clear()
+
+
+def send_many(host: RealtimeController) -> None:
+    for number in range(RECORDS_BEHIND_MAX):
+        host.send(out(f"f{number}"))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_host_behind_an_announced_restart_records_what_it_has_done(bench: Bench, first: int) -> None:
+    """It is stopped at a request, not between one and its answer: nothing it did is in doubt."""
+    host = bench.connected()
+    for _ in range(first):
+        host.receive()
+    announced(bench)
+    with pytest.raises(FencedError, match="announced a restart"):
+        send_many(host)
+    sent = [record.frame_id for record in bench.records() if record.kind.value == "input_sent"]
+    assert [frame_id.value for frame_id in sent if frame_id] == bench.adapter.sent
+    assert host.in_doubt == ()
+    adapter = NotingAdapter()
+    second = bench.resumed(adapter)
+    second.complete_restart()
+    assert second.in_doubt == ()
+    check_log(bench.records())
+
+
+def test_a_connection_lost_behind_an_announced_restart_is_recorded_as_lost(bench: Bench) -> None:
+    host = bench.connected()
+    host.receive()
+    while len(bench.kinds()) < RECORDS_BEHIND_MAX - 1:
+        host.interrupt()
+    announced(bench)
+    bench.adapter.failing["send"] = 1
+    with pytest.raises(LostError):
+        host.send(out("f"))
+    assert len(bench.kinds()) == RECORDS_BEHIND_MAX + 1
+    assert host.state.lifecycle_status is RealtimeSessionStatus.FAILED
+    host.begin_restart()
+    host.complete_restart()
+    host.send(out("f"))
+    assert register_of(bench.there.environment, SESSION).read().value.sequence > RECORDS_BEHIND_MAX
 
 
 # What is said of a step that was taken.
