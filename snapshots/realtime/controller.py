@@ -38,8 +38,9 @@ from snapshots.environment import HasEnvironment
 from snapshots.errors import IllegalTransitionError, InvalidStateError, LimitExceededError, SnapshotError
 from snapshots.realtime.adapter import RealtimeAdapter
 from snapshots.realtime.journal import WHAT, RealtimeJournal, take_over, told_in_doubt
-from snapshots.realtime.overflow import hold_back
-from snapshots.realtime.progress import RealtimeProgress
+from snapshots.realtime.overflow import QUEUE_BYTES_MAX, Decision, hold_back, room_of
+from snapshots.realtime.progress import RealtimeProgress, frame_bytes
+from snapshots.realtime.stored import QUEUED_BYTES_MAX
 from snapshots.realtime.transitions import ACTIVE, RESTARTING, check_transition, moved, restarting
 from snapshots.realtime.values import (
     RealtimeBackpressureAction,
@@ -63,6 +64,7 @@ from storage.errors import StorageError
 from storage.keys import check_id
 
 T = TypeVar("T")
+V = TypeVar("V")
 _K, _S = RealtimeRecordKind, RealtimeSessionStatus
 STATE_BYTES_MAX = 32 << 10  # as JSON: every record repeats the state, and must have room for a frame
 UNRETURNED_MAX = 256  # results kept for callers that come again
@@ -83,6 +85,9 @@ _HELD_BACK = {
     RealtimeBackpressureAction.SUMMARIZE: SendOutcome.SUMMARIZED,
     RealtimeBackpressureAction.BLOCK: SendOutcome.BLOCKED,
 }
+
+
+_REFUSING = (RealtimeBackpressureAction.BLOCK, RealtimeBackpressureAction.FAIL_SEND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +160,7 @@ class RealtimeController:
         self._found: RealtimeJournal | None = None
         self._inbox: RealtimeFrame | None = None  # taken from the adapter, not handed out
         self._unreturned: dict[RealtimeFrameId, RealtimeSessionRecord] = {}  # results of calls that failed, newest last
-        self._blocked: tuple[RealtimeFrameId, SendResult] | None = None
+        self._blocked: dict[RealtimeFrameId, SendResult] = {}  # what this restart has asked to come again, newest last
         self._unsent: RealtimeSessionRecord | None = None  # a request whose frame the adapter was not given
         self._owed: RealtimeFrameId | None = None  # its frame, if it was taken out of the queue
         self._lost: Exception | None = None  # what ended the connection, until it is told
@@ -235,12 +240,14 @@ class RealtimeController:
         """Send a frame; during a restart hold it back.
 
         Raises:
-            InvalidStateError: It goes the other way, or is held back already.
+            InvalidStateError: It is no frame, goes the other way, or is held back already.
             IllegalTransitionError: There is no connection, and no restart under way.
-            LimitExceededError: The frame is too large; or the queue is full and the policy refuses it.
+            LimitExceededError: The frame is too large; or it is refused for a full queue, which is recorded.
             FencedError, SessionDeletedError, UnavailableError: As for every step.
             Whatever the adapter raises: the frame, or one that was held back before it, is in doubt then.
         """
+        if not isinstance(frame, RealtimeFrame):
+            raise InvalidStateError(f"a frame is a RealtimeFrame, not a {type(frame).__name__}")
         if frame.direction is not StreamDirection.INPUT_TO_PROVIDER:
             raise InvalidStateError("this frame is from the provider; send one for it")
         with self._step(self._journal) as journal:
@@ -283,9 +290,12 @@ class RealtimeController:
 
         Raises:
             IllegalTransitionError: There is no connection.
+            InvalidStateError: That is no id of a response.
             FencedError, SessionDeletedError, UnavailableError: As for every step.
             Whatever the adapter raises.
         """
+        if response_id is not None and not isinstance(response_id, RealtimeResponseId):
+            raise InvalidStateError(f"want a RealtimeResponseId, not a {type(response_id).__name__}")
         with self._step(self._journal) as journal:
             settled = self._settled(journal)
             self._tell_lost(settled)
@@ -340,11 +350,17 @@ class RealtimeController:
     def close(self, reason: RealtimeCloseReason = RealtimeCloseReason.NORMAL) -> None:
         """End the connection: for good, or with "host_owned_detach" or "provider_failure" until a restart.
 
+        Frames that are held back stay in the queue. Nobody sends them after the end, and they are not counted as
+        dropped: `queued` names them.
+
         Raises:
             IllegalTransitionError: It is closed, or cannot end so from where it is.
+            InvalidStateError: That is no reason.
             FencedError, SessionDeletedError, UnavailableError: As for every step.
             Whatever the adapter raises; it is recorded as ended all the same.
         """
+        if not isinstance(reason, RealtimeCloseReason):
+            raise InvalidStateError(f"want one of the reasons {', '.join(RealtimeCloseReason)}")
         with self._step(self._journal) as journal:
             settled = self._settled(journal)
             kind = None if settled is None or settled.close_reason is not reason else settled.kind
@@ -426,6 +442,13 @@ class RealtimeController:
         if settled is not None and settled.kind is _K.CLOSED and self._lost is not None:
             raise self._lost
 
+    def _forget_refusals(self) -> None:
+        """Forget that frames were asked to come again, or refused: there is a connection for them now."""
+        self._blocked.clear()
+        for frame_id, record in list(self._unreturned.items()):
+            if record.kind is _K.BACKPRESSURE_APPLIED and record.state.backpressure_state.last_action in _REFUSING:
+                del self._unreturned[frame_id]
+
     def _settled(self, journal: RealtimeJournal) -> RealtimeSessionRecord | None:
         """Write what a failed call left pending, and return it; what it came to is kept for who comes again."""
         settled = journal.settle()
@@ -434,9 +457,7 @@ class RealtimeController:
             self._owed = settled.frame_id if settled.takes else self._owed
         if settled is not None and settled.kind in (_K.INPUT_SENT, _K.BACKPRESSURE_APPLIED):
             assert settled.frame_id is not None, "such records are about a frame"
-            self._unreturned[settled.frame_id] = settled
-            for oldest in list(self._unreturned)[:-UNRETURNED_MAX]:
-                del self._unreturned[oldest]
+            _keep(self._unreturned, settled.frame_id, settled)
         if self._inbox is not None and journal.progress.open_output:
             self._record(journal, self._inbox)  # we were interrupted before
         return settled
@@ -510,13 +531,26 @@ class RealtimeController:
         queue = progress.state.backpressure_state
         summary_id = RealtimeFrameId(self._environment.clock.new_id())
         decision = hold_back(frame, progress.queue, queue.capacity, self._sidecar.overflow, summary_id)
-        if decision.action is RealtimeBackpressureAction.BLOCK and self._blocked is not None:
-            asked_before, result = self._blocked
-            if asked_before == frame.frame_id:  # one record for each frame, however often it is tried
-                return result
+        if decision.action is RealtimeBackpressureAction.BLOCK and frame.frame_id in self._blocked:
+            return self._blocked[frame.frame_id]  # one record for each frame, however often it is tried
+        try:
+            record = self._record_held_back(journal, frame, decision)
+        except LimitExceededError:
+            if decision.action is not RealtimeBackpressureAction.SUMMARIZE:
+                raise
+            refused = Decision(RealtimeBackpressureAction.FAIL_SEND)  # no record has room for such a summary
+            record = self._record_held_back(journal, frame, refused)
+        return self._held_back(record)
+
+    def _record_held_back(
+        self, journal: RealtimeJournal, frame: RealtimeFrame, decision: Decision
+    ) -> RealtimeSessionRecord:
+        progress = journal.progress
         count = len(progress.queue) - len(decision.takes) + decision.queued
-        applied = queue.applied(decision.action, queued_frames=count, dropped=decision.dropped_count)
-        record = journal.append(
+        applied = progress.state.backpressure_state.applied(
+            decision.action, queued_frames=count, dropped=decision.dropped_count
+        )
+        return journal.append(
             _K.BACKPRESSURE_APPLIED,
             state=progress.state.model_copy(update={"backpressure_state": applied}),
             frame_id=frame.frame_id,
@@ -525,22 +559,34 @@ class RealtimeController:
             takes=decision.takes,
             queued=decision.queued,
         )
-        return self._held_back(record)
 
     def _held_back(self, record: RealtimeSessionRecord) -> SendResult:
         """Return the result of holding a frame back; raise it if it was refused."""
         queue = record.state.backpressure_state
         action = queue.last_action
         if action is RealtimeBackpressureAction.FAIL_SEND:
-            raise LimitExceededError(f"realtime queue of {queue.capacity} frames", queue.queued_frames + 1)
+            raise self._no_room(record)
         if action is RealtimeBackpressureAction.DROP_NONCRITICAL:
             return SendResult(SendOutcome.GATED if record.queued else SendOutcome.DROPPED, record.sequence)
         assert action is not None, "a frame that is held back is so by an action"
         result = SendResult(_HELD_BACK[action], record.sequence)
         if result.outcome is SendOutcome.BLOCKED:
             assert record.frame_id is not None, "such records are about a frame"
-            self._blocked = record.frame_id, result
+            _keep(self._blocked, record.frame_id, result)
         return result
+
+    def _no_room(self, record: RealtimeSessionRecord) -> LimitExceededError:
+        """Return the limit that a frame was refused for."""
+        assert record.frame is not None, "a record of what is held back keeps the frame"
+        queue = record.state.backpressure_state
+        size = frame_bytes(record.frame) + sum(kept.size for kept in self._journal().progress.queue)
+        if self._sidecar.overflow is RealtimeBackpressureAction.SUMMARIZE:
+            size += frame_bytes(record.frame)  # its record keeps the frame as well
+            return LimitExceededError(f"realtime summary of {QUEUED_BYTES_MAX} bytes", max(size, QUEUED_BYTES_MAX + 1))
+        room = room_of(queue.capacity, self._sidecar.overflow)
+        if queue.queued_frames >= room:
+            return LimitExceededError(f"realtime queue of {room} frames", queue.queued_frames + 1)
+        return LimitExceededError(f"realtime queue of {QUEUE_BYTES_MAX} bytes", size)
 
     def _recorded(self, journal: RealtimeJournal, frame: RealtimeFrame) -> RealtimeFrame | None:
         """Record a frame that was received, and hand it out."""
@@ -590,9 +636,16 @@ class RealtimeController:
             finally:
                 raise error  # who interrupts us is heard first; the record is pending then
         self._completing, self._sent_count = True, 0
-        self._blocked = None
+        self._forget_refusals()
         journal.append(_K.RESTART_COMPLETED)
         return None
+
+
+def _keep(kept: dict[RealtimeFrameId, V], frame_id: RealtimeFrameId, value: V) -> None:
+    """Keep a value for a frame, and not too many of them."""
+    kept[frame_id] = value
+    for oldest in list(kept)[:-UNRETURNED_MAX]:
+        del kept[oldest]
 
 
 def _told(error: Exception) -> Exception:

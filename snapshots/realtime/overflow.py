@@ -1,9 +1,12 @@
 """What becomes of a frame that cannot be sent during a restart. Pure.
 
 Rules:
-1. While the queue has room, the frame is queued ("gate"). What follows is for a full queue.
-2. "gate" goes on queueing, up to QUEUE_FRAMES_MAX. "block" asks the caller to come again, and queues nothing.
-3. "drop_noncritical" drops the frame; for a critical one the oldest frame in the queue that is not makes room.
+1. While the queue has room, the frame is queued ("gate"). What follows is for a full queue: of as many frames as its
+   capacity, or of QUEUE_BYTES_MAX bytes with this one.
+2. "gate" goes on queueing, up to QUEUE_FRAMES_MAX and QUEUE_BYTES_MAX. "block" asks the caller to come again, and
+   queues nothing.
+3. "drop_noncritical" drops the frame; for a critical one the oldest frame in the queue that is not makes room, if that
+   is enough.
 4. "summarize" puts one frame in the place of all that are queued and this one: with all their content references, their
    summaries one after the other, and the most careful of their classes.
 5. "fail_send" refuses the frame; so does every policy that cannot do what it says.
@@ -16,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from snapshots.realtime.progress import KeptFrame
+from snapshots.realtime.progress import KeptFrame, frame_bytes
 from snapshots.realtime.values import (
     QUEUE_FRAMES_MAX,
     RealtimeBackpressureAction,
@@ -25,6 +28,7 @@ from snapshots.realtime.values import (
     RealtimeMediaKind,
 )
 
+QUEUE_BYTES_MAX = 16 << 20  # of references and summaries: every host and reader holds the queue in memory
 _A = RealtimeBackpressureAction
 
 
@@ -63,10 +67,7 @@ def hold_back(
         policy: What to do with a full queue.
         summary_id: Id for a summary, if one is made.
     """
-    room = min(capacity, QUEUE_FRAMES_MAX)
-    if policy is _A.GATE:
-        room = QUEUE_FRAMES_MAX
-    if len(queue) < room:
+    if len(queue) < room_of(capacity, policy) and _fits(frame, queue):
         return Decision(_A.GATE, queued=True)
     if policy is _A.BLOCK:
         return Decision(_A.BLOCK)
@@ -78,13 +79,22 @@ def hold_back(
     return Decision(_A.FAIL_SEND)
 
 
+def room_of(capacity: int, policy: RealtimeBackpressureAction) -> int:
+    """Return how many frames are queued before `policy` decides."""
+    return QUEUE_FRAMES_MAX if policy is _A.GATE else min(capacity, QUEUE_FRAMES_MAX)
+
+
+def _fits(frame: RealtimeFrame, queue: Sequence[KeptFrame]) -> bool:
+    return sum(kept.size for kept in queue) + frame_bytes(frame) <= QUEUE_BYTES_MAX
+
+
 def _dropping(frame: RealtimeFrame, queue: Sequence[KeptFrame]) -> Decision:
     if not frame.critical:
         return Decision(_A.DROP_NONCRITICAL, dropped_count=1)
-    oldest = next((kept.sequence for kept in queue if not kept.frame.critical), None)
-    if oldest is None:
+    oldest = next((kept for kept in queue if not kept.frame.critical), None)
+    if oldest is None or not _fits(frame, [kept for kept in queue if kept is not oldest]):
         return Decision(_A.FAIL_SEND)
-    return Decision(_A.DROP_NONCRITICAL, queued=True, takes=(oldest,), dropped_count=1)
+    return Decision(_A.DROP_NONCRITICAL, queued=True, takes=(oldest.sequence,), dropped_count=1)
 
 
 def summary_of(frames: Sequence[RealtimeFrame], frame_id: RealtimeFrameId) -> RealtimeFrame:

@@ -13,11 +13,11 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from snapshots.errors import CorruptSnapshotError, InvalidStateError
+from snapshots.errors import CorruptSnapshotError, InvalidStateError, LimitExceededError
 from snapshots.fields import Fields, is_whole
 from snapshots.realtime.transitions import RESTARTS_MAX, check_record, moved
 from snapshots.realtime.values import (
@@ -29,20 +29,37 @@ from snapshots.realtime.values import (
     RealtimeSessionRecord,
     RealtimeSessionState,
     RealtimeSessionStatus,
+    checked_timestamp,
 )
-from snapshots.state.values import rfc3339
+from snapshots.state.values import U64_MAX, rfc3339
 from storage.keys import check_id
 
 _K = RealtimeRecordKind
+FRAME_BYTES = 512  # of a frame that says nothing
 IN_DOUBT_MAX = 256  # requests; of those before them the log alone tells
 
 
 @dataclass(frozen=True, slots=True)
 class KeptFrame:
-    """A frame, and the number of the record that keeps it."""
+    """A frame, and the number of the record that keeps it.
+
+    Attributes:
+        sequence: That number.
+        frame: The frame.
+        size: About as many bytes as it has, stored.
+    """
 
     sequence: int
     frame: RealtimeFrame
+    size: int = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", frame_bytes(self.frame))
+
+
+def frame_bytes(frame: RealtimeFrame) -> int:
+    """Return about how many bytes a frame has, stored: its references, its summary, and little else."""
+    return FRAME_BYTES + sum(len(text.encode()) for text in (*frame.content_refs, frame.redacted_summary))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +70,7 @@ class RealtimeProgress:
         session_id: Whose log.
         sequence: Number of its last record, 0 before the first.
         state: After that.
-        recorded_at: When that was.
+        recorded_at: When that was; not before any earlier record, whatever the clocks of the hosts say.
         run_id: The run that the session serves, "" for none.
         agent_id: The agent, likewise.
         queue: Frames that are held back, oldest first.
@@ -89,7 +106,7 @@ class RealtimeProgress:
 
         Args:
             kind: What happens.
-            now: When. A clock that went back is not followed.
+            now: When. A clock that goes back is not followed: the record has the instant of the one before it.
             state: After it, where that is not what `kind` alone makes of the present one.
             reason: Why the connection ends.
             facts: Further fields of the record.
@@ -98,6 +115,8 @@ class RealtimeProgress:
             IllegalTransitionError, InvalidStateError: It may not come now.
             LimitExceededError: Something cannot be counted any further.
         """
+        if self.sequence == U64_MAX:
+            raise LimitExceededError(f"realtime log of {U64_MAX} records", U64_MAX + 1)
         record = RealtimeSessionRecord(
             sequence=self.sequence + 1,
             kind=kind,
@@ -275,7 +294,7 @@ def _checkpoint_of(fields: Fields) -> Checkpoint:
         session_id=state.session_id.value,
         sequence=sequence,
         state=state,
-        recorded_at=fields.text("recorded_at"),
+        recorded_at=checked_timestamp(fields.text("recorded_at")),
         run_id=_id_or_none(fields.text("run_id")),
         agent_id=_id_or_none(fields.text("agent_id")),
         open_output=fields.integer("open_output", 0, sequence),

@@ -3,7 +3,8 @@
 Rules:
 1. The scope of a subscription – session, highest privacy class, first record – is fixed when it is opened. No replay
    from any position shows more.
-2. A record that says anything of a frame above that class is left out whole; its number is missing then.
+2. A record that says anything of a frame above that class is left out whole; its number is missing then. So is one
+   that names a response, and not its class, for all but who may see what is secret.
 3. Records come in the order of their numbers, each once, and none is skipped because it came late.
 
     subscription = subscribe(repo, "s1", after=12, privacy=PrivacyClass.INTERNAL)
@@ -101,11 +102,13 @@ def subscribe(
         privacy: The highest class that the subscriber may see.
 
     Raises:
-        InvalidStateError: `after` is no number of a record.
+        InvalidStateError: `after` is no number of a record, or `privacy` no class.
         InvalidKeyError: Not a session id.
     """
     if not is_whole(after):
         raise InvalidStateError(f"a record's number is a whole one from 0, not {after!r:.80}")
+    if privacy not in list(PrivacyClass):
+        raise InvalidStateError(f"want one of the classes {', '.join(PrivacyClass)}")
     scope = SubscriptionScope(check_id(session_id, what="session id"), PrivacyClass(privacy), after + 1)
     return RealtimeSubscription(repo.environment, scope)
 

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, RootModel, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, RootModel, TypeAdapter, field_validator, model_validator
 
 from snapshots.errors import LimitExceededError
 from snapshots.state.values import (
@@ -52,6 +52,12 @@ def _text_id(value: str) -> str:
         raise ValueError(f"want 1-{ID_BYTES_MAX} bytes of text without control characters") from None
 
 
+def checked_timestamp(text: str) -> str:
+    """Return `text` if it is an instant as records have it. Raises ValueError."""
+    return _TIMESTAMP.validate_python(text)
+
+
+_TIMESTAMP: TypeAdapter[str] = TypeAdapter(Timestamp)
 TextId = Annotated[str, Field(strict=True), AfterValidator(_text_id)]
 
 
@@ -452,7 +458,7 @@ class RealtimeSessionRecord(RealtimeValue):
         sequence: Its number in the log: 1, 2, 3 …
         kind: What happened.
         state: After it.
-        recorded_at: When; says nothing about order.
+        recorded_at: When, by the clock of its host; not before the record in front of it.
         run_id: The run that the session serves, if any.
         agent_id: The agent, likewise.
         response_id: Response that was interrupted, or that the frame belongs to.
@@ -508,9 +514,15 @@ class RealtimeSessionRecord(RealtimeValue):
         return () if self.frame is None else self.frame.content_refs
 
     def is_covered_by(self, privacy: PrivacyClass) -> bool:
-        """Say whether who may see this class may see all that the record says of frames."""
+        """Say whether who may see this class may see all that the record says of frames, and of responses.
+
+        A response has the class of its frames. A record that names one without saying its class is for those who may
+        see all of them.
+        """
         frames = (frame for frame in (self.frame, self.summary) if frame is not None)
         classes = [frame.privacy for frame in frames] + ([] if self.privacy is None else [self.privacy])
+        if self.response_id is not None and not classes:
+            classes = [PrivacyClass.SECRET]
         return all(privacy.covers(one) for one in classes)
 
     @property

@@ -23,6 +23,7 @@ from snapshots.realtime import (
     RealtimeConnectionId,
     RealtimeController,
     RealtimeFrame,
+    RealtimeRecordKind,
     RealtimeResponseId,
     RealtimeSessionStatus,
     RestartCompleted,
@@ -31,9 +32,10 @@ from snapshots.realtime import (
     StreamCursor,
     load_realtime,
 )
-from snapshots.realtime.stored import RECORD_BYTES_MAX
+from snapshots.realtime.stored import QUEUED_BYTES_MAX, RECORD_BYTES_MAX
 from snapshots.state.values import U64_MAX
-from storage.errors import InvalidKeyError
+from storage.errors import InvalidKeyError, UnavailableError
+from storage.testing.faults import FailBefore
 from tests.snapshots.realtime.bench import SESSION, Bench, LostError, NotingAdapter, check_log, incoming, out, sidecar
 
 S = RealtimeSessionStatus
@@ -420,6 +422,31 @@ def test_of_many_frames_in_doubt_the_last_are_remembered(bench: Bench, monkeypat
     assert bench.resumed().in_doubt == controller.in_doubt
 
 
+def test_the_last_record_that_can_be_numbered_is_the_last(bench: Bench) -> None:
+    controller = bench.connected()
+    journal = controller._journal()
+    journal.progress = replace(journal.progress, sequence=U64_MAX)
+    with pytest.raises(LimitExceededError):
+        journal.progress.next(RealtimeRecordKind.INTERRUPT_REQUESTED, bench.clock.now())
+
+
+WRONG: dict[str, Callable[[Any], object]] = {
+    "a frame that is none": lambda controller: controller.send("f"),
+    "a response id that is text": lambda controller: controller.interrupt("r"),
+    "a reason that is text": lambda controller: controller.close("normal"),
+    "a reason that is none": lambda controller: controller.close("nonsense"),
+}
+
+
+@pytest.mark.parametrize("step", WRONG.values(), ids=WRONG)
+def test_what_is_of_another_type_is_refused(bench: Bench, step: Callable[[Any], object]) -> None:
+    controller = bench.connected()
+    before = bench.kinds()
+    with pytest.raises(InvalidStateError):
+        step(controller)
+    assert (bench.kinds(), bench.adapter.verbs) == (before, ["open"])
+
+
 # What the adapter raises.
 
 
@@ -595,6 +622,71 @@ def test_gate_ends_where_a_register_does(bench: Bench, monkeypatch: pytest.Monke
     assert names(controller) == ["a", "b", "c"]
 
 
+def test_a_full_queue_names_the_limit_that_applied(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snapshots.realtime.overflow.QUEUE_FRAMES_MAX", 3)
+    controller = full(bench, "gate")
+    controller.send(out("c"))
+    with pytest.raises(LimitExceededError) as refused:
+        controller.send(out("d"))
+    assert (refused.value.limit, refused.value.value) == ("realtime queue of 3 frames", 4)
+    other = full(Bench(), "fail_send")
+    with pytest.raises(LimitExceededError) as refused:
+        other.send(out("d"))
+    assert (refused.value.limit, refused.value.value) == ("realtime queue of 2 frames", 3)
+
+
+def heavy(name: str, *, critical: bool = False, size: int = 60_000) -> RealtimeFrame:
+    return RealtimeFrame.outgoing(name, redacted_summary="x" * size, critical=critical)
+
+
+@pytest.mark.parametrize("overflow", ["gate", "block", "drop_noncritical", "summarize", "fail_send"])
+def test_a_queue_is_full_of_bytes_as_well(bench: Bench, overflow: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("overflow", "controller"):
+        monkeypatch.setattr(f"snapshots.realtime.{module}.QUEUE_BYTES_MAX", 91_000, raising=False)
+    controller = bench.restarting(overflow=overflow)
+    for name in "ab":
+        controller.send(heavy(name, size=30_000))
+    if overflow in ("gate", "fail_send"):
+        with pytest.raises(LimitExceededError) as refused:
+            controller.send(heavy("c", size=30_000))
+        assert refused.value.limit == "realtime queue of 91000 bytes"
+        assert refused.value.value > 91_000
+        assert counts(controller) == (2, 3, 0, "fail_send")
+    else:
+        wanted = {
+            "block": SendOutcome.BLOCKED,
+            "drop_noncritical": SendOutcome.DROPPED,
+            "summarize": SendOutcome.SUMMARIZED,
+        }
+        assert controller.send(heavy("c", size=30_000)).outcome is wanted[overflow]
+    assert len(controller.queued) == (1 if overflow == "summarize" else 2)
+
+
+def test_a_critical_frame_does_not_take_the_place_of_a_lighter_one_if_that_is_not_enough(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("snapshots.realtime.overflow.QUEUE_BYTES_MAX", 100_000)
+    controller = bench.restarting(overflow="drop_noncritical")
+    controller.send(out("light"))
+    controller.send(heavy("a", critical=True))
+    with pytest.raises(LimitExceededError):
+        controller.send(heavy("b", critical=True))
+    assert names(controller) == ["light", "a"]
+
+
+def test_a_summary_that_no_record_has_room_for_is_refused_and_recorded(bench: Bench) -> None:
+    controller = bench.restarting(overflow="summarize", capacity=1)
+    for name in "ab":
+        controller.send(heavy(name, size=40_000))
+    queued = controller.queued
+    with pytest.raises(LimitExceededError) as refused:
+        controller.send(heavy("c"))
+    assert refused.value.limit == f"realtime summary of {QUEUED_BYTES_MAX} bytes"
+    assert refused.value.value > QUEUED_BYTES_MAX
+    assert counts(controller) == (1, 3, 0, "fail_send")
+    assert (bench.records()[-1].frame, controller.queued) == (heavy("c"), queued)
+
+
 def test_block_asks_the_caller_to_come_again(bench: Bench) -> None:
     controller = full(bench, "block")
     first = controller.send(out("c"))
@@ -606,6 +698,36 @@ def test_block_asks_the_caller_to_come_again(bench: Bench) -> None:
     controller.complete_restart()
     assert controller.send(out("c")).outcome is SendOutcome.SENT
     assert bench.adapter.sent == ["a", "b", "c"]
+
+
+def test_frames_that_are_blocked_by_turns_leave_one_record_each(bench: Bench) -> None:
+    controller = full(bench, "block")
+    first = [controller.send(out(name)) for name in "cd"]
+    kinds = bench.kinds()
+    for _ in range(3):
+        assert [controller.send(out(name)) for name in "cd"] == first
+    assert bench.kinds() == kinds
+
+
+@pytest.mark.parametrize("overflow", ["block", "fail_send"])
+def test_a_frame_that_was_refused_is_sent_once_there_is_a_connection(bench: Bench, overflow: str) -> None:
+    """Its refusal was not confirmed, and is settled by the step that connects again."""
+    controller = full(bench, overflow)
+    bench.faulty.plan.on("put", bench.key(7), fault=FailBefore(), times=None)
+    with pytest.raises(UnavailableError):
+        controller.send(out("c"))
+    bench.faulty.plan.clear()
+    controller.complete_restart()
+    assert controller.send(out("c")).outcome is SendOutcome.SENT
+    assert bench.adapter.sent == ["a", "b", "c"]
+
+
+def test_frames_that_are_held_back_stay_in_the_queue_of_a_closed_session(bench: Bench) -> None:
+    controller = full(bench, "gate")
+    controller.close()
+    assert names(controller) == ["a", "b"]
+    assert counts(controller) == (2, 2, 0, "gate")
+    assert load_realtime(bench.there, SESSION).state == controller.state
 
 
 def test_a_frame_that_is_blocked_in_another_restart_is_recorded_again(bench: Bench) -> None:

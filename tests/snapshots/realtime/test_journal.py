@@ -291,6 +291,8 @@ def test_a_checkpoint_comes_back_as_it_was(bench: Bench) -> None:
         {"run_id": "\n"},
         {"state": {}},
         {"recorded_at": 7},
+        {"recorded_at": "zzz"},
+        {"recorded_at": "2026-13-01T00:00:00.000000Z"},
     ],
     ids=str,
 )

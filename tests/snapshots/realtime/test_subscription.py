@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snapshots.errors import InvalidStateError, SessionDeletedError, SessionNotFoundError
-from snapshots.realtime import PrivacyClass, RealtimeController, subscribe
+from snapshots.realtime import PrivacyClass, RealtimeController, RealtimeResponseId, subscribe
+from snapshots.state.values import U64_MAX
 from storage.errors import InvalidKeyError, UnavailableError
 from storage.testing.faults import FailBefore
 from tests.snapshots.realtime.bench import SESSION, Bench, NotingAdapter, incoming, out, sidecar
@@ -83,6 +84,20 @@ def test_a_summary_of_what_is_secret_is_not_shown_with_a_frame_that_is_not() -> 
     assert [record.sequence for record in subscribe(bench.there, SESSION).new()] == [1, 2, 3, 4]
 
 
+def test_the_response_of_a_secret_frame_is_not_named_where_it_is_interrupted() -> None:
+    bench = Bench()
+    controller = bench.connected()
+    bench.adapter.coming.append(incoming("answer", privacy=PrivacyClass.SECRET, response_id="r1"))
+    controller.receive()
+    controller.interrupt(RealtimeResponseId("r1"))
+    controller.interrupt()
+    for privacy in PrivacyClass:
+        shown = list(subscribe(bench.there, SESSION, privacy=privacy).new())
+        named = [record.sequence for record in shown if record.response_id is not None]
+        assert named == ([4, 5, 6] if privacy is PrivacyClass.SECRET else [])
+        assert [record.sequence for record in shown][-2:] == [7, 8], "that it was interrupted at all is no secret"
+
+
 def test_new_records_come_once_and_replays_leave_the_position() -> None:
     bench = Bench()
     controller = bench.connected()
@@ -125,6 +140,17 @@ def test_the_scope_is_fixed() -> None:
 def test_what_is_no_number_of_a_record_is_refused(after: object) -> None:
     with pytest.raises(InvalidStateError):
         subscribe(Bench().there, SESSION, after=after)  # type: ignore[arg-type]  # that it is refused is the claim
+
+
+def test_what_is_no_class_is_refused() -> None:
+    with pytest.raises(InvalidStateError):
+        subscribe(Bench().there, SESSION, privacy="nope")  # type: ignore[arg-type]  # that it is refused is the claim
+
+
+def test_behind_the_last_number_there_is_nothing() -> None:
+    bench = Bench()
+    bench.connected()
+    assert list(subscribe(bench.there, SESSION, after=U64_MAX).new()) == []
 
 
 def test_what_is_not_there_is_not_empty() -> None:
