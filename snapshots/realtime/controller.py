@@ -131,6 +131,11 @@ class RealtimeController:
     that only polls (`receive` with nothing to receive) writes nothing: it learns at once that another host has taken
     over, and not at all that the session was deleted.
 
+    Requests: a step is two PUTs, a frame that is held back one, a poll that finds nothing one GET; every 64 records one
+    GET and one PUT more. To connect: three of each. To complete a restart: one of each, and two PUTs for every frame
+    that was held back. To resume: three PUTs, two listings, two GETs, and one for each record behind the checkpoint, or
+    kept.
+
     Args:
         repo: Where.
         session_id: Which session; it need not have been committed.

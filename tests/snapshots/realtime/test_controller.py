@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -807,6 +808,40 @@ def test_the_queue_of_every_policy_survives_the_host(bench: Bench, overflow: str
     second = bench.resumed(overflow=overflow)
     assert second.queued == first.queued
     assert second.state.backpressure_state == first.state.backpressure_state
+
+
+# What it costs.
+
+
+def test_the_requests_of_each_step(bench: Bench) -> None:
+    def of(step: Callable[[], object]) -> Counter[str]:
+        before = len(bench.faulty.log)
+        step()
+        return Counter(request.verb for request in bench.faulty.log[before:])
+
+    controller = bench.controller()
+    assert of(controller.connect) == Counter(get=3, put=3)
+    assert of(lambda: controller.send(out("one"))) == Counter(put=2)
+    assert of(controller.interrupt) == Counter(put=2)
+    assert of(controller.receive) == Counter(put=1)
+    assert of(controller.receive) == Counter(get=1)
+    bench.adapter.coming.append(incoming("answer"))
+    assert of(controller.receive) == Counter(get=1, put=1)
+    assert of(controller.begin_restart) == Counter(put=2)
+    assert of(lambda: controller.send(out("two"))) == Counter(put=1)
+    assert of(controller.complete_restart) == Counter(get=1, put=1 + 2)
+    behind = len(bench.records())
+    resumed = of(lambda: RealtimeController.resume(bench.here, SESSION, NotingAdapter(), sidecar()))
+    assert resumed == Counter(put=3, list=2, get=2 + behind)
+
+
+def test_a_checkpoint_costs_a_read_and_a_write(bench: Bench) -> None:
+    controller = bench.connected()
+    before = len(bench.faulty.log)
+    for _ in range(64):
+        controller.interrupt()
+    requests = Counter(request.verb for request in bench.faulty.log[before:])
+    assert requests == Counter(put=128 + 2, get=2)
 
 
 # Ids that a host never sees twice.
