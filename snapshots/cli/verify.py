@@ -15,7 +15,7 @@ import typer
 from snapshots.cli.exits import CORRUPT
 from snapshots.cli.invocation import Invocation, invocation
 from snapshots.cli.output import count
-from snapshots.maintenance.findings import Finding, Verified
+from snapshots.maintenance.findings import Finding, Verified, VerifiedSatellite
 from snapshots.maintenance.verify import verify as verify_sessions
 from storage.errors import PermissionDeniedError, UnavailableError
 
@@ -37,7 +37,10 @@ def verify(
     session: Annotated[str | None, typer.Argument(metavar="S", help="A session, all of them without.")] = None,
     level: Annotated[
         LevelName,
-        typer.Option(help="heads: they can be read. presence: also every pack is there. full: all is read and hashed."),
+        typer.Option(
+            help="heads: they can be read. presence: also every pack is there. full: all is read and hashed, "
+            "also what lies beside the sessions."
+        ),
     ] = LevelName.FULL,
     start_after: Annotated[
         str, typer.Option("--start-after", metavar="KEY", help="Go on after the last_key of an earlier run.")
@@ -51,7 +54,7 @@ def verify(
             with run.output.counted() as progress:
                 for one in verify_sessions(repo, level=level.value, session_id=session, start_after=start_after):
                     tally.add(one)
-                    progress("sessions verified", tally.sessions, 0)
+                    progress(*tally.progress, 0)
         except _STOPPED:
             tally.show(complete=False)
             raise
@@ -65,14 +68,24 @@ class _Tally:
     """Prints findings as they come, and what there was in all."""
 
     def __init__(self, run: Invocation, level: LevelName, last_key: str) -> None:
-        self.findings = self.sessions = 0
+        self.findings = self.sessions = self.satellites = 0
         self._run = run
         self._output = run.output
         self._level = level
         self._last_key = last_key
         self._revisions = 0
 
-    def add(self, one: Finding | Verified) -> None:
+    @property
+    def progress(self) -> tuple[str, int]:
+        """Return what is being looked through, and how much of it was; satellites come after the sessions."""
+        if self.satellites:
+            return "satellites verified", self.satellites
+        return "sessions verified", self.sessions
+
+    def add(self, one: Finding | Verified | VerifiedSatellite) -> None:
+        if isinstance(one, VerifiedSatellite):
+            self.satellites += 1
+            return
         if isinstance(one, Verified):
             self.sessions += 1
             self._revisions += one.revisions
@@ -92,6 +105,7 @@ class _Tally:
                     "level": self._level.value,
                     "sessions": self.sessions,
                     "revisions": self._revisions,
+                    "satellites": self.satellites,
                     "findings": self.findings,
                     "last_key": self._last_key,
                     "complete": complete,
@@ -104,11 +118,13 @@ class _Tally:
 
     def _said(self) -> str:
         where = f"of tenant {self._run.tenant!r} in {self._run.store}"
-        if not self.sessions:
+        if not self.sessions and not self.satellites:
             return f"no sessions {where}{self._after()}: nothing was verified"
-        looked = [count(self.sessions, "session")]
-        if self._level is LevelName.FULL:
+        looked = [count(self.sessions, "session") if self.sessions else f"no sessions{self._after()}"]
+        if self.sessions and self._level is LevelName.FULL:
             looked.append(count(self._revisions, "revision"))
+        if self.satellites:
+            looked.append(count(self.satellites, "satellite"))
         findings = count(self.findings, "finding") if self.findings else "no findings"
         return f"{', '.join(looked)} {where} verified ({self._level.value}): {findings}"
 

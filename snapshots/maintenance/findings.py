@@ -1,4 +1,4 @@
-"""What a verification says: findings, and that a session was looked through. Values.
+"""What a verification says: findings, and that a session or a satellite was looked through. Values.
 
 Finding("s1", 3, key, "b3:…", What.ALTERED, "a frame's checksum does not match")
 """
@@ -32,6 +32,7 @@ class What(StrEnum):
     GRAPH = "graph"  # nodes are unreadable, or break the rules of a graph
     PART = "part"  # tool state or plugin snapshot is unreadable
     REGISTER = "register"  # turn in flight or lease
+    SATELLITE = "satellite"  # what lies beside a session is unreadable, another session's, or contradicts itself
     SCHEMA = "schema"  # of a later version, which this one cannot verify
 
 
@@ -40,7 +41,7 @@ class Finding:
     """Something is wrong.
 
     Attributes:
-        session_id: Which session, "" if its head does not tell.
+        session_id: Which session, "" if nothing tells.
         revision: Which revision cannot be trusted, None if it concerns the session or no single one.
         key: Object in which it was found.
         ref: Digest of the blob concerned, "" for none.
@@ -70,6 +71,21 @@ class Verified:
     key: str
     session_id: str
     revisions: int
+    findings: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedSatellite:
+    """What lies beside a session was looked through, one of its kinds; its findings came before.
+
+    Attributes:
+        key: Of its register, or the prefix under which all of it lies.
+        session_id: Of which session, "" if nothing tells. That session need not exist.
+        findings: How many findings there were.
+    """
+
+    key: str
+    session_id: str
     findings: int
 
 

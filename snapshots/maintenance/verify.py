@@ -1,4 +1,4 @@
-"""Verifying a store: a read-only look for damage, reported as findings, session by session.
+"""Verifying a store: a read-only look for damage, reported as findings, session by session, and then beside them.
 
 Rules:
 1. Damage is a finding, never an exception; a store that does not answer is an exception, never a finding.
@@ -10,7 +10,8 @@ Rules:
 
 Levels: "heads": every head can be read and belongs to its key. "presence": also the present manifest and the logs of
 each session, and every pack that a retained revision needs exists. "full": also every retained revision loads whole,
-every blob of it re-hashed, every pack's index and the session's registers can be read, and all of it fits together.
+every blob of it re-hashed, every pack's index and the session's registers can be read, and all of it fits together;
+and after the sessions whatever lies beside them, also where there is no session (`snapshots.maintenance.beside`).
 
     for found in verify(repo):
         print(found)
@@ -28,8 +29,9 @@ from snapshots.environment import Environment
 from snapshots.errors import CorruptSnapshotError, SessionNotFoundError, UnsupportedSchemaError
 from snapshots.head import LIVE, Head
 from snapshots.leases import read_lease
+from snapshots.maintenance.beside import satellites_of, verify_satellites
 from snapshots.maintenance.blobs import Blobs, Memory, named
-from snapshots.maintenance.findings import DAMAGE, Damage, Finding, Subject, Verified, What
+from snapshots.maintenance.findings import DAMAGE, Damage, Finding, Subject, Verified, VerifiedSatellite, What
 from snapshots.maintenance.revisions import DamagedError, Present, RevisionCheck, head_findings, read_present
 from snapshots.placement import PackUse, PlaceRow
 from snapshots.repository import SnapshotRepository
@@ -45,8 +47,11 @@ MANIFESTS_TOGETHER = 32  # read at once before their revisions are verified
 
 def verify(
     repo: SnapshotRepository, *, level: Level = "full", session_id: str | None = None, start_after: str = ""
-) -> Iterator[Finding | Verified]:
+) -> Iterator[Finding | Verified | VerifiedSatellite]:
     """Yield what is wrong with the sessions of a tenant, and each session when it was looked through.
+
+    At the level "full" what lies beside the sessions comes after them, in the same manner, all of it wherever the
+    sessions begin.
 
     Args:
         repo: The repository; nothing in it is changed.
@@ -55,28 +60,45 @@ def verify(
         start_after: Key of the last session that was reported, to go on behind it.
 
     Yields:
-        The findings of a session, then its `Verified`; sessions in the order of their keys.
+        The findings of a session, then its `Verified`; sessions in the order of their keys. Then the findings of what
+        lies beside a session, then its `VerifiedSatellite`.
 
     Raises:
-        SessionNotFoundError: There is no such session at all.
+        SessionNotFoundError: There is no such session at all, and at the level "full" nothing beside one either.
         UnavailableError: The store did not answer; go on from the last `Verified`.
     """
     environment, memory = repo.environment, Memory()
     if session_id is not None:
-        key = environment.layout.head(session_id)
-        if _is_absent(environment, session_id):
-            raise SessionNotFoundError(session_id)
-        yield from _verify_session(environment, memory, level, key)
+        yield from _verify_alone(environment, memory, level, session_id)
         return
     one = partial(_verify_session, environment, memory, level)
     listing = environment.store.list(environment.layout.heads, start_after=start_after)
     while page := [row.key for row in islice(listing, SESSIONS_SIDE_BY_SIDE)]:
         for reported in environment.executor.map(one, page):
             yield from reported
+    if level == "full":
+        yield from verify_satellites(environment)
+
+
+def _verify_alone(
+    environment: Environment, memory: Memory, level: Level, session_id: str
+) -> Iterator[Finding | Verified | VerifiedSatellite]:
+    is_there = not _is_absent(environment, session_id)
+    if is_there:
+        yield from _verify_session(environment, memory, level, environment.layout.head(session_id))
+    for one in satellites_of(environment, session_id) if level == "full" else ():
+        is_there = True
+        yield one
+    if not is_there:
+        raise SessionNotFoundError(session_id)
 
 
 def session_findings(environment: Environment, session_id: str) -> list[Finding]:
-    """Return what is wrong with one session that exists, at the level "full". Raises UnavailableError."""
+    """Return what is wrong with one session that exists, at the level "full"; not what lies beside it.
+
+    Raises:
+        UnavailableError: The store did not answer.
+    """
     reported = _verify_session(environment, Memory(), "full", environment.layout.head(session_id))
     return [one for one in reported if isinstance(one, Finding)]
 

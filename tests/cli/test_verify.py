@@ -10,7 +10,7 @@ import pytest
 
 from snapshots import PersistedSessionState, SnapshotRepository
 from snapshots.cli import verify as command
-from snapshots.maintenance.findings import Finding, Verified
+from snapshots.maintenance.findings import Finding, Verified, VerifiedSatellite
 from snapshots.maintenance.verify import verify
 from storage.backends import open_store
 from storage.errors import PermissionDeniedError
@@ -52,7 +52,7 @@ def test_a_healthy_store(filled: Command, url: str, level: str) -> None:
     del summary["last_key"]
     revisions = REVISIONS + 1 if level == "full" else 0
     looked_at = {"store": url, "tenant": "default", "level": level, "sessions": 2, "revisions": revisions}
-    assert summary == {**looked_at, "findings": 0, "complete": True}
+    assert summary == {**looked_at, "satellites": 0, "findings": 0, "complete": True}
 
 
 def test_where_there_are_no_sessions_nothing_was_verified(filled: Command, url: str) -> None:
@@ -111,6 +111,48 @@ def test_one_session_alone(filled: Command, store: ObjectStore, url: str) -> Non
     assert filled("--json", "verify", "none", code=3).out == ""
 
 
+def test_what_lies_beside_the_sessions(filled: Command, store: ObjectStore, url: str) -> None:
+    for name in (DEMO, "alone"):
+        filled("records", "create", name, "--provider", "p", "--model", "m")
+    said = f"1 session, {REVISIONS} revisions, 2 satellites of tenant 'default' in {url} verified (full): "
+    assert filled("verify").out == f"{said}no findings\n"
+    assert filled("--json", "verify").record["satellites"] == 2
+    assert filled("--json", "verify", "--level", "presence").record["satellites"] == 0
+    said_of_one = f"no sessions, 1 satellite of tenant 'default' in {url} verified (full): "
+    assert filled("verify", "alone").out == f"{said_of_one}no findings\n"
+    filled("verify", "alone", "--level", "heads", code=3)
+    (key,) = [row.key for row in store.list("default/records/") if "/alone" in row.key]
+    damage(store, key)
+    line = f"altered: alone: {key}: the record does not match its own checksum\n"
+    see = "see what can be mended: snapshots repair"
+    assert filled("verify", code=4).out == f"{line}{said}1 finding\n{see} --dry-run\n"
+    assert filled("verify", "alone", code=4).out == f"{line}{said_of_one}1 finding\n{see} alone --dry-run\n"
+    finding, summary = filled("--json", "verify", code=4).rows
+    assert finding == {**finding, "what": "altered", "session_id": "alone", "revision": None, "key": key}
+    assert (summary["sessions"], summary["satellites"], summary["findings"]) == (1, 2, 1)
+
+
+def test_a_repair_names_what_is_damaged_beside_the_sessions(filled: Command, store: ObjectStore) -> None:
+    filled("records", "create", "alone", "--provider", "p", "--model", "m")
+    (record,) = store.list("default/records/")
+    damage(store, record.key)
+    (plan,) = filled("--json", "repair", "--dry-run", code=4).rows
+    (proposal,) = plan["proposals"]
+    assert (plan["session_id"], proposal["action"], proposal["key"]) == ("alone", "none", record.key)
+    assert proposal["remedy"].startswith(f"restore {record.key} from a copy")
+    assert filled("--json", "--yes", "repair", code=4).record["remaining"] == [proposal]
+
+
+def test_what_lies_beside_them_is_looked_at_wherever_the_sessions_begin(
+    filled: Command, store: ObjectStore, url: str
+) -> None:
+    filled("records", "create", "alone", "--provider", "p", "--model", "m")
+    (head,) = store.list("default/heads/")
+    said = filled("verify", "--start-after", head.key).out
+    assert said.startswith(f"no sessions after {head.key}, 1 satellite of tenant 'default' in ")
+    assert "satellites verified: 1" in at_terminal("--store", url, "verify")
+
+
 def test_it_goes_on_after_a_key(filled: Command, store: ObjectStore) -> None:
     filled("fork", DEMO, "f1")
     keys = [row.key for row in store.list("default/heads/")]
@@ -148,7 +190,7 @@ def test_what_was_verified_is_said_whatever_stops_it(
             repo.commit(PersistedSessionState(session_id=name))
         keys = sorted(repo.environment.layout.head(name) for name in ("a", "b"))
 
-    def stopped(*given: Any, **options: Any) -> Iterator[Finding | Verified]:
+    def stopped(*given: Any, **options: Any) -> Iterator[Finding | Verified | VerifiedSatellite]:
         for one in verify(*given, **options):
             yield one
             raise error

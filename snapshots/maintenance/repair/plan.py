@@ -7,6 +7,7 @@ Rules:
    of places. Everything else is named, with what a person can do.
 3. If the present revision is not whole, the newest retained one that is becomes a new revision.
 4. Reservations, tombstones, registers and heads are left alone, and so is a session with a record of a later schema.
+5. What lies beside a session is left alone, whatever it has, and keeps nothing of the session from being repaired.
 
     plan = plan_repair(repo, "s1")
     print(plan)
@@ -15,7 +16,7 @@ Rules:
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -23,7 +24,7 @@ from snapshots.environment import Environment
 from snapshots.errors import LimitExceededError
 from snapshots.head import HEAD_COMMIT_BYTES_MAX, LIVE, Head
 from snapshots.layout import pack_name
-from snapshots.maintenance.findings import DAMAGE, Finding, Verified, What
+from snapshots.maintenance.findings import DAMAGE, Finding, Verified, VerifiedSatellite, What
 from snapshots.maintenance.progress import Progress, quiet
 from snapshots.maintenance.repair.remains import LostError, Remains
 from snapshots.maintenance.repair.restage import Restaged, Restaging
@@ -71,8 +72,8 @@ class SessionPlan:
     """What a repair would do to one session.
 
     Attributes:
-        key: Key of its head.
-        session_id: Its id, "" if its head does not tell.
+        key: Key of its head, or of what lies beside a session that nothing tells.
+        session_id: Its id, "" if nothing tells. There need not be such a session, only what lies beside one.
         proposals: One for each finding, and for each that a repair would bring to light.
         revision: The present revision that the plan rests on, 0 if there is no head that can be read and mended.
         held_by: Who holds the session, "" if nobody does.
@@ -109,7 +110,7 @@ class SessionPlan:
 
     def lines(self) -> Iterator[str]:
         """Yield what would be done, for people."""
-        yield f"session {self.session_id!r}" if self.session_id else f"head {self.key}"
+        yield f"session {self.session_id!r}" if self.session_id else self.key
         if self.target is not None:
             yield f"  revision {self.revision + 1}: the content of {self.target} again"
         for dropped in self.dropped:
@@ -165,23 +166,36 @@ def plan_repair(repo: SnapshotRepository, session_id: str | None = None, *, prog
     """
     damaged = list(_damaged(repo, session_id, progress))
     families = _Families(repo.environment)
-    plans = []
+    plans: dict[str, SessionPlan] = {}
     for number, (seen, found) in enumerate(damaged, start=1):
-        plans += _planned(families, seen, found)
+        if isinstance(seen, VerifiedSatellite):
+            one = _left_beside(repo.environment, plans, seen, found)
+            plans[one.key] = one
+        else:
+            plans.update((one.key, one) for one in _planned(families, seen, found))
         progress("sessions planned", number, len(damaged))
-    return RepairPlan(tuple(plans), repo.environment)
+    return RepairPlan(tuple(plans[key] for key in sorted(plans)), repo.environment)
+
+
+def _left_beside(
+    environment: Environment, plans: Mapping[str, SessionPlan], seen: VerifiedSatellite, found: Sequence[Finding]
+) -> SessionPlan:
+    """Return the plan for a session with what was found beside it: it is named, and left alone (rule 5)."""
+    key = environment.layout.head(seen.session_id) if seen.session_id else seen.key
+    plan = plans.get(key) or SessionPlan(key, seen.session_id, ())
+    return replace(plan, proposals=(*plan.proposals, *map(left_alone, found)))
 
 
 def _damaged(
     repo: SnapshotRepository, session_id: str | None, progress: Progress
-) -> Iterator[tuple[Verified, list[Finding]]]:
+) -> Iterator[tuple[Verified | VerifiedSatellite, list[Finding]]]:
     found: list[Finding] = []
     verified = 0
     for one in verify(repo, session_id=session_id):
         if isinstance(one, Finding):
             found.append(one)
             continue
-        verified += 1
+        verified += isinstance(one, Verified)
         progress("sessions verified", verified, 0)
         if found:
             yield one, found
@@ -372,6 +386,7 @@ def left_alone(finding: Finding, reason: str = "") -> Proposal:
         What.HEAD: ("nothing else says what stood in a head", copy),
         What.SCHEMA: ("this version cannot read it", "use a newer version of this software"),
         What.REGISTER: ("nothing else says what stood in it", copy),
+        What.SATELLITE: ("nothing else says what stood in it", copy),
         What.RING: ("head and history contradict each other", "fork the session, and go on with the fork"),
         What.LEDGER: ("the usage was stored so", "fork the session, and go on with the fork"),
         What.HISTORY: ("the history was stored so", "fork the session, and go on with the fork"),
