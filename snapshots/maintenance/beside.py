@@ -59,6 +59,7 @@ REALTIME_SIDE_BY_SIDE = 8  # sessions
 RECORDS_SIDE_BY_SIDE = 16  # of one realtime session
 RECORDS_NAMED_MAX = 256  # that are missing in a row; a single key far off must not make us count to it
 _NO_STATE = "the realtime session has records and no state"
+_STATE = "state"
 _SEQUENCE_DIGITS = len(str(U64_MAX))
 
 T = TypeVar("T")
@@ -120,11 +121,13 @@ class _ListedRealtime:
         prefix: It.
         state_key: Key of its state, "" if there is none.
         runs: The numbers of its records, rising, those that follow on each other together.
+        foreign: Keys among the records that are not those of a record; whoever reads the records stops there.
     """
 
     prefix: str
     state_key: str
     runs: tuple[range, ...]
+    foreign: tuple[str, ...] = ()
 
     def missing(self, known_to: int) -> Iterator[range]:
         """Yield the numbers that are not there, and should be: before others, or up to the one that is known."""
@@ -138,29 +141,28 @@ class _ListedRealtime:
 
 
 def _realtime_in(environment: Environment, prefix: str) -> Iterator[_ListedRealtime]:
-    """Yield the realtime sessions under a prefix; what is neither state nor record is passed over."""
-    named = (row for row in environment.store.list(prefix) if _is_realtime(environment.layout, row.key))
-    for log, rows in groupby(named, lambda row: row.key.rpartition("/")[0]):
-        yield _listed(f"{log}/", rows)
+    """Yield the realtime sessions under a prefix."""
+    layout = environment.layout
+    for part, rows in groupby(environment.store.list(prefix), lambda row: layout.session_part(row.key)):
+        whole = f"{_prefix_of(layout, prefix)}{part}/"
+        listed = _listed(whole, (row.key for row in rows if row.key.startswith(whole)))
+        if listed.state_key or listed.runs:
+            yield listed
 
 
-def _is_realtime(layout: Layout, key: str) -> bool:
-    log, _, name = key.rpartition("/")
-    at_its_place = log.endswith(f"/{layout.session_part(key)}")
-    return at_its_place and (name == "state" or (name.isdecimal() and len(name) == _SEQUENCE_DIGITS))
-
-
-def _listed(prefix: str, rows: Iterable[ListedObject]) -> _ListedRealtime:
-    state_key, runs = "", list[range]()
-    for row in rows:
-        name = row.key.removeprefix(prefix)
-        if not name.isdecimal():
-            state_key = row.key
-        elif runs and runs[-1].stop == int(name):
-            runs[-1] = range(runs[-1].start, int(name) + 1)
-        else:
-            runs.append(range(int(name), int(name) + 1))
-    return _ListedRealtime(prefix, state_key, tuple(runs))
+def _listed(prefix: str, keys: Iterable[str]) -> _ListedRealtime:
+    state_key, runs, foreign = "", list[range](), list[str]()
+    for key in keys:
+        name = key.removeprefix(prefix)
+        if name == _STATE:
+            state_key = key
+        elif name.isdecimal() and len(name) == _SEQUENCE_DIGITS:
+            number = int(name)
+            start = runs.pop().start if runs and runs[-1].stop == number else number
+            runs.append(range(start, number + 1))
+        elif name < _STATE:
+            foreign.append(key)
+    return _ListedRealtime(prefix, state_key, tuple(runs), tuple(foreign))
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,15 +283,16 @@ class _Look:
         key = listed.state_key or (self._layout.realtime_state(session_id) if session_id else "")
         if not key:
             return self._reported(listed.prefix, [_found("", NotFoundError(listed.prefix), _NO_STATE)])
-        found, checkpoint = list[Finding](), None
+        found = [_contradiction(one, "this is no record of a realtime session") for one in listed.foreign]
+        checkpoint = None
         try:
             stored = self._state(key)
         except NotFoundError as error:
             if not listed.runs:
                 return []
-            found = [_found(key, error, _NO_STATE)]
+            found.append(_found(key, error, _NO_STATE))
         except DAMAGE as error:
-            found = [_found(key, error)]
+            found.append(_found(key, error))
         else:
             session_id, checkpoint = stored.session_id, stored.found.value
         if session_id:  # else nothing tells what its records should say, before the state is restored
@@ -305,15 +308,15 @@ class _Look:
     def _records(self, session_id: str, listed: _ListedRealtime, checkpoint: Checkpoint | None) -> list[Finding]:
         known_to = 0 if checkpoint is None else checkpoint.sequence
         if next(listed.missing(known_to), None) is not None:  # Rule 2: a listing is not of one instant.
-            again = next(_realtime_in(self.environment, listed.prefix), None)
-            listed = _ListedRealtime(listed.prefix, "", ()) if again is None else again
+            again = list(_realtime_in(self.environment, listed.prefix))
+            listed = again[0] if again else _ListedRealtime(listed.prefix, "", ())
         found = [one for numbers in listed.missing(known_to) for one in self._missing(session_id, numbers)]
         replay = _Replay(self._layout, session_id, checkpoint)
         numbers = chain.from_iterable(listed.runs)
         while some := list(islice(numbers, RECORDS_SIDE_BY_SIDE)):
             for one in self.environment.executor.map(partial(self._record_of, session_id), some):
                 found += [one] if isinstance(one, Finding) else replay.findings(one)
-        if replay.is_lost and checkpoint is not None:
+        if replay.is_lost and checkpoint is not None and not listed.foreign:  # else nobody gets behind it
             found += self._from_checkpoint(session_id, found)
         return found
 

@@ -14,7 +14,7 @@ import pytest
 
 from snapshots import PersistedSessionState, SnapshotRepository, codec
 from snapshots.environment import Environment
-from snapshots.errors import SessionNotFoundError
+from snapshots.errors import CorruptSnapshotError, SessionNotFoundError
 from snapshots.layout import Layout
 from snapshots.maintenance import beside
 from snapshots.maintenance.beside import RECORDS_NAMED_MAX, Reported, verify_satellites
@@ -25,7 +25,7 @@ from snapshots.maintenance.repair import execute, plan_repair
 from snapshots.maintenance.repair.plan import Action
 from snapshots.maintenance.verify import verify
 from snapshots.realtime import RealtimeController
-from snapshots.realtime.journal import RECORDS_BEHIND_MAX
+from snapshots.realtime.journal import RECORDS_BEHIND_MAX, read_records
 from snapshots.records import SessionRecords
 from snapshots.runtime import RuntimeSession, RuntimeSessionStore
 from snapshots.usage import UsageLog, compact
@@ -36,7 +36,7 @@ from storage.backends.memory import MemoryStore
 from storage.errors import UnavailableError
 from storage.executor import InlineExecutor
 from storage.frame import open_stream, seal_stream
-from storage.store import Create, ObjectStore, Overwrite
+from storage.store import Create, ListedObject, ObjectStore, Overwrite
 from storage.testing.clock import START, ManualClock
 from storage.testing.faults import FailBefore, FaultyStore, Meanwhile
 from tests.integration.builders import SESSION, WatchedStore
@@ -109,6 +109,13 @@ def copied(store: ObjectStore) -> None:
         store.put(key, data, Create())
 
 
+class Faulty(FaultyStore):
+    """A faulty store whose listings are read at once: none is left in its midst, to be ended within another request."""
+
+    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ListedObject]:
+        return iter([*super().list(prefix, start_after=start_after)])
+
+
 class Place:
     """A store that can be watched and fails as told, with one session that has everything beside it."""
 
@@ -116,7 +123,7 @@ class Place:
         self.clock = ManualClock(START + timedelta(hours=1), seed=2)
         self.store = MemoryStore(self.clock) if store is None else store
         copied(self.store)
-        self.faulty = FaultyStore(self.store)
+        self.faulty = Faulty(self.store)
         self.watched = WatchedStore(self.faulty)
         self.repo = SnapshotRepository(self.watched, clock=self.clock)
         self.other = SnapshotRepository(self.store, clock=self.clock)
@@ -262,12 +269,26 @@ def test_superseded_segments_are_not_looked_at(place: Place) -> None:
 
 
 def test_what_is_no_satellite_is_passed_over(place: Place) -> None:
-    for key in ("x", "x/index", "x/00000000000000000001", "1", "00000000000000000001x", "99999999999999999999x"):
-        place.put(LAYOUT.usage(SESSION) + key, b"")
-        place.put(LAYOUT.realtime(SESSION) + key, b"")
+    for key in ("x", "x/index", "x/state", "x/00000000000000000001", "~", "1"):
         place.put(f"default/usage/{key}", b"")
+        place.put(LAYOUT.usage(SESSION) + key, b"")
         place.put(f"default/realtime/{key}", b"")
+        if key != "1":
+            place.put(LAYOUT.realtime(SESSION) + key, b"")
+    place.put(LAYOUT.realtime(SESSION).removesuffix("/"), b"")
+    place.put(LAYOUT.realtime("none") + "1", b"")
     assert place.findings() == []
+
+
+@pytest.mark.parametrize("name", ["1", "000000000000000000100", "00000000000000000001/1", "9" * 200, "a"])
+def test_what_stands_among_the_records_and_is_none_is_found(place: Place, name: str) -> None:
+    key = LAYOUT.realtime(SESSION) + name
+    place.put(key, b"")
+    assert place.found() == place.found(session_id=SESSION) == {(What.SATELLITE, key)}
+    with pytest.raises(CorruptSnapshotError):
+        list(read_records(place.other.environment, SESSION))
+    place.flip(LAYOUT.realtime_record(SESSION, 2))
+    assert place.found() == {(What.SATELLITE, key), (What.ALTERED, LAYOUT.realtime_record(SESSION, 2))}
 
 
 # Damage to one object.
@@ -632,7 +653,7 @@ class Beside:
         self.clock = ManualClock(START + timedelta(minutes=1), seed=2)
         self.store = MemoryStore(self.clock)
         copied(self.store)
-        self.faulty = FaultyStore(self.store)
+        self.faulty = Faulty(self.store)
         self.other = SnapshotRepository(self.store, clock=self.clock)
         self.environment = Environment(self.faulty, LAYOUT, self.clock, InlineExecutor())
         usage(self.other, lines=10)
