@@ -49,7 +49,7 @@ from snapshots.usage.index import KIND, ListedLog, logs_in
 from snapshots.usage.reading import RESTARTS_MAX, SegmentMissingError, check_superseded, not_in, read_segments
 from snapshots.usage.rows import UsageRow, row_of
 from snapshots.usage.segments import Index, LiveSegment, open_segment
-from storage.errors import CorruptObjectError, InvalidKeyError, NotFoundError, UnavailableError
+from storage.errors import CorruptObjectError, NotFoundError, UnavailableError
 from storage.store import ListedObject, StoredObject
 
 REGISTERS_SIDE_BY_SIDE = 64
@@ -380,11 +380,8 @@ class _Look:
         layout = self._layout
         part = layout.session_part(key)
         identifier = layout.family_id(part.rpartition("/")[2])  # a family is named as its first session is
-        try:
-            if layout.session_part(layout.head(identifier)) == part:
-                return identifier
-        except InvalidKeyError:
-            return ""
+        if layout.session_part(layout.head(identifier)) == part:
+            return identifier
         head = self._head_of(key)  # there is a digest of the id in the key
         return "" if head is None else head.session_id
 

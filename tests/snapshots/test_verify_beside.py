@@ -587,7 +587,8 @@ def test_a_state_that_holds_another_session_is_found(place: Place) -> None:
     fill(place.other, "s2")
     key = place.key("state")
     place.put_plain(key, {**place.plain(key), "value": place.plain(place.key("state", "s2"))["value"]})
-    assert place.found() == {(What.SATELLITE, key)}
+    (found,) = place.findings()
+    assert (found.what, found.key, found.reason) == (What.SATELLITE, key, "the realtime state is of another session")
 
 
 # One session alone, and sessions that are gone.
@@ -736,6 +737,33 @@ def test_a_log_that_never_stands_still_ends_the_verification(monkeypatch: pytest
     with pytest.raises(UnavailableError, match="kept moving"):
         made.findings()
     made.other.close()
+
+
+@pytest.mark.parametrize("kind", ["record", "metadata", "index", "state"])
+def test_what_was_listed_and_is_gone_without_anything_that_needs_it_is_no_finding(place: Place, kind: str) -> None:
+    index_register(place.other.environment, "s2").put(lambda _: Index())
+    record(place.other, "s2")
+    metadata(place.other, "s2")
+    realtime(place.other, "s2")
+    for row in place.store.list(LAYOUT.realtime("s2")):
+        if row.key != place.key("state", "s2"):
+            place.store.delete(row.key)
+    state = place.plain(place.key("state", "s2"))
+    state["value"].update(sequence=0, queue=[], in_doubt=[], open_output=0)
+    state["value"]["state"]["backpressure_state"]["queued_frames"] = 0
+    place.put_plain(place.key("state", "s2"), state)
+    assert place.findings() == []
+    key = place.key(kind, "s2")
+    place.faulty.plan.on("get", key, fault=Meanwhile(lambda: place.store.delete(key)))
+    assert place.findings() == []
+    assert [row.key for row in place.store.list(key)] == []
+
+
+def test_a_segment_that_goes_while_nothing_names_it_is_no_finding(place: Place) -> None:
+    place.flip(place.key("index"))
+    key = next(row.key for row in place.store.list(LAYOUT.usage(SESSION)))
+    place.faulty.plan.on("get", key, fault=Meanwhile(lambda: place.store.delete(key)))
+    assert place.found() == {(What.ALTERED, place.key("index"))}
 
 
 @pytest.mark.parametrize("kind", KINDS)
