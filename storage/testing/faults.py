@@ -215,10 +215,15 @@ class FaultyStore:
                 raise Crash(f"{verb} {' '.join(keys)[:80]} after the crash")
             rule = self.plan.choose(verb, keys)
             self.log.append(Request(len(self.log) + 1, verb, keys, rule.fault if rule else None))
+        left = False
         try:
             yield rule
+        except GeneratorExit:  # a listing that nobody reads on: it may be ended in the midst of another request
+            left = True
+            raise
         finally:
-            self._release_due()
+            if not left:
+                self._release_due()
 
     def _carry_out(self, rule: On | None, key: str, act: Callable[[], T]) -> T:
         fault = rule.fault if rule else None

@@ -239,6 +239,21 @@ def test_a_cleared_plan_lets_everything_pass(raw: MemoryStore) -> None:
         store.stat("a")
 
 
+def test_a_listing_that_nobody_reads_on_waits_for_no_request(raw: MemoryStore) -> None:
+    for number in range(3):
+        raw.put(f"a/{number}", b"x", Create())
+    store = FaultyStore(raw)
+
+    def ended_within_a_request() -> bytes:
+        rows = store.list("a/")
+        next(rows)
+        with store._lock:  # as a request holds it, while the garbage collector ends the listing
+            del rows
+        return store.get("a/1").data
+
+    assert ended_within_a_request() == b"x"
+
+
 @pytest.mark.parametrize(
     ("verb", "fault"), [("get", Delay()), ("put", Truncate()), ("*", FlipBit()), ("delete", OwnRetry())]
 )
