@@ -613,7 +613,7 @@ class RealtimeController:
                 answers=journal.progress.open_output,
             )
         except Exception:
-            if journal.pending is None:
+            if journal.pending is None:  # refused, not in doubt: it can never be recorded, so it is not handed out
                 self._inbox = None
             raise
 

@@ -195,7 +195,7 @@ def some(cli: Command) -> None:
     cli("records", "close", "closed")
     cli("records", "activate", "active")
     cli("records", "activate", "due-2")
-    time.sleep(1.05)
+    time.sleep(1.05)  # the command goes by the real clock, and the record lives a second
 
 
 def listed(cli: Command, *options: str) -> dict[str, str]:

@@ -42,9 +42,8 @@ from storage.testing.faults import (
     LoseAnswer,
     Meanwhile,
     Missing,
-    OwnRetry,
-    Repeat,
 )
+from tests.faults import WRITE_FAULTS
 from tests.snapshots.records import hex_ids, session_ids, texts
 
 SESSION, TURN = "s1", "turn-7"
@@ -114,17 +113,7 @@ STEPS: dict[str, Step] = {
     "abandon": lambda journal: journal.abandon(),
 }
 EACH_STEP = pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
-FAULTS: list[Fault] = [
-    FailBefore(applied="no"),
-    FailBefore(applied="unknown"),
-    LoseAnswer(),
-    Delay(),
-    Delay(after_requests=1),
-    Delay(after_requests=2),
-    OwnRetry(),
-    Repeat(after_requests=1),
-]
-EVERY = pytest.mark.parametrize("fault", FAULTS, ids=str)
+EVERY = pytest.mark.parametrize("fault", WRITE_FAULTS, ids=str)
 
 
 # Taking over.

@@ -18,7 +18,6 @@ from storage.leases import ATTEMPTS_MAX, TTL_SECONDS_MAX, Busy, Free, Lease, Lea
 from storage.store import Overwrite
 from storage.testing.clock import START, ManualClock
 from storage.testing.faults import (
-    Delay,
     Deny,
     FailBefore,
     Fault,
@@ -26,10 +25,9 @@ from storage.testing.faults import (
     FlipBit,
     LoseAnswer,
     Meanwhile,
-    OwnRetry,
-    Repeat,
     Truncate,
 )
+from tests.faults import WRITE_FAULTS
 
 KEY, LABEL = "lease", "what it is for"
 TTL = 30
@@ -84,17 +82,7 @@ def renewed(register: LeaseRegister, lease: Lease, ttl_seconds: float = TTL) -> 
     return answer
 
 
-FAULTS: list[Fault] = [
-    FailBefore(applied="no"),
-    FailBefore(applied="unknown"),
-    LoseAnswer(),
-    Delay(),
-    Delay(after_requests=1),
-    Delay(after_requests=2),
-    OwnRetry(),
-    Repeat(after_requests=1),
-]
-EVERY = pytest.mark.parametrize("fault", FAULTS, ids=str)
+EVERY = pytest.mark.parametrize("fault", WRITE_FAULTS, ids=str)
 
 
 def test_a_first_claim_has_fence_one(bench: Bench) -> None:

@@ -39,24 +39,14 @@ from storage.testing.faults import (
     Fault,
     LoseAnswer,
     Meanwhile,
-    OwnRetry,
     Repeat,
 )
+from tests.faults import WRITE_FAULTS
 from tests.integration.builders import new_session
 from tests.snapshots.realtime.bench import SESSION, Bench, LostError, NotingAdapter, check_log, incoming, out, sidecar
 
 RECORD = "realtime/"
-FAULTS: list[Fault] = [
-    FailBefore(applied="no"),
-    FailBefore(applied="unknown"),
-    LoseAnswer(),
-    Delay(),
-    Delay(after_requests=1),
-    Delay(after_requests=2),
-    OwnRetry(),
-    Repeat(),
-    Repeat(after_requests=1),
-]
+FAULTS: tuple[Fault, ...] = (*WRITE_FAULTS, Repeat())
 EVERY_FAULT = pytest.mark.parametrize("fault", FAULTS, ids=str)
 EITHER_RECORD = pytest.mark.parametrize("nth", [1, 2], ids=["before", "after"])
 Step = Callable[[RealtimeController], object]

@@ -21,14 +21,11 @@ from storage.testing.faults import (
     Crash,
     CrashAfter,
     CrashBefore,
-    Delay,
     FailBefore,
     Fault,
-    LoseAnswer,
     Meanwhile,
-    OwnRetry,
-    Repeat,
 )
+from tests.faults import WRITE_FAULTS
 from tests.snapshots.records_of_sessions.benches import MODEL, TTL, Bench, after
 
 CREATED, ACTIVE, CLOSED, EXPIRED = SessionStatus
@@ -296,18 +293,8 @@ def test_what_is_damaged_or_vanishes_meanwhile_is_named(bench: Bench) -> None:
 
 # Lost answers, and ends in between.
 
-FAULTS: list[Fault] = [
-    FailBefore(applied="no"),
-    FailBefore(applied="unknown"),
-    LoseAnswer(),
-    Delay(),
-    Delay(after_requests=1),
-    OwnRetry(),
-    Repeat(after_requests=1),
-]
 
-
-@pytest.mark.parametrize("fault", FAULTS, ids=str)
+@pytest.mark.parametrize("fault", WRITE_FAULTS, ids=str)
 @pytest.mark.parametrize("nth", [1, 2, 3])
 def test_an_expiry_is_counted_once_whatever_answers_get_lost(bench: Bench, fault: Fault, nth: int) -> None:
     overdue(bench, 3)

@@ -41,8 +41,8 @@ from storage.testing.faults import (
     LoseAnswer,
     Meanwhile,
     OwnRetry,
-    Repeat,
 )
+from tests.faults import WRITE_FAULTS
 from tests.snapshots.records_of_sessions.benches import MODEL, SESSION, TTL, Bench, after, host
 
 CREATED, ACTIVE, CLOSED, EXPIRED = SessionStatus
@@ -55,17 +55,7 @@ ACTS: dict[str, tuple[SessionStatus, SessionStatus, Act]] = {
     "expire": (ACTIVE, EXPIRED, lambda records: records.expire(SESSION)),
 }
 EACH_ACT = pytest.mark.parametrize("name", ACTS)
-FAULTS: list[Fault] = [
-    FailBefore(applied="no"),
-    FailBefore(applied="unknown"),
-    LoseAnswer(),
-    Delay(),
-    Delay(after_requests=1),
-    Delay(after_requests=2),
-    OwnRetry(),
-    Repeat(after_requests=1),
-]
-EVERY_FAULT = pytest.mark.parametrize("fault", FAULTS, ids=str)
+EVERY_FAULT = pytest.mark.parametrize("fault", WRITE_FAULTS, ids=str)
 
 
 @pytest.fixture

@@ -16,19 +16,10 @@ from snapshots.runtime.persistence import METADATA
 from snapshots.runtime.stored import StoredMetadata, stored_from_plain
 from snapshots.satellite import SatelliteRegister
 from storage.errors import UnavailableError
-from storage.testing.faults import Crash, CrashAfter, Delay, FailBefore, Fault, LoseAnswer, Meanwhile, OwnRetry, Repeat
+from storage.testing.faults import Crash, CrashAfter, FailBefore, Fault, Meanwhile
+from tests.faults import WRITE_FAULTS
 from tests.integration.builders import new_session
 from tests.snapshots.runtime.bench import SESSION, Bench, opened, said, session, texts_of
-
-FAULTS: list[Fault] = [
-    FailBefore(applied="no"),
-    FailBefore(applied="unknown"),
-    LoseAnswer(),
-    Delay(),
-    Delay(after_requests=1),
-    OwnRetry(),
-    Repeat(after_requests=1),
-]
 
 
 @pytest.fixture
@@ -125,7 +116,7 @@ def test_two_editors_without_an_expectation_both_count(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("expected", [None, 0])
-@pytest.mark.parametrize("fault", FAULTS, ids=str)
+@pytest.mark.parametrize("fault", WRITE_FAULTS, ids=str)
 def test_a_lost_answer_counts_once(bench: Bench, fault: Fault, expected: int | None) -> None:
     bench.faulty.plan.on("put", "metadata", fault=fault)
     changed = bench.mine.update_metadata(SESSION, titled("new"), expected_version=expected)

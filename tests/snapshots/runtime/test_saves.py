@@ -48,25 +48,14 @@ from storage.testing.faults import (
     FailBefore,
     Fault,
     FlipBit,
-    LoseAnswer,
     Meanwhile,
-    OwnRetry,
-    Repeat,
 )
+from tests.faults import WRITE_FAULTS
 from tests.integration.builders import message, message_ids, new_session, take_turn
 from tests.snapshots.runtime.bench import SESSION, Bench, opened, said, session, texts_of
 from tests.snapshots.state.builders import call
 
-FAULTS: list[Fault] = [
-    FailBefore(applied="no"),
-    FailBefore(applied="unknown"),
-    LoseAnswer(),
-    Delay(),
-    Delay(after_requests=1),
-    Delay(after_requests=3),
-    OwnRetry(),
-    Repeat(after_requests=1),
-]
+FAULTS: tuple[Fault, ...] = (*WRITE_FAULTS, Delay(after_requests=3))
 EVERY = pytest.mark.parametrize("fault", FAULTS, ids=str)
 PUTS = {True: 3, False: 4}  # of a save that appends and changes metadata: pack, head, register; before, the reservation
 REQUESTS = {True: 5, False: 8}  # of that save, reads included

@@ -17,14 +17,12 @@ from storage.errors import UnavailableError
 from storage.testing.faults import (
     Crash,
     CrashBefore,
-    Delay,
     FailBefore,
     Fault,
     LoseAnswer,
     Meanwhile,
-    OwnRetry,
-    Repeat,
 )
+from tests.faults import WRITE_FAULTS
 from tests.snapshots.usage.bench import SESSION, Bench, line
 
 COUNT = 6
@@ -152,18 +150,7 @@ def test_a_crash_between_any_two_requests(bench: Bench, nth: int) -> None:
     assert len(bench.stored()) == 1
 
 
-FAULTS: list[Fault] = [
-    FailBefore(applied="no"),
-    FailBefore(applied="unknown"),
-    LoseAnswer(),
-    Delay(),
-    Delay(after_requests=1),
-    OwnRetry(),
-    Repeat(after_requests=1),
-]
-
-
-@pytest.mark.parametrize("fault", FAULTS, ids=str)
+@pytest.mark.parametrize("fault", WRITE_FAULTS, ids=str)
 @pytest.mark.parametrize("nth", [1, 2])
 def test_a_write_that_goes_wrong_once(bench: Bench, fault: Fault, nth: int) -> None:
     filled(bench)
