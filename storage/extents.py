@@ -9,8 +9,10 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from typing import NamedTuple
 
 from storage.store import ByteRange
 
@@ -18,9 +20,8 @@ GAP_BYTES_MAX = 64 << 10  # reading so much for nothing is cheaper than another 
 READ_BYTES_MAX = 8 << 20  # per request, so that several threads share a large blob
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """A piece of a blob.
+class Extent(NamedTuple):
+    """A piece of a blob. A tuple: a large execution state has tens of thousands of them.
 
     Attributes:
         pack: Name of the pack.
@@ -40,6 +41,50 @@ class Extent:
     def frame(self) -> ByteRange:
         """Return where the frame lies in its pack."""
         return ByteRange(self.offset, self.stored_bytes)
+
+    def part(self, start: int, length: int) -> Extent:
+        """Return `length` bytes of the piece from `start` on."""
+        return self._replace(skip=self.skip + start, length=length)
+
+    def goes_on_in(self, other: Extent) -> bool:
+        """Say whether `other` is what stands behind this piece in the same frame."""
+        return self[:3] == other[:3] and self.skip + self.length == other.skip
+
+
+class Spliceable:
+    """The extents of one blob, to copy parts of it.
+
+    Args:
+        extents: All of them, in order.
+    """
+
+    def __init__(self, extents: Sequence[Extent]) -> None:
+        self._extents = extents
+        self._ends = list(accumulate(extent.length for extent in extents))
+
+    def between(self, start: int, length: int) -> list[Extent]:
+        """Return the extents of `length` bytes from `start` on; at least one byte, all within the blob."""
+        end = start + length
+        first, last = bisect_right(self._ends, start), bisect_right(self._ends, end - 1)
+        found = list(self._extents[first : last + 1])
+        head = start - (self._ends[first] - found[0].length)
+        tail = self._ends[last] - end
+        if tail:
+            found[-1] = found[-1].part(0, found[-1].length - tail)
+        if head:
+            found[0] = found[0].part(head, found[0].length - head)
+        return found
+
+
+def coalesced(extents: Iterable[Extent]) -> tuple[Extent, ...]:
+    """Return the extents with those joined that go on in one another."""
+    joined: list[Extent] = []
+    for extent in extents:
+        if joined and joined[-1].goes_on_in(extent):
+            joined[-1] = joined[-1]._replace(length=joined[-1].length + extent.length)
+        else:
+            joined.append(extent)
+    return tuple(joined)
 
 
 def plan_reads(extents: Iterable[Extent]) -> list[tuple[str, ByteRange]]:

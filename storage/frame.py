@@ -1,6 +1,6 @@
 """`frame`: the stored form of a run of bytes. Pure; the only importer of zstandard.
 
-    byte 0      codec: 0 stored as is, 1 zstd
+    byte 0      codec: 0 stored as is, 1 zstd, 2 zstd against a prefix
     byte 1      seal: 0 none (others are reserved for encryption)
     bytes 2-5   raw size, big endian
     bytes 6-9   stored size of the payload, big endian
@@ -11,7 +11,10 @@ Rules:
 1. A frame holds at most FRAME_BYTES_MAX raw bytes; longer runs are several frames, one behind the other.
 2. All sizes are checked against that limit and against each other before anything is decompressed.
 3. The checksum guards parts of a blob that are read alone; a whole blob is checked by its digest as well.
-4. What other programs are to read is a standard zstd stream (`seal_stream`) instead: one frame that declares its size,
+4. A frame may be compressed against a prefix: raw bytes that its reader has anyway, because they stand before it in the
+   same log or in a record that is read along with it. Without them it cannot be opened; a zstd checksum of the raw
+   bytes tells a wrong prefix.
+5. What other programs are to read is a standard zstd stream (`seal_stream`) instead: one frame that declares its size,
    and behind it a skippable frame, which every zstd reader passes over. That one holds a note, the note's size in
    4 bytes, little endian, and the first 16 bytes of BLAKE3 of all that stands before.
 
@@ -36,8 +39,9 @@ _LEVEL = 3  # zstd; above 3 nothing pays on session data
 _HEADER = struct.Struct(">BBII")
 _CHECKSUM_BYTES = 8
 HEADER_BYTES = _HEADER.size + _CHECKSUM_BYTES
+PREFIX_BYTES_MIN = 8  # zstandard takes no less
 STORED_BYTES_MAX = HEADER_BYTES + FRAME_BYTES_MAX  # what does not get smaller is stored as it is
-_STORED, _ZSTD = 0, 1
+_STORED, _ZSTD, _ZSTD_PREFIXED = 0, 1, 2
 _UNSEALED = 0
 
 _SKIPPABLE = struct.Struct("<II")  # magic and size of a skippable frame
@@ -48,26 +52,61 @@ _BEHIND_NOTE = _NOTE_SIZE.size + _GUARD_BYTES
 NOTE_BYTES_MAX = 4 << 10  # whose a stream is, said in JSON
 
 
-def seal_frame(raw: Buffer) -> bytes:
+class Prefix:
+    """What a frame is compressed against (rule 4). Ready for any number of frames.
+
+    Args:
+        raw: At least PREFIX_BYTES_MIN bytes.
+    """
+
+    def __init__(self, raw: Buffer) -> None:
+        view = octets(raw)
+        assert view.nbytes >= PREFIX_BYTES_MIN, "nothing could be found in so little"
+        self._bytes = zstandard.ZstdCompressionDict(bytes(view), dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+        self._packer: zstandard.ZstdCompressor | None = None
+        self._opener: zstandard.ZstdDecompressor | None = None
+
+    def packer(self) -> zstandard.ZstdCompressor:
+        """Return what compresses against it."""
+        if self._packer is None:
+            self._packer = zstandard.ZstdCompressor(level=_LEVEL, dict_data=self._bytes, write_checksum=True)
+        return self._packer
+
+    def opener(self) -> zstandard.ZstdDecompressor:
+        """Return what decompresses against it."""
+        if self._opener is None:
+            self._opener = zstandard.ZstdDecompressor(dict_data=self._bytes)
+        return self._opener
+
+
+def seal_frame(raw: Buffer, prefix: Prefix | None = None) -> bytes:
     """Return the frame of at most FRAME_BYTES_MAX raw bytes, compressed where that makes it smaller."""
     view = octets(raw)
     assert 0 < view.nbytes <= FRAME_BYTES_MAX, "Rule 1"
-    packed = zstandard.ZstdCompressor(level=_LEVEL).compress(view)
-    codec, payload = (_ZSTD, packed) if len(packed) < view.nbytes else (_STORED, bytes(view))
+    packer = zstandard.ZstdCompressor(level=_LEVEL) if prefix is None else prefix.packer()
+    packed = packer.compress(view)
+    smaller = _ZSTD if prefix is None else _ZSTD_PREFIXED
+    codec, payload = (smaller, packed) if len(packed) < view.nbytes else (_STORED, bytes(view))
     head = _HEADER.pack(codec, _UNSEALED, view.nbytes, len(payload))
     return head + short_hash(head + payload, _CHECKSUM_BYTES) + payload
 
 
-def seal_run(raw: Buffer) -> bytes:
+def seal_run(raw: Buffer, prefix: Prefix | None = None) -> bytes:
     """Return the frames of any number of raw bytes, one behind the other; empty for none."""
     view = octets(raw)
     return b"".join(
-        seal_frame(view[start : start + FRAME_BYTES_MAX]) for start in range(0, view.nbytes, FRAME_BYTES_MAX)
+        seal_frame(view[start : start + FRAME_BYTES_MAX], prefix) for start in range(0, view.nbytes, FRAME_BYTES_MAX)
     )
 
 
-def open_frame(stored: Buffer, *, key: str) -> bytes:
-    """Return the raw bytes of exactly one frame.
+def is_prefixed(stored: Buffer) -> bool:
+    """Say whether a frame needs its prefix to be opened (rule 4)."""
+    view = octets(stored)
+    return view.nbytes > 0 and view[0] == _ZSTD_PREFIXED
+
+
+def open_frame(stored: Buffer, *, key: str, prefix: Prefix | None = None) -> bytes:
+    """Return the raw bytes of exactly one frame; `prefix` is what it was sealed against, if it was.
 
     Raises:
         CorruptObjectError: Truncated, altered, oversized, or of an unknown codec or seal; names `key`.
@@ -82,19 +121,22 @@ def open_frame(stored: Buffer, *, key: str) -> bytes:
     head = bytes(view[: _HEADER.size])
     if short_hash(head + bytes(payload), _CHECKSUM_BYTES) != view[_HEADER.size : HEADER_BYTES]:
         raise CorruptObjectError(key, "a frame's checksum does not match")
-    if seal != _UNSEALED or codec not in (_STORED, _ZSTD):
+    if seal != _UNSEALED or codec not in (_STORED, _ZSTD, _ZSTD_PREFIXED):
         raise CorruptObjectError(key, f"a frame has codec {codec} and seal {seal}, which this version cannot open")
-    raw = bytes(payload) if codec == _STORED else _decompress(bytes(payload), raw_bytes, key)
+    if codec == _ZSTD_PREFIXED and prefix is None:
+        raise CorruptObjectError(key, "a frame that needs the bytes before it stands alone")
+    opener = prefix.opener() if codec == _ZSTD_PREFIXED and prefix is not None else None
+    raw = bytes(payload) if codec == _STORED else _decompress(bytes(payload), raw_bytes, key, opener)
     if len(raw) != raw_bytes:
         raise CorruptObjectError(key, f"a frame holds {len(raw)} bytes, declares {raw_bytes}")
     return raw
 
 
-def _decompress(payload: bytes, raw_bytes: int, key: str) -> bytes:
+def _decompress(payload: bytes, raw_bytes: int, key: str, opener: zstandard.ZstdDecompressor | None) -> bytes:
     try:
         if zstandard.frame_content_size(payload) != raw_bytes:  # Rule 2: before a byte is allocated
             raise CorruptObjectError(key, "a compressed frame declares another size than its header")
-        return zstandard.ZstdDecompressor().decompress(payload, max_output_size=raw_bytes)
+        return (opener or zstandard.ZstdDecompressor()).decompress(payload, max_output_size=raw_bytes)
     except zstandard.ZstdError as error:
         raise CorruptObjectError(key, f"a frame cannot be decompressed ({error})") from error
 
@@ -112,12 +154,12 @@ def split_run(stored: Buffer, *, key: str) -> Iterator[memoryview]:
         view = view[size:]
 
 
-def open_run(stored: Buffer, *, key: str, bytes_max: int) -> bytes:
+def open_run(stored: Buffer, *, key: str, bytes_max: int, prefix: Prefix | None = None) -> bytes:
     """Return the raw bytes of a run of frames, at most `bytes_max`. Raises CorruptObjectError."""
     parts: list[bytes] = []
     total = 0
     for one in split_run(stored, key=key):
-        parts.append(open_frame(one, key=key))
+        parts.append(open_frame(one, key=key, prefix=prefix))
         total += len(parts[-1])
         if total > bytes_max:
             raise CorruptObjectError(key, f"a run of frames holds over {bytes_max} bytes")
@@ -125,10 +167,10 @@ def open_run(stored: Buffer, *, key: str, bytes_max: int) -> bytes:
 
 
 def seal_stream(raw: Buffer, note: bytes) -> bytes:
-    """Return a standard zstd stream of `raw`, at least one byte, and the note behind it (rule 4)."""
+    """Return a standard zstd stream of `raw`, at least one byte, and the note behind it (rule 5)."""
     view = octets(raw)
     assert view.nbytes > 0, "a stream of nothing"
-    assert len(note) <= NOTE_BYTES_MAX, "Rule 4"
+    assert len(note) <= NOTE_BYTES_MAX, "Rule 5"
     packed = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compress(view)
     skippable = _SKIPPABLE.pack(_SKIPPABLE_MAGIC, len(note) + _BEHIND_NOTE)
     stored = packed + skippable + note + _NOTE_SIZE.pack(len(note))

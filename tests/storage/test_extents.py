@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.extents import GAP_BYTES_MAX, READ_BYTES_MAX, Extent, plan_reads
+from storage.extents import GAP_BYTES_MAX, READ_BYTES_MAX, Extent, Spliceable, coalesced, plan_reads
 from storage.frame import STORED_BYTES_MAX
 from storage.store import ByteRange
 
@@ -93,3 +93,46 @@ def test_one_frame_is_read_once_however_many_pieces_lie_in_it() -> None:
 
 def test_nothing_wanted_is_nothing_read() -> None:
     assert plan_reads([]) == []
+
+
+# Copying parts of a blob.
+
+pieces = st.lists(
+    st.builds(
+        Extent, st.sampled_from(["p", "q"]), st.integers(0, 3), st.just(9), st.integers(0, 50), st.integers(1, 9)
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+def bytes_of(wanted: list[Extent] | tuple[Extent, ...]) -> list[tuple[str, int, int]]:
+    """Return pack, frame and position of each byte."""
+    return [(one.pack, one.offset, one.skip + index) for one in wanted for index in range(one.length)]
+
+
+@given(pieces, st.data())
+def test_a_part_of_a_blob_is_exactly_those_bytes(whole: list[Extent], data: st.DataObject) -> None:
+    size = sum(one.length for one in whole)
+    start = data.draw(st.integers(0, size - 1))
+    length = data.draw(st.integers(1, size - start))
+    part = Spliceable(whole).between(start, length)
+    assert bytes_of(part) == bytes_of(whole)[start : start + length]
+    assert all(one.length > 0 for one in part)
+
+
+@given(pieces, st.data())
+def test_what_is_cut_apart_is_joined_again(whole: list[Extent], data: st.DataObject) -> None:
+    size = sum(one.length for one in whole)
+    cut = data.draw(st.integers(1, size))
+    parts = Spliceable(whole).between(0, cut) + (Spliceable(whole).between(cut, size - cut) if cut < size else [])
+    assert coalesced(parts) == coalesced(whole)
+    assert bytes_of(coalesced(whole)) == bytes_of(whole)
+    assert len(coalesced(whole)) <= len(whole)
+
+
+def test_only_neighbours_within_one_frame_are_joined() -> None:
+    one, behind = Extent("p", 0, 9, 0, 5), Extent("p", 0, 9, 5, 2)
+    assert coalesced([one, behind]) == (Extent("p", 0, 9, 0, 7),)
+    for other in (behind._replace(pack="q"), behind._replace(offset=9), behind._replace(skip=6)):
+        assert coalesced([one, other]) == (one, other)

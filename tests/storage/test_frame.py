@@ -16,7 +16,10 @@ from storage.errors import CorruptObjectError
 from storage.frame import (
     FRAME_BYTES_MAX,
     HEADER_BYTES,
+    PREFIX_BYTES_MIN,
     STORED_BYTES_MAX,
+    Prefix,
+    is_prefixed,
     open_frame,
     open_run,
     seal_frame,
@@ -24,6 +27,7 @@ from storage.frame import (
     split_run,
 )
 
+KEY = "packs/x"
 NOISE = b"".join(short_hash(bytes([n]), 64) for n in range(256)) * 8  # 128 KiB that compress only by repetition
 contents = st.binary(min_size=1, max_size=300) | st.builds(
     lambda data, times: data * times, st.binary(min_size=1, max_size=20), st.integers(1, 4000)
@@ -100,11 +104,48 @@ def test_any_other_bytes_are_corrupt(stored: bytes) -> None:
     refused(stored)
 
 
-@pytest.mark.parametrize(("codec", "seal"), [(2, 0), (255, 0), (0, 1), (1, 255)])
+@pytest.mark.parametrize(("codec", "seal"), [(3, 0), (255, 0), (0, 1), (1, 255)])
 def test_an_unknown_codec_or_seal_is_named(codec: int, seal: int) -> None:
     reason = refused(frame(3, b"abc", codec=codec, seal=seal))
     assert f"codec {codec}" in reason
     assert f"seal {seal}" in reason
+
+
+# Against a prefix.
+
+LINES = b"".join(b"line %d of what both have\n" % number for number in range(2000))
+
+
+def test_what_stands_in_the_prefix_costs_next_to_nothing() -> None:
+    run = seal_run(NOISE, Prefix(NOISE))
+    assert len(run) < len(NOISE) / 50
+    assert open_run(run, key=KEY, bytes_max=len(NOISE), prefix=Prefix(NOISE)) == NOISE
+
+
+@given(st.binary(min_size=PREFIX_BYTES_MIN, max_size=500), st.binary(min_size=1, max_size=500))
+def test_any_bytes_come_back_from_any_prefix(before: bytes, raw: bytes) -> None:
+    assert open_frame(seal_frame(raw, Prefix(before)), key=KEY, prefix=Prefix(before)) == raw
+    assert open_frame(seal_frame(before + raw, Prefix(before)), key=KEY, prefix=Prefix(before)) == before + raw
+
+
+def test_without_its_prefix_a_frame_is_corrupt() -> None:
+    stored = seal_frame(LINES[:1000], Prefix(LINES))
+    assert is_prefixed(stored)
+    with pytest.raises(CorruptObjectError, match="stands alone"):
+        open_frame(stored, key=KEY)
+
+
+@pytest.mark.parametrize("wrong", [LINES[:-1], LINES + b"x", LINES[::-1], b"\0" * len(LINES)])
+def test_with_another_prefix_it_is_corrupt_and_never_other_bytes(wrong: bytes) -> None:
+    stored = seal_frame(LINES[:1000] + b"and more" + LINES[4000:9000], Prefix(LINES))
+    with pytest.raises(CorruptObjectError, match="decompress"):
+        open_frame(stored, key=KEY, prefix=Prefix(wrong))
+
+
+def test_a_frame_that_does_not_get_smaller_needs_no_prefix() -> None:
+    stored = seal_frame(NOISE[:200], Prefix(LINES))
+    assert not is_prefixed(stored)
+    assert open_frame(stored, key=KEY) == NOISE[:200]
 
 
 def compressed(raw: bytes, *, sized: bool = True) -> bytes:

@@ -8,7 +8,6 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 from storage.backends.memory import MemoryStore
 from storage.digest import BlobRef, blob_ref, short_hash
 from storage.errors import CorruptObjectError, NotFoundError, UnavailableError
-from storage.extents import Extent
+from storage.extents import Extent, Spliceable
 from storage.frame import FRAME_BYTES_MAX, open_run, seal_run
 from storage.packs import (
     BULK_BYTES_MIN,
@@ -146,6 +145,86 @@ def test_a_run_lies_where_it_is_said() -> None:
     assert builder.extents[blob_ref(b"blob").digest][0].frame.end <= place.start
 
 
+# Blobs of which a part lies elsewhere.
+
+
+def test_a_spliced_blob_is_read_back_from_both_packs(executor: Executor) -> None:
+    store, where = stored([NOISE], "old")
+    held = Spliceable(where[blob_ref(NOISE)])
+    new = NOISE[:200_000] + b"new" * 20_000 + NOISE[300_000:] + b"end"
+    builder = PackBuilder(NAME)
+    pieces: list[Extent | bytes] = [*held.between(0, 200_000), b"new" * 20_000]
+    pieces += [*held.between(300_000, len(NOISE) - 300_000), b"end"]
+    builder.add_spliced("k", blob_ref(new), pieces)
+    data = builder.finish(FACTS)
+    store.put(KEY, data, Create())
+    assert read_blobs(store, {blob_ref(new): builder.extents[blob_ref(new).digest]}, key_of, executor) == {
+        blob_ref(new): new
+    }
+    assert len(data) < 2000
+    (row,) = read_index(store, KEY, NAME).blobs
+    assert sum(one.length for one in row.extents) == 60_003  # rule 3
+
+
+def test_small_new_pieces_share_a_frame_with_other_blobs(executor: Executor) -> None:
+    store, where = stored([b"x" * 1000], "old")
+    held = Spliceable(where[blob_ref(b"x" * 1000)])
+    new = b"x" * 400 + b"-changed-" + b"x" * 500
+    builder = PackBuilder(NAME)
+    builder.add("a", b"another")
+    builder.add_spliced("b", blob_ref(new), [*held.between(0, 400), b"-changed-", b"", *held.between(500, 500)])
+    builder.flush()
+    extents = builder.extents[blob_ref(new).digest]
+    assert [one.pack for one in extents] == ["old", NAME, "old"]
+    assert extents[1].frame == builder.extents[blob_ref(b"another").digest][0].frame
+    store.put(KEY, builder.finish({}), Create())
+    assert read_blobs(store, {blob_ref(new): extents}, key_of, executor)[blob_ref(new)] == new
+
+
+LINES = [b"line %d of a log, much like the others\n" % number for number in range(3000)]
+
+
+def test_a_continued_log_is_read_back_and_takes_little(executor: Executor) -> None:
+    store, log = MemoryStore(), b""
+    held: tuple[Extent, ...] = ()
+    for number in range(0, 3000, 500):
+        new = b"".join(LINES[number : number + 500])
+        builder = PackBuilder(f"p{number}")
+        builder.add_continued("log", blob_ref(log + new), held, new, log)
+        log, held = log + new, builder.extents[blob_ref(log + new).digest]
+        store.put(key_of(builder.name), builder.finish({}), Create())
+    assert len(held) == 6
+    assert read_blobs(store, {blob_ref(log): held}, key_of, executor) == {blob_ref(log): log}
+    assert sum(one.stored_bytes for one in held[1:]) < 0.8 * 5 * held[0].stored_bytes
+
+
+def test_much_at_once_continues_from_frame_to_frame(executor: Executor) -> None:
+    log = b"".join(LINES) * 4
+    builder = PackBuilder(NAME)
+    builder.add_continued("log", blob_ref(log), (), log, b"")
+    store = MemoryStore()
+    store.put(KEY, builder.finish({}), Create())
+    extents = builder.extents[blob_ref(log).digest]
+    assert [one.length for one in extents[:-1]] == [FRAME_BYTES_MAX] * (len(log) // FRAME_BYTES_MAX)
+    assert read_blobs(store, {blob_ref(log): extents}, key_of, executor) == {blob_ref(log): log}
+
+
+def test_a_log_without_its_beginning_is_corrupt_and_never_other_bytes(executor: Executor) -> None:
+    first, second = b"".join(LINES[:500]), b"".join(LINES[500:1000])
+    builder = PackBuilder(NAME)
+    builder.add("log", first)
+    builder.flush()
+    builder.add_continued("log", blob_ref(first + second), builder.extents[blob_ref(first).digest], second, first)
+    store = MemoryStore()
+    store.put(KEY, builder.finish({}), Create())
+    last = builder.extents[blob_ref(first + second).digest][-1]
+    for extents in ([last], [last._replace(skip=1, length=last.length - 1)]):
+        with pytest.raises(CorruptObjectError):
+            read_pieces(store, extents, key_of, executor)
+    with pytest.raises(CorruptObjectError):
+        read_blobs(store, {blob_ref(second): [last]}, key_of, executor)
+
+
 def test_equal_blobs_make_equal_packs() -> None:
     assert packed([b"a", NOISE, b"b"])[1] == packed([b"a", NOISE, b"b"])[1]
 
@@ -262,7 +341,7 @@ def test_an_extent_that_is_off_is_never_wrong_data(executor: Executor, change: d
     store, wanted = stored([b"aaaa", b"bbbb"])
     (extent,) = wanted[blob_ref(b"aaaa")]
     with pytest.raises(CorruptObjectError):
-        read_blobs(store, {blob_ref(b"aaaa"): (replace(extent, **change),)}, key_of, executor)
+        read_blobs(store, {blob_ref(b"aaaa"): (extent._replace(**change),)}, key_of, executor)
 
 
 def test_extents_that_hold_more_than_the_blob_are_refused_before_a_request(executor: Executor) -> None:
