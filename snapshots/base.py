@@ -12,16 +12,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Never
 
 from snapshots.checkpoint import UNBORN, SessionCheckpoint
 from snapshots.head import Head
 from snapshots.history import HistoryRow
-from snapshots.logs import Log, entries_of
-from snapshots.placement import Placement, PlaceRow
+from snapshots.logs import HeldLog
+from snapshots.parts import Parts
+from snapshots.placement import ManifestPlace, Placement, PlaceRow
 from snapshots.stamps import StampMark
 from snapshots.state import PersistedSessionState, TokenLedgerEntry
 from storage.digest import BlobRef, Digest
 from storage.store import Version
+
+
+@dataclass(frozen=True, slots=True)
+class FullManifest:
+    """A manifest that stands in full: where, and its bytes."""
+
+    place: ManifestPlace
+    raw: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +45,13 @@ class Base:
         checkpoint: The revision's checkpoint; `UNBORN` for a reserved head.
         checkpoint_ref: Its ref, None for a reserved head.
         placement: Where the revision's blobs lie.
-        history: The history log with its rows.
-        unstored: Rows of the history that no segment holds yet: the first one of a fork.
+        graph: The graph's log, None where it was not read: nothing can be appended to it then.
+        history: The history with its rows.
+        unstored: Rows of the history that the log does not hold yet: the first one of a fork.
         places: The log of places with its rows.
         ledger: The revision's token ledger.
+        parts: What is known of the bytes of its parts.
+        full: The manifest that the next one may be compressed against, None if none is known.
     """
 
     home: object
@@ -47,10 +60,13 @@ class Base:
     checkpoint: SessionCheckpoint = UNBORN
     checkpoint_ref: BlobRef | None = None
     placement: Placement = field(default_factory=Placement)
-    history: Log[HistoryRow] = ()
+    graph: HeldLog[Never] | None = None
+    history: HeldLog[HistoryRow] = field(default_factory=HeldLog)
     unstored: tuple[HistoryRow, ...] = ()
-    places: Log[PlaceRow] = ()
+    places: HeldLog[PlaceRow] = field(default_factory=HeldLog)
     ledger: Sequence[TokenLedgerEntry] = ()
+    parts: Parts = field(default_factory=Parts)
+    full: FullManifest | None = None
 
     @property
     def revision(self) -> int:
@@ -60,12 +76,12 @@ class Base:
     @property
     def rows(self) -> list[HistoryRow]:
         """Return the whole history up to this revision, oldest first."""
-        return [*entries_of(self.history), *self.unstored]
+        return [*self.history.entries, *self.unstored]
 
     @property
     def row(self) -> HistoryRow:
         """Return the last row of the history: that of this revision. Does not walk the others."""
-        return (self.unstored or self.history[-1].entries)[-1]
+        return (self.unstored or self.history.entries)[-1]
 
 
 @dataclass(frozen=True, slots=True)

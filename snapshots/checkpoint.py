@@ -17,12 +17,13 @@ from typing import Any
 from snapshots import codec
 from snapshots.errors import CorruptSnapshotError
 from snapshots.fields import SCHEMA_VERSION, Fields, is_whole, ref_from_plain, ref_to_plain
-from snapshots.logs import Segment, segment_from_plain
+from snapshots.logs import NO_LOG, LogRef, log_ref_from_plain
+from snapshots.parts import EXECUTION_STATE, PLUGIN_SNAPSHOT, TOMBSTONES, TOOL_STATE
 from snapshots.state import CommitManifest, ModeTurnOptions, PersistedTurnState, SessionPolicy, TokenUsage
 from storage.digest import BlobRef
 
 # Declared size by kind: what a reader is ready to hold in memory for one blob.
-RECORD_BLOB_BYTES_MAX = 1 << 30  # graph and history segments, tool state, plugin snapshot
+RECORD_BLOB_BYTES_MAX = 1 << 30  # graph, history, tool state, plugin snapshot
 EXECUTION_STATE_BYTES_MAX = 1 << 42  # opaque; read as a stream when it is large
 
 
@@ -54,8 +55,8 @@ class SessionCheckpoint:
     Attributes:
         revision: Its number.
         small: Policy, turn state, leaf, counters.
-        graph: Segments of the graph's nodes, oldest first.
-        history: Segments of the history up to and with this revision.
+        graph: Log of the graph's nodes.
+        history: Log of the history up to and with this revision.
         tool_state: Blob of the tool state.
         plugin_snapshot: Blob of the plugin snapshot.
         execution_state: Blob of the execution state.
@@ -64,8 +65,8 @@ class SessionCheckpoint:
 
     revision: int
     small: SmallFields
-    graph: tuple[Segment, ...] = ()
-    history: tuple[Segment, ...] = ()
+    graph: LogRef = NO_LOG
+    history: LogRef = NO_LOG
     tool_state: BlobRef | None = None
     plugin_snapshot: BlobRef | None = None
     execution_state: BlobRef | None = None
@@ -74,13 +75,21 @@ class SessionCheckpoint:
     @property
     def node_count(self) -> int:
         """Return the number of nodes of the graph."""
-        return sum(segment.count for segment in self.graph)
+        return self.graph.count
+
+    def parts(self) -> dict[str, BlobRef | None]:
+        """Return the parts by kind, None for one that it does not have."""
+        return {
+            TOOL_STATE: self.tool_state,
+            PLUGIN_SNAPSHOT: self.plugin_snapshot,
+            EXECUTION_STATE: self.execution_state,
+            TOMBSTONES: self.tombstones,
+        }
 
     def refs(self) -> Iterator[BlobRef]:
         """Yield every blob that this revision needs."""
-        yield from (segment.ref for segment in (*self.graph, *self.history))
-        parts = (self.tool_state, self.plugin_snapshot, self.execution_state, self.tombstones)
-        yield from (part for part in parts if part is not None)
+        yield from (log.ref for log in (self.graph, self.history) if log.count)
+        yield from (part for part in self.parts().values() if part is not None)
 
     def manifest(self) -> CommitManifest:
         """Return what a commit's result says of this revision."""
@@ -99,8 +108,8 @@ class SessionCheckpoint:
                 "schema_version": SCHEMA_VERSION,
                 "revision": self.revision,
                 **self.small.to_plain(),
-                "graph": [segment.to_plain() for segment in self.graph],
-                "history": [segment.to_plain() for segment in self.history],
+                "graph": self.graph.to_plain(),
+                "history": self.history.to_plain(),
                 "tool_state": _optional_ref(self.tool_state),
                 "plugin_snapshot": _optional_ref(self.plugin_snapshot),
                 "execution_state": _optional_ref(self.execution_state),
@@ -123,8 +132,8 @@ class SessionCheckpoint:
         checkpoint = cls(
             revision=fields.integer("revision", 1),
             small=small,
-            graph=fields.rows("graph", segment_from_plain),
-            history=fields.rows("history", segment_from_plain),
+            graph=fields.parsed("graph", log_ref_from_plain, fields.value("graph")),
+            history=fields.parsed("history", log_ref_from_plain, fields.value("history")),
             tool_state=fields.optional("tool_state", ref_from_plain),
             plugin_snapshot=fields.optional("plugin_snapshot", ref_from_plain),
             execution_state=fields.optional("execution_state", ref_from_plain),

@@ -13,6 +13,7 @@ Source: RFC 8949 section 4.2 (core deterministic encoding).
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -79,6 +80,30 @@ def decode(data: bytes, *, key: str) -> Any:
     if stream.tell() != len(data):
         raise CorruptSnapshotError(key, "a record has bytes behind its end")
     return value
+
+
+def encode_entries(values: Sequence[Any]) -> bytes:
+    """Return the bytes of the values, one behind the other: a log, which is continued by appending.
+
+    Raises:
+        InvalidStateError: As `encode`.
+    """
+    return encode(list(values))[len(_array_head(len(values))) :]
+
+
+def decode_entries(data: bytes, count: int, *, key: str) -> list[Any]:
+    """Return the `count` values that `encode_entries` wrote. Raises CorruptSnapshotError."""
+    entries: list[Any] = decode(_array_head(count) + data, key=key)
+    return entries
+
+
+def _array_head(count: int) -> bytes:
+    """Return how a CBOR array of `count` items begins (RFC 8949 section 3.1)."""
+    if count < 24:
+        return bytes((0x80 | count,))
+    size = max(0, (count.bit_length() - 1) // 8)
+    width = size.bit_length()  # 1, 2, 4 or 8 bytes
+    return bytes((0x98 + width,)) + count.to_bytes(1 << width, "big")
 
 
 def guarded(data: bytes) -> bytes:

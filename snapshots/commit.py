@@ -27,8 +27,9 @@ from snapshots.errors import (
 )
 from snapshots.head import LIVE, RESERVED, RING_MAX, Head, check_relation
 from snapshots.history import lineage
+from snapshots.parts import EXECUTION_STATE, HeldPart
 from snapshots.publish import Found, Ownership, Publication, intent_on
-from snapshots.restore import HeadRead, load, read_base, read_head, retried_while_moving
+from snapshots.restore import HeadRead, load, load_from, read_base, read_head, retried_while_moving
 from snapshots.staging import Identity, Staged, stage
 from snapshots.stamps import StampMark, TurnStamp, mark
 from snapshots.state import ROOT, CommitResult, PersistedSessionState, SessionRelation
@@ -256,8 +257,15 @@ class _Commit:
         return retried_while_moving(
             environment,
             self._state.session_id,
-            lambda live: read_base(environment, live) if live.head.revision == revision else None,
+            lambda live: self._own_base(live) if live.head.revision == revision else None,
         )
+
+    def _own_base(self, live: HeadRead) -> Base:
+        base = load_from(self._environment, live, live.head.revision, execution_state=False).base
+        part = self._content.execution_state
+        if part is None or part.data is None:
+            return base
+        return replace(base, parts=base.parts.holding(EXECUTION_STATE, HeldPart(part.ref, part.data)))
 
     def _result(self, base: Base) -> CommitResult:
         counts = self._metered.metrics.snapshot()

@@ -47,8 +47,9 @@ class Content:
 
     Attributes:
         small: What stands in the checkpoint itself.
-        nodes: The whole graph; those before `first_new` are stored already.
-        first_new: Index of the first node to store; 0 when the graph starts afresh.
+        nodes: How many nodes the graph has.
+        new_nodes: Those to store: the last ones, or all when the graph starts afresh.
+        new_bytes: The same, encoded.
         fresh_graph: Whether it does.
         tool_state: Part, None for none.
         plugin_snapshot: Part, None for none.
@@ -61,8 +62,9 @@ class Content:
     """
 
     small: SmallFields
-    nodes: Sequence[SessionNodeRecord]
-    first_new: int
+    nodes: int
+    new_nodes: Sequence[SessionNodeRecord]
+    new_bytes: bytes
     fresh_graph: bool
     tool_state: Part | None
     plugin_snapshot: Part | None
@@ -73,28 +75,22 @@ class Content:
     kind: str
     parent: int
 
-    def new_nodes(self) -> Sequence[SessionNodeRecord]:
-        """Return the nodes to store."""
-        return self.nodes[self.first_new :]
-
     def adds_to(self, checkpoint: SessionCheckpoint) -> bool:
         """Say whether storing this changes anything of the revision that it stands on."""
         parts = (self.tool_state, self.plugin_snapshot, self.execution_state, self.tombstones)
         refs = [None if part is None else part.ref for part in parts]
         held = [checkpoint.tool_state, checkpoint.plugin_snapshot, checkpoint.execution_state, checkpoint.tombstones]
-        return (
-            self.fresh_graph or bool(self.new_nodes() or self.usage) or (self.small, refs) != (checkpoint.small, held)
-        )
+        return self.fresh_graph or bool(self.new_nodes or self.usage) or (self.small, refs) != (checkpoint.small, held)
 
     def digest(self) -> Digest:
         """Return the digest by which a repeated commit is known to be the same."""
-        return digest(codec.encode([*self._described(), nodes_to_plain(self.new_nodes())]))
+        return digest(codec.encode([*self._described(), self.new_bytes]))
 
     def turn_hash(self) -> str:
         """Return the content hash of a stamp that has none: the new parts without ids and times."""
         small = {**self.small.to_plain(), "leaf": None}
         described = [small, *self._described()[1:]]
-        return digest(codec.encode([*described, [_without_ids(node) for node in nodes_to_plain(self.new_nodes())]]))
+        return digest(codec.encode([*described, [_without_ids(node) for node in nodes_to_plain(self.new_nodes)]]))
 
     def _described(self) -> list[Any]:
         parts = [self.tool_state, self.plugin_snapshot, self.execution_state, self.tombstones]
@@ -128,6 +124,8 @@ def content_of(
     else:
         state.session_graph.check_new()
     before = () if replaces else ledger
+    nodes = state.session_graph.nodes
+    new_nodes = nodes if fresh else nodes[state.session_graph.committed_count :]
     held = state.execution_state_snapshot if execution_state is None else execution_state
     return Content(
         small=SmallFields(
@@ -137,8 +135,9 @@ def content_of(
             tool_state_generation=_generation(state),
             plugin_snapshot_revision=_plugin_revision(state),
         ),
-        nodes=state.session_graph.nodes,
-        first_new=0 if fresh else state.session_graph.committed_count,
+        nodes=len(nodes),
+        new_nodes=new_nodes,
+        new_bytes=_encoded_nodes(new_nodes),
         fresh_graph=fresh,
         tool_state=_part(
             "tool_state", _encoded(state.tool_state_snapshot), state.tool_state_ref, checkpoint.tool_state
@@ -165,8 +164,9 @@ def content_again(checkpoint: SessionCheckpoint, ledger: Sequence[TokenLedgerEnt
     """
     return Content(
         small=checkpoint.small,
-        nodes=(),
-        first_new=0,
+        nodes=checkpoint.node_count,
+        new_nodes=(),
+        new_bytes=b"",
         fresh_graph=False,
         tool_state=_again(checkpoint.tool_state),
         plugin_snapshot=_again(checkpoint.plugin_snapshot),
@@ -205,6 +205,13 @@ def _generation(state: PersistedSessionState) -> int | None:
 def _plugin_revision(state: PersistedSessionState) -> int | None:
     held = state.plugin_snapshot is not None or state.plugin_snapshot_ref is not None
     return state.plugin_snapshot_revision if held else None
+
+
+def _encoded_nodes(nodes: Sequence[SessionNodeRecord]) -> bytes:
+    data = codec.encode_entries(nodes_to_plain(nodes))
+    if len(data) > RECORD_BLOB_BYTES_MAX:
+        raise LimitExceededError(f"nodes of one commit of {RECORD_BLOB_BYTES_MAX} bytes", len(data))
+    return data
 
 
 def _encoded(snapshot: ToolState | Any | None) -> bytes | None:

@@ -2,7 +2,7 @@
 
 Rules:
 1. No request is made: everything follows from what was loaded.
-2. Parts of equal refs are equal and not looked at; so are the nodes of segments that both graphs begin with.
+2. Parts of equal refs are equal and not looked at; so are the nodes that both graphs begin with.
 3. Content is compared, not bookkeeping: a rewind is identical to the revision it went back to.
 4. Values of tools, plugins, policy and turn are compared in their stored form: a setting at its default is missing.
 
@@ -20,7 +20,6 @@ from typing import Any
 from snapshots import codec
 from snapshots.base import Base
 from snapshots.changes import Change, changes
-from snapshots.logs import Segment
 from snapshots.restore import Loaded
 from snapshots.state import (
     PluginSessionSnapshot,
@@ -32,6 +31,7 @@ from snapshots.state import (
     nodes_to_plain,
 )
 from storage.digest import BlobRef, blob_ref
+from storage.extents import Extent
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +268,7 @@ def _both_or_neither(before: BlobRef | None, after: BlobRef | None) -> bool:
 
 
 def _nodes(a: Loaded, b: Loaded) -> NodesDiff:
-    skipped = _nodes_in_common(a.base.checkpoint.graph, b.base.checkpoint.graph)
+    skipped = _nodes_in_common(a.state.session_graph.nodes, b.state.session_graph.nodes)
     old, new = a.state.session_graph.nodes[skipped:], b.state.session_graph.nodes[skipped:]
     old_ids = dict.fromkeys(node.node_id for node in old)
     new_ids = dict.fromkeys(node.node_id for node in new)
@@ -289,13 +289,13 @@ def _nodes(a: Loaded, b: Loaded) -> NodesDiff:
     )
 
 
-def _nodes_in_common(old: Sequence[Segment], new: Sequence[Segment]) -> int:
-    """Return how many nodes both graphs begin with as far as their segments tell (rule 2)."""
+def _nodes_in_common(old: Sequence[SessionNodeRecord], new: Sequence[SessionNodeRecord]) -> int:
+    """Return how many nodes both graphs begin with (rule 2)."""
     count = 0
     for mine, theirs in zip(old, new, strict=False):
-        if mine.ref != theirs.ref:
+        if mine != theirs:
             break
-        count += mine.count
+        count += 1
     return count
 
 
@@ -420,8 +420,31 @@ def _execution(a: Base, b: Base) -> ExecutionDiff:
 def _shared_bytes(a: Base, before: BlobRef | None, b: Base, after: BlobRef | None) -> int:
     if before is None or after is None or (a.home, a.head.family) != (b.home, b.head.family):
         return 0
-    held = frozenset(a.placement.extents[before.digest])
-    return sum(extent.length for extent in b.placement.extents[after.digest] if extent in held)
+    held = _covered(a.placement.extents[before.digest])
+    return sum(_length_in(held, extent) for extent in b.placement.extents[after.digest])
+
+
+_Stretches = dict[tuple[str, int], list[tuple[int, int]]]
+
+
+def _covered(extents: Iterable[Extent]) -> _Stretches:
+    """Return the stretches of each frame that the extents cover, in order, without overlaps."""
+    found: _Stretches = {}
+    for extent in sorted(extents):
+        stretches = found.setdefault((extent.pack, extent.offset), [])
+        start, end = extent.skip, extent.skip + extent.length
+        if stretches and start <= stretches[-1][1]:
+            stretches[-1] = (stretches[-1][0], max(end, stretches[-1][1]))
+        else:
+            stretches.append((start, end))
+    return found
+
+
+def _length_in(held: _Stretches, extent: Extent) -> int:
+    """Return how many bytes of an extent lie in the stretches."""
+    start, end = extent.skip, extent.skip + extent.length
+    stretches = held.get((extent.pack, extent.offset), ())
+    return sum(max(0, min(end, last) - max(start, first)) for first, last in stretches)
 
 
 def _ledger(before: Sequence[TokenLedgerEntry], after: Sequence[TokenLedgerEntry]) -> tuple[TokenLedgerEntry, ...]:

@@ -43,7 +43,7 @@ from snapshots.head import (
 from snapshots.history import FORK
 from snapshots.layout import pack_name
 from snapshots.overrides import FRESH, INHERIT, OVERRIDES_BYTES_MAX, Overrides
-from snapshots.placement import PlaceRow
+from snapshots.placement import PlaceRow, unseal_manifest
 from snapshots.publish import ATTEMPTS_MAX, Found, Publication, intent_on
 from snapshots.restore import (
     HeadRead,
@@ -51,13 +51,13 @@ from snapshots.restore import (
     manifest_from,
     named_by,
     read_manifest,
+    read_manifest_bytes,
     read_place,
-    read_stored_manifest,
     retried_while_moving,
     revision_of,
 )
 from snapshots.rewrite import rewrite_head
-from snapshots.staging import Identity, Staged, stage
+from snapshots.staging import Identity, Staged, inline_manifest, stage
 from snapshots.state import (
     ChildRelation,
     HandoffRelation,
@@ -277,14 +277,15 @@ class _Fork:
         if revision == head.revision:
             named = named_by(head)
             if head.inline_manifest:
-                manifest_from(head.inline_manifest, named, key=environment.layout.head(head.session_id))
+                key = environment.layout.head(head.session_id)
+                manifest_from(unseal_manifest(head.inline_manifest, key=key), named, key=key)
             return _Source(read, named, head.inline_manifest)
         named = self._named(head, revision)
         if not head.inline_manifest or named.manifest.stored_bytes > INLINE_MANIFEST_BYTES_MAX:
             return _Source(read, named, b"")
-        stored = read_stored_manifest(environment, head, named)
-        manifest_from(stored, named, key=environment.layout.pack(head.family, named.manifest.pack))
-        return _Source(read, named, stored)
+        raw = read_manifest_bytes(environment, head, named)
+        manifest_from(raw, named, key=environment.layout.pack(head.family, named.manifest.pack))
+        return _Source(read, named, inline_manifest(raw))
 
     def _named(self, head: Head, revision: int) -> PlaceRow:
         return read_place(self._environment, head, read_manifest(self._environment, head).placement, revision)
@@ -336,6 +337,8 @@ class _Fork:
             head=replace(child, family=source.read.head.family),
             version=source.read.version,
             checkpoint=replace(checkpoint, revision=0),
-            placement=loaded.base.placement.narrowed(checkpoint.refs(), source.named.manifest.pack),
+            placement=loaded.base.placement.narrowed(checkpoint.refs(), source.named.manifest),
+            graph=loaded.base.graph,
+            parts=loaded.base.parts,
         )
         return stage(content, base, self._identity, pack_name(self._identity.commit_id, environment.clock.new_id()))

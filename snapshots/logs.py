@@ -1,110 +1,107 @@
-"""Append-only logs: how entries are grouped into segments as a session grows. Pure.
+"""Append-only logs: the graph's nodes, the history, the log of places. Each is one blob that only grows. Pure.
 
-A log is a list of segments, oldest first; a segment is one blob. A commit appends one segment and, now and then, merges
-the newest ones into it, so that N commits leave at most `(fan-out - 1) · log(N)` segments and every entry is written
-about `log(N)` times.
+The bytes of a log are its entries in deterministic CBOR, one behind the other: they depend on the entries alone. A
+commit hashes and stores what is new; where the older bytes lie, and in how many pieces, is the placement's business.
 
 Rules:
-1. A segment is never changed; a merge writes a new one, older revisions keep naming the old ones.
-2. Which segments are merged depends on their levels alone, so equal histories give equal logs.
+1. Entries are never changed; the log of an earlier revision is the beginning of every later one that continues it.
+2. What is new is hashed on top of what was hashed before: the work does not depend on the length of the log.
 
-    kept, level = plan_append([0] * 7, 8)     # → (0, 1): all seven are merged with the new one
+    log = EMPTY.appended(codec.encode_entries([row.to_plain()]), [row])
+    log.at                                      # → LogRef: what the checkpoint names
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from snapshots.fields import columns, is_whole, ref_from_plain, ref_to_plain
-from storage.digest import BlobRef
+from storage.digest import BlobRef, Hasher, blob_ref
 
 T = TypeVar("T")
-NODES_FAN_OUT = 8  # nodes are large: merge them seldom
-MERGED_BYTES_MAX = 64 << 20  # of a merged segment: larger ones cost few requests per byte as they are
-ROWS_FAN_OUT = 4  # rows are small: few segments matter more, each is named in every manifest
-LEVEL_MAX = 63  # more than the logarithm of any count
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
-    """A run of entries, stored as one blob.
+class LogRef:
+    """A log as one revision has it.
 
     Attributes:
-        ref: The blob.
+        ref: The blob that all entries make.
         count: Number of entries.
-        level: How often its entries were merged.
     """
 
     ref: BlobRef
     count: int
-    level: int
 
     def to_plain(self) -> list[Any]:
-        """Return `[digest, size, count, level]`."""
-        return [*ref_to_plain(self.ref), self.count, self.level]
+        """Return `[digest, size, count]`."""
+        return [*ref_to_plain(self.ref), self.count]
 
 
-def segment_from_plain(plain: Sequence[Any]) -> Segment:
-    """Return the segment that `to_plain` wrote. Raises ValueError, TypeError."""
-    name, size, count, level = columns(plain, 4)
-    if not is_whole(count, 1) or not is_whole(level, 0, LEVEL_MAX):
-        raise ValueError("not a segment")
-    return Segment(ref_from_plain((name, size)), count, level)
+NO_LOG = LogRef(blob_ref(b""), 0)
 
 
-def plan_append(levels: Sequence[int], fan_out: int, *, sizes: Sequence[int] = ()) -> tuple[int, int]:
-    """Return how many leading segments stay as they are, and the level of the one that replaces the rest.
-
-    Args:
-        levels: Level of each segment, oldest first.
-        fan_out: How many segments of a level make one of the next, the new one included.
-        sizes: Bytes of each segment; a merge of over MERGED_BYTES_MAX is not made. Empty: no such bound.
-    """
-    kept, level = len(levels), 0
-    while kept >= fan_out - 1 and all(one <= level for one in levels[kept - fan_out + 1 : kept]):
-        if sum(sizes[kept - fan_out + 1 :]) > MERGED_BYTES_MAX:
-            break
-        kept -= fan_out - 1
-        level += 1
-    return kept, level
-
-
-def level_of_first(count: int) -> int:
-    """Return the level of a segment that starts a log with `count` entries at once."""
-    level = 0
-    while count >= NODES_FAN_OUT:
-        count //= NODES_FAN_OUT
-        level += 1
-    return max(0, level - 1)
+def log_ref_from_plain(plain: Any) -> LogRef:
+    """Return what `to_plain` wrote. Raises ValueError, TypeError."""
+    name, size, count = columns(plain, 3)
+    ref = ref_from_plain((name, size))
+    if not is_whole(count) or (count == 0) != (size == 0):
+        raise ValueError("not a log")
+    return LogRef(ref, count)
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedSegment(Generic[T]):
-    """A segment with its entries."""
+class HeldLog(Generic[T]):
+    """A log with its bytes, as the process knows it that loaded or continued it.
 
-    segment: Segment
-    entries: tuple[T, ...]
+    Attributes:
+        at: What the checkpoint names.
+        entries: All entries, oldest first; () for the graph, whose nodes are the state's.
+        chunks: Its bytes, in pieces.
+        hasher: Of all bytes; never updated (rule 2).
+    """
+
+    at: LogRef = NO_LOG
+    entries: tuple[T, ...] = ()
+    chunks: tuple[bytes, ...] = ()
+    hasher: Hasher = field(default_factory=Hasher, compare=False)
+
+    def appended(self, data: bytes, entries: Sequence[T], count: int | None = None) -> HeldLog[T]:
+        """Return the log continued.
+
+        Args:
+            data: Bytes of the new entries.
+            entries: The new entries, () where they are held elsewhere.
+            count: How many there are, if `entries` does not say.
+        """
+        hasher = self.hasher.copy()
+        hasher.update(data)
+        at = LogRef(hasher.ref(), self.at.count + (len(entries) if count is None else count))
+        return HeldLog(at, (*self.entries, *entries), (*self.chunks, data), hasher)
+
+    def between(self, start: int, length: int) -> bytes:
+        """Return `length` bytes from `start` on, as far as there are so many."""
+        pieces: list[bytes] = []
+        begin = self.at.ref.size_bytes
+        for chunk in reversed(self.chunks):  # what is asked for is mostly near the end
+            begin -= len(chunk)
+            if begin < start + length:
+                pieces.append(chunk)
+            if begin <= start:
+                break
+        skip = max(0, start - begin)
+        return b"".join(reversed(pieces))[skip : skip + length]
+
+    def before(self, position: int, length: int) -> bytes:
+        """Return up to `length` bytes that stand before `position`."""
+        start = max(0, position - length)
+        return self.between(start, position - start) if position > start else b""
 
 
-Log = tuple[LoadedSegment[T], ...]
-
-
-def append(log: Log[T], entries: Sequence[T], store: Callable[[tuple[T, ...]], BlobRef]) -> Log[T]:
-    """Return a log of rows with `entries` appended; `store` takes the new segment's entries and returns its ref."""
-    if not entries:
-        return log
-    kept, level = plan_append([one.segment.level for one in log], ROWS_FAN_OUT)
-    merged = tuple(entry for one in log[kept:] for entry in one.entries) + tuple(entries)
-    return (*log[:kept], LoadedSegment(Segment(store(merged), len(merged), level), merged))
-
-
-def entries_of(log: Log[T]) -> list[T]:
-    """Return all entries, oldest first."""
-    return [entry for one in log for entry in one.entries]
-
-
-def segments_of(log: Log[T]) -> tuple[Segment, ...]:
-    """Return the segments without their entries."""
-    return tuple(one.segment for one in log)
+def held_log(at: LogRef, data: bytes, entries: Iterable[T]) -> HeldLog[T]:
+    """Return a log that was read; that `data` is what `at` names was checked."""
+    hasher = Hasher()
+    hasher.update(data)
+    return HeldLog(at, tuple(entries), (data,) if data else (), hasher)

@@ -30,6 +30,7 @@ from snapshots.fields import (
     ref_to_plain,
 )
 from snapshots.history import FORK, HistoryRow
+from snapshots.logs import NO_LOG
 from snapshots.state import SessionPolicy
 from storage.digest import BlobRef, blob_ref
 
@@ -81,7 +82,7 @@ class Overrides:
         return replace(
             base,
             revision=1,
-            history=(),
+            history=NO_LOG,
             small=replace(
                 base.small,
                 policy=policy,

@@ -4,15 +4,20 @@ Rules:
 1. It has the extents of every blob that the revision's checkpoint names, and of its own log of places.
 2. The log of places tells, for every earlier revision, where its manifest lies, and which packs it needed that this
    revision does not: head, manifest and that log name every pack that any revision of the session needs.
-3. A manifest is checkpoint and placement of one revision, stored together as one run of frames.
+3. A manifest is checkpoint and placement of one revision, stored together as one run of frames; most are compressed
+   against an earlier one that stands in full, so that what did not change takes no room. It is one step, never more.
+4. Extents are kept in columns of fixed width: what did not change has the same bytes in the next manifest.
 
-    stored = seal_manifest(checkpoint_bytes, placement.encode())
+    stored = seal_manifest(manifest_bytes(checkpoint, placement))
 """
 
 from __future__ import annotations
 
+import sys
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from operator import add
 from typing import Any
 
 from snapshots import codec
@@ -28,11 +33,11 @@ from snapshots.fields import (
     ref_to_plain,
 )
 from snapshots.layout import check_pack_name
-from snapshots.logs import Segment, segment_from_plain
+from snapshots.logs import NO_LOG, LogRef, log_ref_from_plain
 from snapshots.overrides import Overrides, overrides_from_plain
 from storage.digest import BLOB_BYTES_MAX, BlobRef, Digest, parse_digest
 from storage.extents import Extent
-from storage.frame import FRAME_BYTES_MAX, STORED_BYTES_MAX, open_run, seal_run
+from storage.frame import FRAME_BYTES_MAX, PREFIX_BYTES_MIN, STORED_BYTES_MAX, Prefix, open_run, seal_run
 
 MANIFEST_BYTES_MAX = 64 << 20  # raw: an execution state of 4 GiB has about 1 MiB of extents
 _MANIFEST_STORED_BYTES_MAX = MANIFEST_BYTES_MAX // FRAME_BYTES_MAX * STORED_BYTES_MAX
@@ -47,19 +52,28 @@ class ManifestPlace:
         pack: Name of the pack.
         offset: Its first byte there.
         stored_bytes: Length of the run.
+        against: The manifest that it was compressed against, None if it stands in full.
     """
 
     pack: str
     offset: int
     stored_bytes: int
+    against: ManifestPlace | None = None
 
     def to_plain(self) -> list[Any]:
-        """Return `[pack, offset, stored bytes]`."""
-        return [name_to_plain(self.pack), self.offset, self.stored_bytes]
+        """Return `[pack, offset, stored bytes]`, and the same of the one that it was compressed against."""
+        own = [name_to_plain(self.pack), self.offset, self.stored_bytes]
+        return own if self.against is None else [*own, *self.against.to_plain()]
+
+    def runs(self) -> tuple[ManifestPlace, ...]:
+        """Return what has to be read: its run, and that of the other one."""
+        return (self,) if self.against is None else (self, self.against)
 
 
 def place_from_plain(plain: Any) -> ManifestPlace:
     """Return the place that `to_plain` wrote. Raises ValueError, TypeError."""
+    if isinstance(plain, list | tuple) and len(plain) == 6:
+        return replace(place_from_plain(plain[:3]), against=place_from_plain(plain[3:]))
     name, offset, stored = columns(plain, 3)
     if not is_whole(offset, 0, BLOB_BYTES_MAX) or not is_whole(stored, 1, _MANIFEST_STORED_BYTES_MAX):
         raise ValueError("not a place")
@@ -135,32 +149,42 @@ class Placement:
     Attributes:
         extents: By digest, each in order.
         packs: Every pack that an extent or the manifest lies in, with the first revision that needs it.
-        places: Segments of the log of places.
+        places: The log of places.
     """
 
     extents: Mapping[Digest, tuple[Extent, ...]] = field(default_factory=dict)
     packs: tuple[PackUse, ...] = ()
-    places: tuple[Segment, ...] = ()
+    places: LogRef = NO_LOG
 
-    def narrowed(self, refs: Iterable[BlobRef], manifest_pack: str) -> Placement:
+    def refs(self) -> tuple[BlobRef, ...]:
+        """Return what the placement itself needs: its log, if it has entries."""
+        return (self.places.ref,) if self.places.count else ()
+
+    def narrowed(self, refs: Iterable[BlobRef], manifest: ManifestPlace) -> Placement:
         """Return what a fork takes over of its source's placement: where these blobs and the manifest lie, no log."""
         extents = {ref.digest: self.extents[ref.digest] for ref in refs}
         packs = dict.fromkeys(extent.pack for many in extents.values() for extent in many)
-        return Placement(extents, tuple(PackUse(pack, 1) for pack in {**packs, manifest_pack: None}))
+        packs |= dict.fromkeys(run.pack for run in manifest.runs())
+        return Placement(extents, tuple(PackUse(pack, 1) for pack in packs))
 
     def encode(self) -> bytes:
         """Return the record's bytes."""
         number = {use.pack: index for index, use in enumerate(self.packs)}
-        extents = [
-            [digest_to_plain(digest), [_extent_to_plain(one, number) for one in many]]
-            for digest, many in self.extents.items()
-        ]
+        every = [extent for many in self.extents.values() for extent in many]
+        columns = (
+            [number[extent.pack] for extent in every],
+            [extent.offset for extent in every],
+            [extent.stored_bytes for extent in every],
+            [extent.skip for extent in every],
+            [extent.length for extent in every],
+        )
         return codec.encode(
             {
                 "schema_version": SCHEMA_VERSION,
                 "packs": [use.to_plain() for use in self.packs],
-                "extents": extents,
-                "places": [segment.to_plain() for segment in self.places],
+                "blobs": [[digest_to_plain(digest), len(many)] for digest, many in self.extents.items()],
+                "extents": list(map(_column, _WIDTHS, columns)),
+                "places": self.places.to_plain(),
             }
         )
 
@@ -170,29 +194,59 @@ class Placement:
         fields = Fields(codec.decode(data, key=key), key=key, record="placement")
         fields.schema()
         packs = fields.rows("packs", use_from_plain)
-
-        def extents(plain: Any) -> tuple[Digest, tuple[Extent, ...]]:
-            name, many = columns(plain, 2)
-            if not isinstance(many, list | tuple):
-                raise TypeError("not a list of extents")
-            return parse_digest(digest_from_plain(name)), tuple(_extent_from_plain(one, packs) for one in many)
-
-        found = cls(dict(fields.rows("extents", extents)), packs, fields.rows("places", segment_from_plain))
+        every = fields.parsed("extents", lambda plain: _extents_from_plain(plain, packs), fields.value("extents"))
+        extents: dict[Digest, tuple[Extent, ...]] = {}
+        start = 0
+        for digest, count in fields.rows("blobs", _counted_from_plain):
+            extents[digest] = tuple(every[start : start + count])
+            start += count
+        places = fields.parsed("places", log_ref_from_plain, fields.value("places"))
         fields.nothing_else()
-        return found
+        if start != len(every):
+            raise fields.wrong(f"has {len(every)} extents for blobs with {start}")
+        return cls(extents, packs, places)
 
 
-def _extent_to_plain(extent: Extent, number: Mapping[str, int]) -> list[int]:
-    return [number[extent.pack], extent.offset, extent.stored_bytes, extent.skip, extent.length]
+_WIDTHS = "IQIII"  # array codes of pack, offset, stored bytes, skip, length: 4 bytes, 8 for the offset
 
 
-def _extent_from_plain(plain: Any, packs: Sequence[PackUse]) -> Extent:
-    number, offset, stored, skip, length = columns(plain, 5)
-    if not (is_whole(number) and is_whole(offset, 0, BLOB_BYTES_MAX) and is_whole(stored, 1, STORED_BYTES_MAX)):
-        raise ValueError("not an extent")
-    if not (is_whole(skip) and is_whole(length, 1) and skip + length <= FRAME_BYTES_MAX):
-        raise ValueError("not an extent of one frame")
-    return Extent(packs[number].pack, offset, stored, skip, length)
+def _column(width: str, numbers: Sequence[int]) -> bytes:
+    column = array(width, numbers)
+    if sys.byteorder == "big":
+        column.byteswap()
+    return column.tobytes()
+
+
+def _numbers(width: str, raw: Any) -> array[int]:
+    if not isinstance(raw, bytes):
+        raise TypeError("not a column")
+    column = array(width)
+    column.frombytes(raw)
+    if sys.byteorder == "big":
+        column.byteswap()
+    return column
+
+
+def _extents_from_plain(plain: Any, packs: Sequence[PackUse]) -> list[Extent]:
+    """Return all extents. Raises ValueError, TypeError, IndexError."""
+    numbers, offsets, stored, skips, lengths = map(_numbers, _WIDTHS, columns(plain, len(_WIDTHS)))
+    if not len(numbers) == len(offsets) == len(stored) == len(skips) == len(lengths):
+        raise ValueError("columns of several lengths")
+    if not numbers:
+        return []
+    if max(offsets) > BLOB_BYTES_MAX or not 1 <= min(stored) <= max(stored) <= STORED_BYTES_MAX:
+        raise ValueError("not extents")
+    if min(lengths) < 1 or max(map(add, skips, lengths)) > FRAME_BYTES_MAX:
+        raise ValueError("not extents of one frame each")
+    names = [use.pack for use in packs]
+    return list(map(Extent, [names[number] for number in numbers], offsets, stored, skips, lengths))
+
+
+def _counted_from_plain(plain: Any) -> tuple[Digest, int]:
+    name, count = columns(plain, 2)
+    if not is_whole(count):
+        raise ValueError("not a number of extents")
+    return parse_digest(digest_from_plain(name)), count
 
 
 def name_to_plain(name: str) -> bytes:
@@ -208,18 +262,31 @@ def name_from_plain(raw: bytes) -> str:
     return check_pack_name(f"{digits[:32]}.{digits[32:]}")
 
 
-def seal_manifest(checkpoint: bytes, placement: bytes) -> bytes:
-    """Return the stored form of a manifest. Raises LimitExceededError above MANIFEST_BYTES_MAX."""
+def manifest_bytes(checkpoint: bytes, placement: bytes) -> bytes:
+    """Return a manifest, not yet stored. Raises LimitExceededError above MANIFEST_BYTES_MAX."""
     raw = codec.encode([checkpoint, placement])
     if len(raw) > MANIFEST_BYTES_MAX:
         raise LimitExceededError(f"manifest of {MANIFEST_BYTES_MAX} bytes", len(raw))
-    return seal_run(raw)
+    return raw
 
 
-def open_manifest(stored: bytes, *, key: str) -> tuple[bytes, bytes]:
-    """Return the bytes of checkpoint and placement. Raises CorruptObjectError, CorruptSnapshotError."""
-    plain = codec.decode(open_run(stored, key=key, bytes_max=MANIFEST_BYTES_MAX), key=key)
-    fields = Fields({"manifest": plain}, key=key, record="manifest")
+def seal_manifest(raw: bytes, against: bytes = b"") -> bytes:
+    """Return the stored form of a manifest, compressed against another one if that is given (rule 3)."""
+    return seal_run(raw, _prefix(against))
+
+
+def unseal_manifest(stored: bytes, *, key: str, against: bytes = b"") -> bytes:
+    """Return what `seal_manifest` was given. Raises CorruptObjectError."""
+    return open_run(stored, key=key, bytes_max=MANIFEST_BYTES_MAX, prefix=_prefix(against))
+
+
+def _prefix(raw: bytes) -> Prefix | None:
+    return Prefix(raw) if len(raw) >= PREFIX_BYTES_MIN else None
+
+
+def open_manifest(raw: bytes, *, key: str) -> tuple[bytes, bytes]:
+    """Return the bytes of checkpoint and placement. Raises CorruptSnapshotError."""
+    fields = Fields({"manifest": codec.decode(raw, key=key)}, key=key, record="manifest")
     pair = fields.rows("manifest", _bytes, 2)
     if len(pair) != 2:
         raise fields.wrong("is no pair of checkpoint and placement")

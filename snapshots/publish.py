@@ -279,20 +279,20 @@ class Publication:
         elif read.head.status == RESERVED:
             base = Base(home=self._environment.home, head=read.head, version=read.version)
         else:
-            base = self._base_again()
+            base = self._base_again(base)
         self.intent = replace(self.intent, state_id=base.head.state_id)  # not the fence: the first one read counts
         if verdict.restage or (verdict.rebuild and read.head.status != RESERVED):
             staged = self._staged(base, build)
         return base, staged
 
-    def _base_again(self) -> Base:
+    def _base_again(self, before: Base) -> Base:
         """Read the base anew: somebody changed what the head names, but not the revision."""
         with self.doubting():
             base = retried_while_moving(
                 self._environment, self.intent.session_id, lambda live: read_base(self._environment, live)
             )
         self.settle(HeadRead(base.head, base.version))  # it may have moved on while it was read
-        return base
+        return replace(base, graph=before.graph, parts=before.parts)  # of the same revision
 
     def _staged(self, base: Base, build: Build) -> Staged:
         """Upload the pack for a revision after `base`, under a name that was never used (rule 2)."""
@@ -427,8 +427,11 @@ def _new_base(base: Base, read: HeadRead, staged: Staged) -> Base:
         checkpoint=staged.checkpoint,
         checkpoint_ref=staged.checkpoint_ref,
         placement=staged.placement,
+        graph=staged.graph,
         history=staged.history,
         unstored=(),
         places=staged.places,
         ledger=staged.ledger,
+        parts=staged.parts,
+        full=staged.full,
     )

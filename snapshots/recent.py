@@ -85,4 +85,4 @@ def recent_states() -> Recent[PersistedSessionState]:
 def stored_bytes(state: PersistedSessionState) -> int:
     """Return the size of a state's graph in the store; 0 for one that stands on nothing."""
     base = tracking_of(state).base
-    return 0 if base is None else sum(segment.ref.size_bytes for segment in base.checkpoint.graph)
+    return 0 if base is None else base.checkpoint.graph.ref.size_bytes

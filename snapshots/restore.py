@@ -14,13 +14,13 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Never, TypeVar
 
 from snapshots import codec, history, placement
-from snapshots.base import Base
+from snapshots.base import Base, FullManifest
 from snapshots.checkpoint import SessionCheckpoint
 from snapshots.environment import Environment
 from snapshots.errors import (
@@ -34,10 +34,11 @@ from snapshots.errors import (
 from snapshots.fields import Fields
 from snapshots.head import LIVE, MOVED, RESERVED, TOMBSTONE, Head
 from snapshots.history import HistoryRow, check_history, ledger_along
-from snapshots.logs import LoadedSegment, Log, Segment, entries_of
+from snapshots.logs import HeldLog, LogRef, held_log
 from snapshots.overrides import Overrides
+from snapshots.parts import HeldPart, Parts
 from snapshots.pins import find_pin
-from snapshots.placement import Placement, PlaceRow, open_manifest
+from snapshots.placement import ManifestPlace, Placement, PlaceRow, open_manifest, unseal_manifest
 from snapshots.state import (
     PersistedSessionState,
     PluginSessionSnapshot,
@@ -145,6 +146,7 @@ class Manifest:
     checkpoint_ref: BlobRef
     placement: Placement
     overrides: Overrides | None
+    full: FullManifest | None
 
 
 def named_by(head: Head) -> PlaceRow:
@@ -156,30 +158,50 @@ def named_by(head: Head) -> PlaceRow:
 
 def read_manifest(environment: Environment, head: Head) -> Manifest:
     """Return the manifest of a live head; a request only when it is too large to stand in the head."""
+    named = named_by(head)
     if head.inline_manifest:
-        return manifest_from(head.inline_manifest, named_by(head), key=environment.layout.head(head.session_id))
-    return read_manifest_at(environment, head, named_by(head))
+        key = environment.layout.head(head.session_id)
+        return manifest_from(unseal_manifest(head.inline_manifest, key=key), named, key=key)
+    return read_manifest_at(environment, head, named)
 
 
 def read_manifest_at(environment: Environment, head: Head, row: PlaceRow) -> Manifest:
-    """Return the manifest that lies where `row` says, in a pack of the head's family: one request."""
-    return manifest_from(read_stored_manifest(environment, head, row), row, key=_pack_key(environment, head, row))
+    """Return the manifest that lies where `row` says, in a pack of the head's family: one round of requests."""
+    runs = read_runs(environment, head.family, row.manifest)
+    key = environment.layout.pack(head.family, row.manifest.pack)
+    manifest = manifest_from(opened_runs(environment, head.family, row.manifest, runs), row, key=key)
+    if row.manifest.against is None or row.overrides is not None:
+        return manifest
+    against = environment.layout.pack(head.family, row.manifest.against.pack)
+    return replace(manifest, full=FullManifest(row.manifest.against, unseal_manifest(runs[1], key=against)))
 
 
-def read_stored_manifest(environment: Environment, head: Head, row: PlaceRow) -> bytes:
-    """Return the stored form of the manifest that lies where `row` says: one request."""
-    place = row.manifest
-    byte_range = ByteRange(place.offset, place.stored_bytes)
-    return environment.store.get(_pack_key(environment, head, row), byte_range).data
+def read_manifest_bytes(environment: Environment, head: Head, row: PlaceRow) -> bytes:
+    """Return the bytes of the manifest that lies where `row` says: one round of requests."""
+    runs = read_runs(environment, head.family, row.manifest)
+    return opened_runs(environment, head.family, row.manifest, runs)
 
 
-def _pack_key(environment: Environment, head: Head, row: PlaceRow) -> str:
-    return environment.layout.pack(head.family, row.manifest.pack)
+def read_runs(environment: Environment, family: str, place: ManifestPlace) -> list[bytes]:
+    """Return the stored form of a manifest, and of the one that it was compressed against."""
+
+    def read(run: ManifestPlace) -> bytes:
+        byte_range = ByteRange(run.offset, run.stored_bytes)
+        return environment.store.get(environment.layout.pack(family, run.pack), byte_range).data
+
+    return list(environment.executor.map(read, place.runs()))
 
 
-def manifest_from(stored: bytes, row: PlaceRow, *, key: str) -> Manifest:
-    """Return the manifest of a revision from its stored form, checked against what names it."""
-    record, places = open_manifest(stored, key=key)
+def opened_runs(environment: Environment, family: str, place: ManifestPlace, runs: Sequence[bytes]) -> bytes:
+    """Return the bytes of a manifest from what `read_runs` read. Raises CorruptObjectError."""
+    *against, own = [environment.layout.pack(family, run.pack) for run in reversed(place.runs())]
+    before = unseal_manifest(runs[1], key=against[0]) if against else b""
+    return unseal_manifest(runs[0], key=own, against=before)
+
+
+def manifest_from(raw: bytes, row: PlaceRow, *, key: str) -> Manifest:
+    """Return the manifest of a revision from its bytes, checked against what names it."""
+    record, places = open_manifest(raw, key=key)
     overrides = row.overrides
     verify(record, row.checkpoint_ref if overrides is None else overrides.base_ref, key=key)
     checkpoint = SessionCheckpoint.decode(record, key=key)
@@ -192,12 +214,13 @@ def manifest_from(stored: bytes, row: PlaceRow, *, key: str) -> Manifest:
         if overrides.checkpoint_ref() != row.checkpoint_ref:
             raise CorruptSnapshotError(key, "a fork's overrides do not match its checkpoint")
         checkpoint = overrides.applied(checkpoint)
-        placed = placed.narrowed(checkpoint.refs(), row.manifest.pack)
-    return Manifest(checkpoint, row.checkpoint_ref, placed, overrides)
+        placed = placed.narrowed(checkpoint.refs(), row.manifest)
+    full = FullManifest(row.manifest, raw) if row.manifest.against is None else None
+    return Manifest(checkpoint, row.checkpoint_ref, placed, overrides, full)
 
 
 def _check_placed(checkpoint: SessionCheckpoint, placed: Placement, key: str) -> None:
-    for ref in (*checkpoint.refs(), *(segment.ref for segment in placed.places)):
+    for ref in (*checkpoint.refs(), *placed.refs()):
         extents = placed.extents.get(ref.digest)
         if extents is None or sum(extent.length for extent in extents) != ref.size_bytes:
             raise CorruptSnapshotError(key, "the placement does not say where a whole blob lies", ref=ref.digest)
@@ -218,23 +241,22 @@ class _Blobs:
     def bytes(self, ref: BlobRef) -> bytes:
         return self._data[ref]
 
-    def rows(self, segment: Segment, parse: Callable[[Any], T]) -> tuple[T, ...]:
-        plain = {"rows": codec.decode(self._data[segment.ref], key=self.key)}
-        rows = Fields(plain, key=self.key, record="segment of a log").rows("rows", parse)
-        if len(rows) != segment.count:
-            raise CorruptSnapshotError(self.key, f"a segment has {len(rows)} entries, declares {segment.count}")
-        return rows
+    def has(self, ref: BlobRef) -> bool:
+        return ref in self._data
 
-    def log(self, segments: Iterable[Segment], parse: Callable[[Any], T]) -> Log[T]:
-        return tuple(LoadedSegment(segment, self.rows(segment, parse)) for segment in segments)
+    def log(self, at: LogRef, parse: Callable[[Any], T]) -> HeldLog[T]:
+        """Return a log of rows."""
+        data = self._data[at.ref] if at.count else b""
+        plain = {"rows": codec.decode_entries(data, at.count, key=self.key)}
+        return held_log(at, data, Fields(plain, key=self.key, record="log").rows("rows", parse))
 
 
-def _rows_of(manifest: Manifest, log: Log[HistoryRow], key: str) -> tuple[HistoryRow, ...]:
+def _rows_of(manifest: Manifest, log: HeldLog[HistoryRow], key: str) -> tuple[HistoryRow, ...]:
     """Return the rows that stand beside the log; check that both together are the whole history."""
     overrides = manifest.overrides
     unstored = () if overrides is None else (overrides.row(manifest.checkpoint.node_count),)
     try:
-        check_history([*entries_of(log), *unstored], manifest.checkpoint.revision)
+        check_history([*log.entries, *unstored], manifest.checkpoint.revision)
     except ValueError as error:
         raise CorruptSnapshotError(key, str(error)) from error
     return unstored
@@ -253,29 +275,29 @@ def _base(environment: Environment, read: HeadRead, manifest: Manifest, blobs: _
         history=log,
         unstored=unstored,
         places=blobs.log(manifest.placement.places, placement.row_from_plain),
-        ledger=tuple(ledger_along([*entries_of(log), *unstored], manifest.checkpoint.revision)),
+        ledger=tuple(ledger_along([*log.entries, *unstored], manifest.checkpoint.revision)),
+        full=manifest.full,
     )
 
 
 def read_base(environment: Environment, read: HeadRead) -> Base:
-    """Return the base of a live head: manifest and logs, without nodes and parts."""
+    """Return the base of a live head: manifest and logs of rows, without nodes and parts."""
     manifest = read_manifest(environment, read.head)
-    segments = (*manifest.checkpoint.history, *manifest.placement.places)
-    blobs = _Blobs(environment, read.head, manifest.placement, [segment.ref for segment in segments])
-    return _base(environment, read, manifest, blobs)
+    refs = [log.ref for log in (manifest.checkpoint.history, manifest.placement.places) if log.count]
+    return _base(environment, read, manifest, _Blobs(environment, read.head, manifest.placement, refs))
 
 
 def read_history(environment: Environment, head: Head) -> list[HistoryRow]:
     """Return all rows of a live head's history, oldest first."""
     manifest = read_manifest(environment, head)
-    refs = [segment.ref for segment in manifest.checkpoint.history]
-    blobs = _Blobs(environment, head, manifest.placement, refs)
-    log = blobs.log(manifest.checkpoint.history, history.row_from_plain)
-    return [*entries_of(log), *_rows_of(manifest, log, blobs.key)]
+    at = manifest.checkpoint.history
+    blobs = _Blobs(environment, head, manifest.placement, [at.ref] if at.count else [])
+    log = blobs.log(at, history.row_from_plain)
+    return [*log.entries, *_rows_of(manifest, log, blobs.key)]
 
 
 def read_place(environment: Environment, head: Head, present: Placement, revision: int) -> PlaceRow:
-    """Return where a retained revision lies: rule 3, one request for an older one.
+    """Return where a retained revision lies: rule 3, one round of requests for an older one.
 
     Args:
         environment: Where to read.
@@ -285,22 +307,17 @@ def read_place(environment: Environment, head: Head, present: Placement, revisio
     """
     if revision == head.revision:
         return named_by(head)
-    key = environment.layout.head(head.session_id)
-    first = 1  # the log has a row for every earlier revision
-    for segment in present.places:
-        if first <= revision < first + segment.count:
-            blobs = _Blobs(environment, head, present, [segment.ref])
-            row = blobs.rows(segment, placement.row_from_plain)[revision - first]
-            if row.revision == revision:
-                return row
-        first += segment.count
-    raise CorruptSnapshotError(key, f"the log of places has no row for revision {revision}")
+    rows = read_places(environment, head, present)
+    if revision > len(rows) or rows[revision - 1].revision != revision:
+        key = environment.layout.head(head.session_id)
+        raise CorruptSnapshotError(key, f"the log of places has no row for revision {revision}")
+    return rows[revision - 1]
 
 
-def read_places(environment: Environment, head: Head, present: Placement) -> list[PlaceRow]:
+def read_places(environment: Environment, head: Head, present: Placement) -> Sequence[PlaceRow]:
     """Return the rows of all earlier revisions, oldest first."""
-    blobs = _Blobs(environment, head, present, [segment.ref for segment in present.places])
-    return entries_of(blobs.log(present.places, placement.row_from_plain))
+    blobs = _Blobs(environment, head, present, present.refs())
+    return blobs.log(present.places, placement.row_from_plain).entries
 
 
 def _manifest_of(environment: Environment, head: Head, revision: int) -> Manifest:
@@ -357,24 +374,31 @@ def retried_while_moving(environment: Environment, session_id: str, read_from: C
 def load_from(environment: Environment, read: HeadRead, revision: int, *, execution_state: bool) -> Loaded:
     """Load a retained revision from a live head just read; for use within `retried_while_moving`."""
     manifest = _manifest_of(environment, read.head, revision)
-    checkpoint = manifest.checkpoint
-    parts = [checkpoint.tool_state, checkpoint.plugin_snapshot, checkpoint.tombstones]
-    if execution_state:
-        parts.append(checkpoint.execution_state)
-    segments = (*checkpoint.graph, *checkpoint.history, *manifest.placement.places)
-    refs = [segment.ref for segment in segments] + [part for part in parts if part is not None]
+    refs = [*manifest.checkpoint.refs(), *manifest.placement.refs()]
+    if not execution_state:
+        refs = [ref for ref in refs if ref != manifest.checkpoint.execution_state]
     blobs = _Blobs(environment, read.head, manifest.placement, refs)
     base = _base(environment, read, manifest, blobs)
-    return Loaded(_state(base, blobs, execution_state=execution_state), base)
+    graph, nodes = _graph(manifest.checkpoint, blobs)
+    base = replace(base, graph=graph, parts=_parts(manifest.checkpoint, blobs))
+    return Loaded(_state(base, nodes, blobs, execution_state=execution_state), base)
 
 
-def _state(base: Base, blobs: _Blobs, *, execution_state: bool) -> PersistedSessionState:
+def _parts(checkpoint: SessionCheckpoint, blobs: _Blobs) -> Parts:
+    parts = Parts()
+    for kind, ref in checkpoint.parts().items():
+        if ref is not None and blobs.has(ref):
+            parts = parts.holding(kind, HeldPart(ref, blobs.bytes(ref)))
+    return parts
+
+
+def _state(base: Base, graph: SessionGraph, blobs: _Blobs, *, execution_state: bool) -> PersistedSessionState:
     checkpoint, small = base.checkpoint, base.checkpoint.small
     inline = checkpoint.execution_state if execution_state else None
     return PersistedSessionState(
         session_id=base.head.session_id,
         policy=small.policy,
-        session_graph=_graph(checkpoint, blobs),
+        session_graph=graph,
         turn_index=small.turn.turn_index,
         token_usage=small.turn.token_usage,
         last_prompt_usage=small.turn.last_prompt_usage,
@@ -393,16 +417,17 @@ def _state(base: Base, blobs: _Blobs, *, execution_state: bool) -> PersistedSess
     )
 
 
-def _graph(checkpoint: SessionCheckpoint, blobs: _Blobs) -> SessionGraph:
-    plain: list[Any] = []
-    for segment in checkpoint.graph:
-        plain += blobs.rows(segment, _mapping)
+def _graph(checkpoint: SessionCheckpoint, blobs: _Blobs) -> tuple[HeldLog[Never], SessionGraph]:
+    at = checkpoint.graph
+    data = blobs.bytes(at.ref) if at.count else b""
+    plain = Fields({"nodes": codec.decode_entries(data, at.count, key=blobs.key)}, key=blobs.key, record="graph")
     try:
-        nodes: list[SessionNodeRecord] = nodes_from_plain(plain)
+        nodes: list[SessionNodeRecord] = nodes_from_plain(list(plain.rows("nodes", _mapping)))
         tombstoned = _tombstones(checkpoint, blobs)
-        return SessionGraph.from_nodes(nodes, checkpoint.small.leaf_node_id, committed=True, tombstoned=tombstoned)
+        graph = SessionGraph.from_nodes(nodes, checkpoint.small.leaf_node_id, committed=True, tombstoned=tombstoned)
     except (InvalidStateError, ValueError) as error:
         raise CorruptSnapshotError(blobs.key, f"the stored graph breaks its own rules ({error})") from error
+    return held_log(at, data, ()), graph
 
 
 def _tombstones(checkpoint: SessionCheckpoint, blobs: _Blobs) -> tuple[str, ...]:
@@ -418,7 +443,7 @@ def _text(plain: Any) -> str:
     return plain
 
 
-def _mapping(plain: Any) -> Mapping[str, Any]:
+def _mapping(plain: Any) -> dict[str, Any]:
     if not isinstance(plain, dict):
         raise TypeError("not a node")
     return plain

@@ -67,6 +67,12 @@ class Hasher:
         self._hash.update(view)
         self.size_bytes += view.nbytes
 
+    def copy(self) -> Hasher:
+        """Return another one that goes on from here."""
+        other = Hasher()
+        other._hash, other.size_bytes = self._hash.copy(), self.size_bytes
+        return other
+
     def ref(self) -> BlobRef:
         """Return the `BlobRef` of everything taken so far."""
         return BlobRef(Digest("b3:" + self._hash.hexdigest()), self.size_bytes)

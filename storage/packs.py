@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import accumulate
@@ -108,28 +108,39 @@ class PackBuilder:
         self._open_bytes += new
         self._waiting.append((ref.digest, waiting))
 
-    def add_continued(self, kind: str, ref: BlobRef, held: Sequence[Extent], new: bytes, before: bytes) -> None:
-        """Take in a log that was continued: its new bytes have a frame of their own, against those before them.
+    def add_log(
+        self, kind: str, ref: BlobRef, pieces: Sequence[Extent | Buffer], before: Callable[[int], bytes]
+    ) -> None:
+        """Take in a log of which a part lies elsewhere already; what is new has frames of its own (rule 4).
 
         Args:
             kind: For the index.
             ref: The whole log.
-            held: Where all but the new bytes lie.
-            new: What was appended, at least one byte.
-            before: Raw bytes that stand before `new`; the last PREFIX_BYTES_MAX of them are used.
+            pieces: Its bytes in order, as for `add_spliced`.
+            before: Gives up to PREFIX_BYTES_MAX bytes of the log that stand before a position.
         """
         if ref.digest in self._known:
             return
         self._known.add(ref.digest)
         self._rows.append((kind, ref))
         self.flush()
-        extents = list(held)
-        data = before[-PREFIX_BYTES_MAX:] + new
-        for start in range(len(data) - len(new), len(data), FRAME_BYTES_MAX):
+        extents: list[Extent] = []
+        position = 0
+        for piece in pieces:
+            if isinstance(piece, Extent):
+                extents.append(piece)
+                position += piece.length
+            elif octets(piece).nbytes:
+                extents += self._continued(before(position), bytes(piece))
+                position += octets(piece).nbytes
+        self.extents[ref.digest] = coalesced(extents)
+
+    def _continued(self, before: bytes, new: bytes) -> Iterator[Extent]:
+        data = before + new
+        for start in range(len(before), len(data), FRAME_BYTES_MAX):
             prefix = data[max(0, start - PREFIX_BYTES_MAX) : start]
             piece = data[start : start + FRAME_BYTES_MAX]
-            extents.append(self._frame(piece, Prefix(prefix) if len(prefix) >= PREFIX_BYTES_MIN else None))
-        self.extents[ref.digest] = tuple(extents)
+            yield self._frame(piece, Prefix(prefix) if len(prefix) >= PREFIX_BYTES_MIN else None)
 
     def flush(self) -> None:
         """Close the shared frame: afterwards every blob added so far has its extents."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -21,6 +21,7 @@ from storage.extents import Extent, Spliceable
 from storage.frame import FRAME_BYTES_MAX, open_run, seal_run
 from storage.packs import (
     BULK_BYTES_MIN,
+    PREFIX_BYTES_MAX,
     PUT_ATTEMPTS_MAX,
     PackBuilder,
     read_blobs,
@@ -145,6 +146,23 @@ def test_a_run_lies_where_it_is_said() -> None:
     assert builder.extents[blob_ref(b"blob").digest][0].frame.end <= place.start
 
 
+def test_a_log_that_is_written_again_in_the_middle_is_the_same_log(executor: Executor) -> None:
+    log = b"".join(LINES)
+    store, where = stored([log], "old")
+    held = Spliceable(where[blob_ref(log)])
+    builder = PackBuilder(NAME)
+    pieces: list[Extent | bytes] = [
+        *held.between(0, 40_000),
+        log[40_000:70_000],
+        *held.between(70_000, len(log) - 70_000),
+    ]
+    builder.add_log("log", blob_ref(log), pieces, before(log))
+    store.put(KEY, builder.finish({}), Create())
+    extents = builder.extents[blob_ref(log).digest]
+    assert {one.pack for one in extents} == {"old", NAME}
+    assert read_blobs(store, {blob_ref(log): extents}, key_of, executor) == {blob_ref(log): log}
+
+
 # Blobs of which a part lies elsewhere.
 
 
@@ -184,13 +202,17 @@ def test_small_new_pieces_share_a_frame_with_other_blobs(executor: Executor) -> 
 LINES = [b"line %d of a log, much like the others\n" % number for number in range(3000)]
 
 
+def before(log: bytes) -> Callable[[int], bytes]:
+    return lambda position: log[max(0, position - PREFIX_BYTES_MAX) : position]
+
+
 def test_a_continued_log_is_read_back_and_takes_little(executor: Executor) -> None:
     store, log = MemoryStore(), b""
     held: tuple[Extent, ...] = ()
     for number in range(0, 3000, 500):
         new = b"".join(LINES[number : number + 500])
         builder = PackBuilder(f"p{number}")
-        builder.add_continued("log", blob_ref(log + new), held, new, log)
+        builder.add_log("log", blob_ref(log + new), [*held, new], before(log))
         log, held = log + new, builder.extents[blob_ref(log + new).digest]
         store.put(key_of(builder.name), builder.finish({}), Create())
     assert len(held) == 6
@@ -201,7 +223,7 @@ def test_a_continued_log_is_read_back_and_takes_little(executor: Executor) -> No
 def test_much_at_once_continues_from_frame_to_frame(executor: Executor) -> None:
     log = b"".join(LINES) * 4
     builder = PackBuilder(NAME)
-    builder.add_continued("log", blob_ref(log), (), log, b"")
+    builder.add_log("log", blob_ref(log), [log], before(b""))
     store = MemoryStore()
     store.put(KEY, builder.finish({}), Create())
     extents = builder.extents[blob_ref(log).digest]
@@ -214,7 +236,8 @@ def test_a_log_without_its_beginning_is_corrupt_and_never_other_bytes(executor: 
     builder = PackBuilder(NAME)
     builder.add("log", first)
     builder.flush()
-    builder.add_continued("log", blob_ref(first + second), builder.extents[blob_ref(first).digest], second, first)
+    held = builder.extents[blob_ref(first).digest]
+    builder.add_log("log", blob_ref(first + second), [*held, second], before(first))
     store = MemoryStore()
     store.put(KEY, builder.finish({}), Create())
     last = builder.extents[blob_ref(first + second).digest][-1]
