@@ -46,10 +46,10 @@ NO_LOG = LogRef(blob_ref(b""), 0)
 def log_ref_from_plain(plain: Any) -> LogRef:
     """Return what `to_plain` wrote. Raises ValueError, TypeError."""
     name, size, count = columns(plain, 3)
-    ref = ref_from_plain((name, size))
-    if not is_whole(count) or (count == 0) != (size == 0):
+    log = LogRef(ref_from_plain((name, size)), count)
+    if not is_whole(count, 0, size) or (count == 0 and log != NO_LOG):  # an entry has one byte at least
         raise ValueError("not a log")
-    return LogRef(ref, count)
+    return log
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ Rules:
 3. A manifest is checkpoint and placement of one revision, stored together as one run of frames; most are compressed
    against an earlier one that stands in full, so that what did not change takes no room. It is one step, never more.
 4. Extents are kept in columns of fixed width: what did not change has the same bytes in the next manifest.
+5. A pack may be carried: its bytes lie within a later one, for all revisions. The log of places says so (`Move`); a
+   placement that was written before goes through `Homes` when it is read.
 
     stored = seal_manifest(manifest_bytes(checkpoint, placement))
 """
@@ -45,6 +47,100 @@ _NAME_BYTES = 24  # 16 of the commit id, 8 random
 
 
 @dataclass(frozen=True, slots=True)
+class Move:
+    """A pack that another one carries.
+
+    Attributes:
+        pack: Its name.
+        into: The pack that carries it.
+        shift: Where it begins there.
+    """
+
+    pack: str
+    into: str
+    shift: int
+
+    def to_plain(self) -> list[Any]:
+        """Return `[pack, into, shift]`."""
+        return [name_to_plain(self.pack), name_to_plain(self.into), self.shift]
+
+
+def move_from_plain(plain: Any) -> Move:
+    """Return the move that `to_plain` wrote. Raises ValueError, TypeError."""
+    pack, into, shift = columns(plain, 3)
+    if not is_whole(shift, 0, BLOB_BYTES_MAX):
+        raise ValueError("not a move")
+    return Move(name_from_plain(pack), name_from_plain(into), shift)
+
+
+class Homes:
+    """Where packs lie that others carry; the same for all revisions, as names are never used again (rule 5).
+
+    Args:
+        moves: All moves, in the order in which they were made.
+    """
+
+    def __init__(self, moves: Iterable[Move] = ()) -> None:
+        self._homes: dict[str, tuple[str, int]] = {}
+        for move in reversed(list(moves)):
+            into, shift = self._homes.get(move.into, (move.into, 0))
+            self._homes[move.pack] = (into, shift + move.shift)
+
+    def __bool__(self) -> bool:
+        return bool(self._homes)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Homes) and self._homes == other._homes
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._homes.items()))
+
+    def __repr__(self) -> str:
+        return f"Homes({self.moves()!r})"
+
+    def pack(self, name: str) -> str:
+        """Return the pack in which a pack lies now."""
+        return self._homes[name][0] if name in self._homes else name
+
+    def extent(self, extent: Extent) -> Extent:
+        """Return where an extent lies now."""
+        return extent.moved(*self._homes[extent.pack]) if extent.pack in self._homes else extent
+
+    def place(self, place: ManifestPlace) -> ManifestPlace:
+        """Return where a manifest lies now."""
+        pack, shift = self._homes.get(place.pack, (place.pack, 0))
+        against = None if place.against is None else self.place(place.against)
+        return ManifestPlace(pack, place.offset + shift, place.stored_bytes, against, self)
+
+    def row(self, row: PlaceRow) -> PlaceRow:
+        """Return a row whose manifest says where it lies now, and where what it names does."""
+        return replace(row, manifest=self.place(row.manifest)) if self._homes else row
+
+    def placement(self, placed: Placement) -> Placement:
+        """Return where the blobs of a revision lie now."""
+        if not any(use.pack in self._homes for use in placed.packs):
+            return placed
+        extents = {digest: tuple(map(self.extent, many)) for digest, many in placed.extents.items()}
+        uses: dict[str, PackUse] = {}
+        for use in placed.packs:
+            name = self.pack(use.pack)
+            first = min(use.first_revision, uses[name].first_revision) if name in uses else use.first_revision
+            uses[name] = PackUse(name, first, use.last_revision, 0 if name != use.pack else use.body_bytes)
+        return replace(placed, extents=extents, packs=tuple(uses.values()))
+
+    def moves(self) -> tuple[Move, ...]:
+        """Return the moves that tell the same."""
+        return tuple(Move(name, into, shift) for name, (into, shift) in self._homes.items())
+
+    def among(self, packs: Iterable[str]) -> Homes:
+        """Return where these packs lie now, and nothing of others."""
+        return Homes(Move(name, *self._homes[name]) for name in packs if name in self._homes)
+
+
+NOT_MOVED = Homes()
+
+
+@dataclass(frozen=True, slots=True)
 class ManifestPlace:
     """Where a manifest lies: a run of frames in a pack.
 
@@ -53,17 +149,22 @@ class ManifestPlace:
         offset: Its first byte there.
         stored_bytes: Length of the run.
         against: The manifest that it was compressed against, None if it stands in full.
+        moved: Where the packs lie that the manifest names and that others carry now.
     """
 
     pack: str
     offset: int
     stored_bytes: int
     against: ManifestPlace | None = None
+    moved: Homes = NOT_MOVED
 
     def to_plain(self) -> list[Any]:
-        """Return `[pack, offset, stored bytes]`, and the same of the one that it was compressed against."""
-        own = [name_to_plain(self.pack), self.offset, self.stored_bytes]
-        return own if self.against is None else [*own, *self.against.to_plain()]
+        """Return `[pack, offset, stored bytes]`, the same of the one that it was compressed against, and the moves."""
+        plain: list[Any] = [name_to_plain(self.pack), self.offset, self.stored_bytes]
+        if self.against is not None or self.moved:
+            plain.append(None if self.against is None else self.against.to_plain())
+            plain.append([move.to_plain() for move in self.moved.moves()])
+        return plain
 
     def runs(self) -> tuple[ManifestPlace, ...]:
         """Return what has to be read: its run, and that of the other one."""
@@ -72,8 +173,12 @@ class ManifestPlace:
 
 def place_from_plain(plain: Any) -> ManifestPlace:
     """Return the place that `to_plain` wrote. Raises ValueError, TypeError."""
-    if isinstance(plain, list | tuple) and len(plain) == 6:
-        return replace(place_from_plain(plain[:3]), against=place_from_plain(plain[3:]))
+    if isinstance(plain, list | tuple) and len(plain) == 5:
+        *own, against, moved = plain
+        if not isinstance(moved, list | tuple) or (against is not None and len(columns(against, 3)) != 3):
+            raise ValueError("not a place")
+        before = None if against is None else place_from_plain(against)
+        return replace(place_from_plain(own), against=before, moved=Homes(map(move_from_plain, moved)))
     name, offset, stored = columns(plain, 3)
     if not is_whole(offset, 0, BLOB_BYTES_MAX) or not is_whole(stored, 1, _MANIFEST_STORED_BYTES_MAX):
         raise ValueError("not a place")
@@ -88,23 +193,25 @@ class PackUse:
         pack: Name of the pack.
         first_revision: First revision that needs it, without a gap up to the last.
         last_revision: Last one; 0 while the present one does.
+        body_bytes: Its size without index and footer; 0 if it is not known.
     """
 
     pack: str
     first_revision: int
     last_revision: int = 0
+    body_bytes: int = 0
 
     def to_plain(self) -> list[Any]:
-        """Return `[pack, first, last]`."""
-        return [name_to_plain(self.pack), self.first_revision, self.last_revision]
+        """Return `[pack, first, last, body bytes]`."""
+        return [name_to_plain(self.pack), self.first_revision, self.last_revision, self.body_bytes]
 
 
 def use_from_plain(plain: Any) -> PackUse:
     """Return the use that `to_plain` wrote. Raises ValueError, TypeError."""
-    name, first, last = columns(plain, 3)
-    if not is_whole(first, 1) or not is_whole(last) or 0 < last < first:
+    name, first, last, body = columns(plain, 4)
+    if not is_whole(first, 1) or not is_whole(last) or 0 < last < first or not is_whole(body, 0, BLOB_BYTES_MAX):
         raise ValueError("not the use of a pack")
-    return PackUse(name_from_plain(name), first, last)
+    return PackUse(name_from_plain(name), first, last, body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +224,7 @@ class PlaceRow:
         manifest: Where its manifest lies.
         overrides: What stands beside the manifest if the revision was a fork's first, None otherwise.
         ended: Packs that it needed and this one does not, with their last revision.
+        moved: Packs that this one's pack carries.
     """
 
     revision: int
@@ -124,22 +232,24 @@ class PlaceRow:
     manifest: ManifestPlace
     overrides: Overrides | None
     ended: tuple[PackUse, ...]
+    moved: tuple[Move, ...] = ()
 
     def to_plain(self) -> list[Any]:
         """Return the row as a list, fields in order."""
         ended = [use.to_plain() for use in self.ended]
+        moved = [move.to_plain() for move in self.moved]
         overrides = None if self.overrides is None else self.overrides.to_plain()
-        return [self.revision, ref_to_plain(self.checkpoint_ref), self.manifest.to_plain(), overrides, ended]
+        return [self.revision, ref_to_plain(self.checkpoint_ref), self.manifest.to_plain(), overrides, ended, moved]
 
 
 def row_from_plain(plain: Any) -> PlaceRow:
     """Return the row that `to_plain` wrote. Raises ValueError, TypeError."""
-    revision, ref, place, fork, ended = columns(plain, 5)
-    if not is_whole(revision, 1) or not isinstance(ended, list | tuple):
+    revision, ref, place, fork, ended, moved = columns(plain, 6)
+    if not is_whole(revision, 1) or not isinstance(ended, list | tuple) or not isinstance(moved, list | tuple):
         raise ValueError("not a row of places")
     overrides = None if fork is None else overrides_from_plain(fork)
-    uses = tuple(map(use_from_plain, ended))
-    return PlaceRow(revision, ref_from_plain(ref), place_from_plain(place), overrides, uses)
+    uses, moves = tuple(map(use_from_plain, ended)), tuple(map(move_from_plain, moved))
+    return PlaceRow(revision, ref_from_plain(ref), place_from_plain(place), overrides, uses, moves)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +275,8 @@ class Placement:
         extents = {ref.digest: self.extents[ref.digest] for ref in refs}
         packs = dict.fromkeys(extent.pack for many in extents.values() for extent in many)
         packs |= dict.fromkeys(run.pack for run in manifest.runs())
-        return Placement(extents, tuple(PackUse(pack, 1) for pack in packs))
+        bodies = {use.pack: use.body_bytes for use in self.packs}
+        return Placement(extents, tuple(PackUse(pack, 1, 0, bodies.get(pack, 0)) for pack in packs))
 
     def encode(self) -> bytes:
         """Return the record's bytes."""
@@ -198,6 +309,8 @@ class Placement:
         extents: dict[Digest, tuple[Extent, ...]] = {}
         start = 0
         for digest, count in fields.rows("blobs", _counted_from_plain):
+            if digest in extents:
+                raise fields.wrong(f"names {digest} twice")
             extents[digest] = tuple(every[start : start + count])
             start += count
         places = fields.parsed("places", log_ref_from_plain, fields.value("places"))
@@ -247,6 +360,11 @@ def _counted_from_plain(plain: Any) -> tuple[Digest, int]:
     if not is_whole(count):
         raise ValueError("not a number of extents")
     return parse_digest(digest_from_plain(name)), count
+
+
+def homes_of(rows: Iterable[PlaceRow]) -> Homes:
+    """Return where the packs lie now that the pack of some revision carries; `rows` is the whole log of places."""
+    return Homes(move for row in rows for move in (*row.manifest.moved.moves(), *row.moved))
 
 
 def name_to_plain(name: str) -> bytes:

@@ -19,7 +19,6 @@ from snapshots.checkpoint import (
 from snapshots.content import Content, content_of
 from snapshots.fields import U64_MAX
 from snapshots.head import (
-    INLINE_MANIFEST_BYTES_MAX,
     LIVE,
     MOVED,
     RESERVED,
@@ -33,7 +32,7 @@ from snapshots.head import (
 )
 from snapshots.history import KINDS, HistoryRow
 from snapshots.layout import pack_name
-from snapshots.logs import LEVEL_MAX, Segment, entries_of
+from snapshots.logs import NO_LOG, LogRef
 from snapshots.overrides import FRESH, INHERIT, Overrides
 from snapshots.pins import Pin
 from snapshots.placement import MANIFEST_BYTES_MAX, ManifestPlace, PackUse, Placement, PlaceRow
@@ -143,7 +142,6 @@ class StagedSession:
 
     def _stand_on(self, staged: Staged, content: Content, identity: Identity) -> None:
         revision = staged.checkpoint.revision
-        inline = staged.manifest_run if len(staged.manifest_run) <= INLINE_MANIFEST_BYTES_MAX else b""
         old = self.base.head
         new = replace(
             old,
@@ -153,7 +151,7 @@ class StagedSession:
             commit_id=identity.commit_id,
             checkpoint_ref=staged.checkpoint_ref,
             manifest=staged.manifest,
-            inline_manifest=inline,
+            inline_manifest=staged.inline_manifest,
             commits=old.commits.appended(identity.commit_id),
             stamps=stamps_appended(old.stamps, revision, identity.stamp),
         )
@@ -164,9 +162,12 @@ class StagedSession:
             checkpoint=staged.checkpoint,
             checkpoint_ref=staged.checkpoint_ref,
             placement=staged.placement,
+            graph=staged.graph,
             history=staged.history,
             places=staged.places,
             ledger=content.ledger,
+            parts=staged.parts,
+            full=staged.full,
         )
         self.needed[revision] = packs_used(staged)
         self.manifests[revision] = staged.manifest
@@ -182,16 +183,15 @@ class StagedSession:
 
 
 def packs_used(staged: Staged) -> frozenset[str]:
-    """Return the packs of a revision: those of its extents, and that of its manifest."""
+    """Return the packs of a revision: those of its extents, and those that its manifest is read from."""
     used = {extent.pack for many in staged.placement.extents.values() for extent in many}
-    return frozenset({*used, staged.manifest.pack})
+    return frozenset({*used, *(run.pack for run in staged.manifest.runs())})
 
 
 def uses_named(session: StagedSession) -> Mapping[str, list[PackUse]]:
     """Return what head, manifest and the log of places say of every pack."""
-    rows: list[PlaceRow] = entries_of(session.base.places)
     uses: dict[str, list[PackUse]] = {}
-    for use in (*(use for row in rows for use in row.ended), *session.base.placement.packs):
+    for use in (*(use for row in session.base.places.entries for use in row.ended), *session.base.placement.packs):
         uses.setdefault(use.pack, []).append(use)
     return uses
 
@@ -208,14 +208,14 @@ digests = st.builds(
     st.binary(min_size=32, max_size=32),
 )
 refs = st.builds(BlobRef, digests, sizes)
-segments = st.builds(Segment, refs, st.integers(1, U64_MAX), st.integers(0, LEVEL_MAX))
-segment_lists = st.lists(segments, max_size=4).map(tuple)
+log_refs = st.just(NO_LOG) | st.builds(BlobRef, digests, st.integers(1, RECORD_BLOB_BYTES_MAX)).flatmap(
+    lambda ref: st.builds(LogRef, st.just(ref), st.integers(1, ref.size_bytes))
+)
 pack_names = st.builds(lambda commit, random: f"{commit}.{random[:16]}", hex_ids, hex_ids)
 instants = st.datetimes(timezones=st.just(UTC))
 marks = st.builds(StampMark, st.binary(min_size=16, max_size=16), st.binary(min_size=16, max_size=16))
-manifest_places = st.builds(
-    ManifestPlace, pack_names, st.integers(0, BLOB_BYTES_MAX), st.integers(1, MANIFEST_BYTES_MAX)
-)
+full_places = st.builds(ManifestPlace, pack_names, st.integers(0, BLOB_BYTES_MAX), st.integers(1, MANIFEST_BYTES_MAX))
+manifest_places = full_places | st.builds(replace, full_places, against=full_places)
 pack_uses = st.tuples(pack_names, st.integers(1, U64_MAX), st.booleans() | u64).map(
     lambda drawn: PackUse(drawn[0], drawn[1], 0 if isinstance(drawn[2], bool) else max(drawn[1], drawn[2]))
 )
@@ -282,8 +282,8 @@ checkpoints = st.builds(
     SessionCheckpoint,
     revision=st.integers(1, U64_MAX),
     small=small_fields,
-    graph=segment_lists,
-    history=segment_lists,
+    graph=log_refs,
+    history=log_refs,
     tool_state=st.none() | refs,
     plugin_snapshot=st.none() | refs,
     execution_state=st.none() | st.builds(BlobRef, digests, st.integers(0, EXECUTION_STATE_BYTES_MAX)),
@@ -305,7 +305,7 @@ def placements(draw: st.DrawFn) -> Placement:
         )
     )
     many = st.lists(extents, max_size=3).map(tuple)
-    return Placement(draw(st.dictionaries(digests, many, max_size=3)), tuple(packs), draw(segment_lists))
+    return Placement(draw(st.dictionaries(digests, many, max_size=3)), tuple(packs), draw(log_refs))
 
 
 stamp_rows = st.builds(StampRow, st.integers(1, U64_MAX), marks)

@@ -47,7 +47,7 @@ from snapshots.head import (
     check_relation,
     stamps_appended,
 )
-from snapshots.logs import Segment
+from snapshots.logs import LogRef
 from snapshots.overrides import OVERRIDES_BYTES_MAX, Overrides
 from snapshots.pins import PINS_MAX, Pin
 from snapshots.placement import (
@@ -55,10 +55,12 @@ from snapshots.placement import (
     ManifestPlace,
     PackUse,
     Placement,
+    manifest_bytes,
     open_manifest,
     place_from_plain,
     row_from_plain,
     seal_manifest,
+    unseal_manifest,
 )
 from snapshots.roots import kept_packs
 from snapshots.stamps import StampMark
@@ -70,10 +72,10 @@ from snapshots.state import (
     SessionPolicy,
     TokenUsage,
 )
-from storage.digest import BlobRef, blob_ref
+from storage.digest import BLOB_BYTES_MAX, BlobRef, blob_ref
 from storage.errors import CorruptObjectError
 from storage.extents import Extent
-from storage.frame import FRAME_BYTES_MAX, STORED_BYTES_MAX, seal_run
+from storage.frame import FRAME_BYTES_MAX, STORED_BYTES_MAX
 from storage.keys import ID_BYTES_MAX
 from tests.snapshots import records
 from tests.snapshots.records import AT, ID, PACK, head, ref, reserved_head
@@ -105,18 +107,20 @@ CHECKPOINT = SessionCheckpoint(
         tool_state_generation=4,
         plugin_snapshot_revision=5,
     ),
-    graph=(Segment(ref("g"), 8, 1),),
-    history=(Segment(ref("h"), 7, 1),),
+    graph=LogRef(ref("graph log"), 8),
+    history=LogRef(ref("history"), 7),
     tool_state=ref("t"),
     plugin_snapshot=ref("p"),
     execution_state=ref("e"),
 )
+OLDER = PACK.replace("f", "e")
 PLACEMENT = Placement(
-    extents={ref("g").digest: (Extent(PACK, 3, 40, 1, 2), Extent(PACK, 50, 40, 0, 9)), ref("h").digest: ()},
-    packs=(PackUse(PACK, 2), PackUse(PACK.replace("f", "e"), 1, 3)),
-    places=(Segment(ref("l"), 6, 1),),
+    extents={ref("g").digest: (Extent(PACK, 3, 40, 1, 2), Extent(OLDER, 50, 40, 0, 9)), ref("h").digest: ()},
+    packs=(PackUse(PACK, 2), PackUse(OLDER, 1, 3)),
+    places=LogRef(ref("places"), 6),
 )
 HEAD = head(
+    manifest=ManifestPlace(PACK, 60, 100, against=ManifestPlace(OLDER, 5, 300)),
     holder=Holder("me", ID),
     stamps=(StampRow(1, StampMark(b"t" * 16, b"c" * 16)),),
     commits=Ring(1, (ID, ID[::-1])),
@@ -194,9 +198,35 @@ def test_a_row_of_places_comes_back(row: Any) -> None:
     assert row_from_plain(codec.decode(codec.encode(row.to_plain()), key=KEY)) == row
 
 
-@given(st.binary(max_size=300), st.binary(max_size=300))
-def test_a_manifest_comes_back(checkpoint: bytes, placement: bytes) -> None:
-    assert open_manifest(seal_manifest(checkpoint, placement), key=KEY) == (checkpoint, placement)
+@given(records.manifest_places)
+def test_a_place_comes_back(place: ManifestPlace) -> None:
+    assert place_from_plain(codec.decode(codec.encode(place.to_plain()), key=KEY)) == place
+    assert place.runs() == tuple(filter(None, (place, place.against)))
+
+
+@given(st.binary(max_size=300), st.binary(max_size=300), st.binary(max_size=300))
+def test_a_manifest_comes_back(checkpoint: bytes, placement: bytes, against: bytes) -> None:
+    raw = manifest_bytes(checkpoint, placement)
+    assert open_manifest(raw, key=KEY) == (checkpoint, placement)
+    assert unseal_manifest(seal_manifest(raw), key=KEY) == raw
+    assert unseal_manifest(seal_manifest(raw, against), key=KEY, against=against) == raw
+
+
+def test_a_manifest_like_the_one_it_is_compressed_against_takes_little() -> None:
+    packs = tuple(PackUse(f"{number:032x}.{number:016x}", 1) for number in range(50))
+    extents = tuple(Extent(use.pack, 7 * at * at, 90 + at, 0, 50 + at) for at, use in enumerate(packs))
+    before = Placement({ref("e").digest: extents, ref("h").digest: ()}, packs)
+    after = replace(before, extents={ref("e").digest: extents, ref("i").digest: extents[:1]})
+    full, raw = (manifest_bytes(CHECKPOINT.encode(), one.encode()) for one in (before, after))
+    assert len(seal_manifest(raw, full)) < 200 < len(seal_manifest(raw)) // 5
+
+
+def test_what_did_not_change_has_the_same_bytes_in_the_next_placement() -> None:
+    extents = tuple(Extent(PACK, 1000 * at, 500, at, 50) for at in range(1, 100))
+    one, other = (replace(PLACEMENT, extents={ref("e").digest: many}) for many in (extents, (*extents, extents[0])))
+    columns, longer = (codec.decode(placement.encode(), key=KEY)["extents"] for placement in (one, other))
+    assert [column == found[: len(column)] for column, found in zip(columns, longer, strict=True)] == [True] * 5
+    assert [len(column) // 99 for column in columns] == [4, 8, 4, 4, 4]
 
 
 @EACH
@@ -350,11 +380,13 @@ def test_any_value_anywhere_is_read_or_corrupt(kind: Kind) -> None:
         (("tool_state_generation",), -1),
         (("tool_state", 1), RECORD_BLOB_BYTES_MAX + 1),
         (("plugin_snapshot", 1), RECORD_BLOB_BYTES_MAX + 1),
-        (("graph", 0, 1), RECORD_BLOB_BYTES_MAX + 1),
-        (("history", 0, 1), RECORD_BLOB_BYTES_MAX + 1),
+        (("graph", 1), RECORD_BLOB_BYTES_MAX + 1),
+        (("history", 1), RECORD_BLOB_BYTES_MAX + 1),
         (("execution_state", 1), EXECUTION_STATE_BYTES_MAX + 1),
-        (("graph", 0, 2), 0),
-        (("graph", 0, 3), 64),
+        (("graph", 1), 0),
+        (("graph", 2), 0),
+        (("history", 2), -1),
+        (("history", 2), U64_MAX),
         (("tool_state", 0), b"short"),
         (("tool_state", 0), "md5:" + "0" * 64),
     ],
@@ -373,36 +405,78 @@ def test_a_large_blob_is_an_execution_state_and_nothing_else() -> None:
         assert caught.value.ref == large.digest
 
 
-def _extent_plain(**fields: int) -> list[Any]:
-    plain = {"pack": 0, "offset": 0, "stored": 100, "skip": 0, "length": 1, **fields}
-    return list(plain.values())
+WIDTHS = {"pack": 4, "offset": 8, "stored": 4, "skip": 4, "length": 4}
+
+
+def _columns_with(**fields: int) -> list[bytes]:
+    """Return the columns of two extents, the second one as `fields` say."""
+    first = {"pack": 0, "offset": 0, "stored": 100, "skip": 0, "length": 1}
+    pairs = zip(first.values(), {**first, **fields}.values(), WIDTHS.values(), strict=True)
+    return [a.to_bytes(width, "little") + b.to_bytes(width, "little") for a, b, width in pairs]
+
+
+U32_MAX = (1 << 32) - 1
+GOOD = _columns_with()
 
 
 @pytest.mark.parametrize(
-    "extent",
+    "fields",
+    [{"pack": 1}, {"offset": BLOB_BYTES_MAX}, {"stored": STORED_BYTES_MAX}, {"length": FRAME_BYTES_MAX}]
+    + [{"stored": 1, "skip": FRAME_BYTES_MAX - 1}],
+)
+def test_extents_at_the_edges_are_read(fields: dict[str, int]) -> None:
+    found = KINDS[1].decode(codec.encode({**KINDS[1].plain(), "extents": _columns_with(**fields)}))
+    assert isinstance(found, Placement)
+    second = found.extents[ref("g").digest][1]
+    plain = {"pack": 0, "offset": 0, "stored": 100, "skip": 0, "length": 1, **fields}
+    assert second == Extent(found.packs[plain.pop("pack")].pack, *plain.values())
+
+
+@pytest.mark.parametrize(
+    "columns",
     [
-        _extent_plain(pack=2),
-        _extent_plain(pack=-1),
-        _extent_plain(pack=U64_MAX),
-        _extent_plain(offset=-1),
-        _extent_plain(offset=U64_MAX),
-        _extent_plain(stored=0),
-        _extent_plain(stored=STORED_BYTES_MAX + 1),
-        _extent_plain(stored=U64_MAX),
-        _extent_plain(length=0),
-        _extent_plain(length=FRAME_BYTES_MAX + 1),
-        _extent_plain(skip=FRAME_BYTES_MAX),
-        _extent_plain(skip=-1, length=2),
-        [],
-        [0, 0, 100, 0],
-        [*_extent_plain(), 1],
-        b"\x00\x01\x02\x03\x04",
-        {"a": 1},
+        _columns_with(pack=2),
+        _columns_with(pack=U32_MAX),
+        _columns_with(offset=BLOB_BYTES_MAX + 1),
+        _columns_with(offset=U64_MAX),
+        _columns_with(stored=0),
+        _columns_with(stored=STORED_BYTES_MAX + 1),
+        _columns_with(stored=U32_MAX),
+        _columns_with(length=0),
+        _columns_with(length=FRAME_BYTES_MAX + 1),
+        _columns_with(length=U32_MAX),
+        _columns_with(skip=FRAME_BYTES_MAX),
+        _columns_with(skip=U32_MAX),
+        _columns_with(skip=U32_MAX, length=U32_MAX),
     ],
 )
-def test_an_extent_that_fits_no_frame_is_refused(extent: Any) -> None:
+def test_an_extent_that_fits_no_frame_is_refused(columns: list[bytes]) -> None:
+    refused(KINDS[1], {**KINDS[1].plain(), "extents": columns})
+
+
+@pytest.mark.parametrize("short", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("size", [0, 1, 0.5, 1.5, 3])
+def test_columns_of_several_lengths_are_refused(short: int, size: float) -> None:
+    width = len(GOOD[short]) // 2
+    columns = [(column * 2)[: int(size * width)] if at == short else column for at, column in enumerate(GOOD)]
+    refused(KINDS[1], {**KINDS[1].plain(), "extents": columns})
+
+
+@pytest.mark.parametrize("columns", [[], GOOD[:4], [*GOOD, GOOD[0]], [b""] * 5, [column * 2 for column in GOOD]])
+def test_other_extents_than_the_blobs_have_are_refused(columns: list[bytes]) -> None:
+    refused(KINDS[1], {**KINDS[1].plain(), "extents": columns})
+
+
+@pytest.mark.parametrize("counts", [(0, 1), (1, 0), (2, 1), (0, 3), (U64_MAX, 0), (-1, 3), (2, 1.0), (2, True)])
+def test_other_counts_than_there_are_extents_are_refused(counts: tuple[int, int]) -> None:
     plain = KINDS[1].plain()
-    refused(KINDS[1], changed(plain, ("extents", 0, 1, 0), extent))
+    blobs = [[row[0], count] for row, count in zip(plain["blobs"], counts, strict=True)]
+    refused(KINDS[1], {**plain, "blobs": blobs})
+
+
+def test_a_blob_that_stands_twice_is_refused() -> None:
+    plain = KINDS[1].plain()
+    assert "twice" in refused(KINDS[1], {**plain, "blobs": [*plain["blobs"], plain["blobs"][1]]})
 
 
 @pytest.mark.parametrize(
@@ -414,7 +488,24 @@ def test_a_use_that_ends_before_it_begins_is_refused(use: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "plain", [[b"n" * 24, 0, 0], [b"n" * 24, -1, 1], [b"n" * 24, 1 << 60, 1], [b"n" * 24, 0, 1 << 60], b"abc"]
+    "plain",
+    [
+        [b"n" * 24, 0, 0],
+        [b"n" * 24, -1, 1],
+        [b"n" * 24, 1 << 60, 1],
+        [b"n" * 24, 0, 1 << 60],
+        b"abc",
+        b"abcdef",
+        [b"n" * 24, 0],
+        [b"n" * 24, 0, 1, b"n" * 24],
+        [b"n" * 24, 0, 1, b"n" * 24, 0],
+        [b"n" * 24, 0, 1, b"n" * 24, 0, 0],
+        [b"n" * 24, 0, 1, b"n" * 24, -1, 1],
+        [b"n" * 24, 0, 1, b"n" * 23, 0, 1],
+        [b"n" * 24, 0, 0, b"n" * 24, 0, 1],
+        [b"n" * 24, 0, 1, b"n" * 24, 0, 1, b"n" * 24],
+        [b"n" * 24, 0, 1, b"n" * 24, 0, 1, b"n" * 24, 0, 1],
+    ],
 )
 def test_a_manifest_that_lies_nowhere_is_refused(plain: Any) -> None:
     with pytest.raises((ValueError, TypeError)):
@@ -562,23 +653,40 @@ def test_structured_damage_is_read_or_corrupt(kind: Kind) -> None:
 
 
 def test_a_damaged_manifest_is_corrupt() -> None:
-    run = seal_manifest(CHECKPOINT.encode(), PLACEMENT.encode())
-    for position in range(len(run)):
-        with pytest.raises(CorruptObjectError):
-            open_manifest(run[:position] + bytes([run[position] ^ 1]) + run[position + 1 :], key=KEY)
-        with pytest.raises((CorruptObjectError, CorruptSnapshotError)):
-            open_manifest(run[:position], key=KEY)
+    raw = manifest_bytes(CHECKPOINT.encode(), PLACEMENT.encode())
+    for against in (b"", manifest_bytes(CHECKPOINT.encode(), replace(PLACEMENT, packs=PLACEMENT.packs * 2).encode())):
+        run = seal_manifest(raw, against)
+        for position in range(len(run)):
+            altered = run[:position] + bytes([run[position] ^ 1]) + run[position + 1 :]
+            with pytest.raises(CorruptObjectError):
+                unseal_manifest(altered, key=KEY, against=against)
+            with pytest.raises((CorruptObjectError, CorruptSnapshotError)):
+                open_manifest(unseal_manifest(run[:position], key=KEY, against=against), key=KEY)
+
+
+@pytest.mark.parametrize("found", [b"", b"short", b"another manifest that is not the one" * 20])
+def test_a_manifest_without_the_one_it_was_compressed_against_is_corrupt(found: bytes) -> None:
+    raw = manifest_bytes(CHECKPOINT.encode(), PLACEMENT.encode())
+    stored = seal_manifest(raw, raw)
+    assert unseal_manifest(stored, key=KEY, against=raw) == raw
+    with pytest.raises(CorruptObjectError):
+        unseal_manifest(stored, key=KEY, against=found)
 
 
 @pytest.mark.parametrize("plain", [None, [], [b"a"], [b"a", b"b", b"c"], [b"a", "b"], {"a": b"b"}, b"ab", [1, 2], "ab"])
 def test_a_manifest_of_another_shape_is_corrupt(plain: Any) -> None:
     with pytest.raises(CorruptSnapshotError):
-        open_manifest(seal_run(codec.encode(plain)), key=KEY)
+        open_manifest(codec.encode(plain), key=KEY)
 
 
 def test_a_manifest_over_its_limit_is_refused_by_its_writer() -> None:
     with pytest.raises(LimitExceededError):
-        seal_manifest(bytes(MANIFEST_BYTES_MAX), b"")
+        manifest_bytes(bytes(MANIFEST_BYTES_MAX), b"")
+
+
+def test_a_manifest_over_its_limit_is_not_read() -> None:
+    with pytest.raises(CorruptObjectError, match="over"):
+        unseal_manifest(seal_manifest(bytes(MANIFEST_BYTES_MAX + 1)), key=KEY)
 
 
 # Bounds.
@@ -606,7 +714,7 @@ def extreme_head(**fields: Any) -> Head:
             "fence": U64_MAX,
             "holder": Holder(LONGEST, ID),
             "checkpoint_ref": BlobRef(blob_ref(b"").digest, RECORD_BLOB_BYTES_MAX),
-            "manifest": ManifestPlace(PACK, 1 << 46, 1 << 26),
+            "manifest": ManifestPlace(PACK, 1 << 46, 1 << 26, against=ManifestPlace(OLDER, 1 << 46, 1 << 26)),
             "inline_manifest": b"x" * INLINE_MANIFEST_BYTES_MAX,
             "commits": commits,
             "stamps": stamps,
