@@ -32,7 +32,7 @@ from snapshots.head import (
 )
 from snapshots.history import KINDS, HistoryRow
 from snapshots.layout import pack_name
-from snapshots.logs import NO_LOG, LogRef
+from snapshots.logs import NO_LOG, HeldLog, LogRef
 from snapshots.overrides import FRESH, INHERIT, Overrides
 from snapshots.pins import Pin
 from snapshots.placement import MANIFEST_BYTES_MAX, ManifestPlace, PackUse, Placement, PlaceRow
@@ -111,7 +111,8 @@ class StagedSession:
         base: What it stands on.
         needed: By revision, the packs that its own placement uses, worked out from its extents.
         manifests: By revision, where its manifest lies.
-        packs: Every pack, by name.
+        packs: Every pack, by name; a fork's are those of its source too.
+        random: What the names of its packs end with, one for each session of a family.
     """
 
     state: PersistedSessionState
@@ -119,6 +120,7 @@ class StagedSession:
     needed: dict[int, frozenset[str]]
     manifests: dict[int, ManifestPlace]
     packs: dict[str, bytes]
+    random: str = "f" * 16
 
     @classmethod
     def new(cls, session_id: str = "s1") -> StagedSession:
@@ -136,9 +138,35 @@ class StagedSession:
         content = self.content(execution_state, replaces=replaces)
         number = self.base.revision + 1
         identity = Identity(f"{number:032x}", AT, StampMark(number.to_bytes(16, "big"), b"c" * 16))
-        staged = stage(content, self.base, identity, pack_name(identity.commit_id, "f" * 16))
+        staged = stage(content, self.base, identity, pack_name(identity.commit_id, self.random))
         self._stand_on(staged, content, identity)
         return staged
+
+    def forked(self) -> StagedSession:
+        """Return a fork: it stands on the manifest of its source, with a history of its own, as a load leaves it."""
+        base, manifest = self.base, self.base.head.manifest
+        assert base.checkpoint_ref is not None
+        assert manifest is not None
+        overrides = Overrides(base.checkpoint_ref, base.revision, ID, AT)
+        checkpoint = overrides.applied(base.checkpoint)
+        own = replace(base.head, revision=1, checkpoint_ref=overrides.checkpoint_ref(), overrides=overrides)
+        forked = replace(
+            base,
+            head=replace(own, commits=Ring(1, (ID,)), stamps=()),
+            checkpoint=checkpoint,
+            checkpoint_ref=own.checkpoint_ref,
+            placement=base.placement.narrowed(checkpoint.refs(), manifest),
+            history=HeldLog(),
+            unstored=(overrides.row(checkpoint.node_count),),
+            places=HeldLog(),
+            ledger=(),
+            full=None if manifest.against is not None else base.full,
+        )
+        state = self.state.copy()
+        state.token_ledger, state.head_revision = [], 1
+        used = {extent.pack for many in forked.placement.extents.values() for extent in many}
+        needed = {1: frozenset({*used, *(run.pack for run in manifest.runs())})}
+        return StagedSession(state, forked, needed, {1: manifest}, dict(self.packs), self.random[1:] + "0")
 
     def _stand_on(self, staged: Staged, content: Content, identity: Identity) -> None:
         revision = staged.checkpoint.revision

@@ -421,8 +421,13 @@ GOOD = _columns_with()
 
 @pytest.mark.parametrize(
     "fields",
-    [{"pack": 1}, {"offset": BLOB_BYTES_MAX}, {"stored": STORED_BYTES_MAX}, {"length": FRAME_BYTES_MAX}]
-    + [{"stored": 1, "skip": FRAME_BYTES_MAX - 1}],
+    [
+        {"pack": 1},
+        {"offset": BLOB_BYTES_MAX},
+        {"stored": STORED_BYTES_MAX},
+        {"length": FRAME_BYTES_MAX},
+        {"stored": 1, "skip": FRAME_BYTES_MAX - 1},
+    ],
 )
 def test_extents_at_the_edges_are_read(fields: dict[str, int]) -> None:
     found = KINDS[1].decode(codec.encode({**KINDS[1].plain(), "extents": _columns_with(**fields)}))

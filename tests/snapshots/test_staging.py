@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from random import Random
 
@@ -13,10 +13,18 @@ from snapshots.base import Base
 from snapshots.checkpoint import SessionCheckpoint
 from snapshots.history import REPLACE, check_history, ledger_along
 from snapshots.layout import pack_name
-from snapshots.logs import ROWS_FAN_OUT, entries_of, segments_of
-from snapshots.placement import Placement, PlaceRow, open_manifest
+from snapshots.parts import EXECUTION_STATE, TOOL_STATE
+from snapshots.placement import ManifestPlace, Placement, open_manifest, unseal_manifest
 from snapshots.staging import Identity, Staged, stage
-from snapshots.state import SessionGraph, TokenLedgerEntry, TokenUsage, ToolState, nodes_to_plain
+from snapshots.state import (
+    SessionGraph,
+    TokenLedgerEntry,
+    TokenUsage,
+    ToolEntry,
+    ToolManifest,
+    ToolState,
+    nodes_to_plain,
+)
 from storage.backends.memory import MemoryStore
 from storage.digest import BlobRef, verify
 from storage.packs import read_blobs, read_index
@@ -25,6 +33,9 @@ from tests.snapshots.records import AT, ID, StagedSession, packs_used, uses_name
 from tests.snapshots.state.builders import message
 
 COMMITS = 200
+TOOL = ToolEntry(
+    manifest=ToolManifest(id="t", name="t", description="what it is for, said at some length " * 3), source_id="s"
+)
 
 
 @pytest.fixture(scope="module")
@@ -87,12 +98,40 @@ def replacing(session: StagedSession, number: int, draw: Random) -> bytes | None
     return found
 
 
+def editing(session: StagedSession, number: int, draw: Random) -> bytes | None:
+    """Edit the execution state here and there; now and then let it have the very bytes of the tool state."""
+    chat(session, number, draw)
+    tools = {name: TOOL for name in ("read", "write", f"t{draw.randrange(9)}")}
+    session.state.tool_state_snapshot = ToolState(generation=draw.randrange(4), tools=tools)
+    held = session.base.parts.held
+    before = held[EXECUTION_STATE].data if EXECUTION_STATE in held else draw.randbytes(30_000)
+    twin = held[TOOL_STATE].data if TOOL_STATE in held else b""
+    start = draw.randrange(len(before) + 1)
+    match draw.randrange(8):
+        case 0:
+            return twin
+        case 1:
+            return twin + b"x" * draw.randrange(2)
+        case 2:
+            return before[start:] + before[:start]
+        case 3:
+            return None
+    return before[:start] + draw.randbytes(draw.choice([1, 100, 50_000])) + before[start + draw.randrange(3) :]
+
+
 def run(step: Step | Callable[[StagedSession, int, Random], None], seed: int, commits: int) -> Iterator[StagedSession]:
     """Yield the session after each of its commits."""
     session, draw = StagedSession.new(), Random(seed)
     for number in range(1, commits + 1):
         session.commit(step(session, number, draw))
         yield session
+
+
+def manifest_at(packs: Mapping[str, bytes], place: ManifestPlace) -> tuple[bytes, bytes]:
+    """Return checkpoint and placement of the manifest that lies there."""
+    stored = [packs[run.pack][run.offset : run.offset + run.stored_bytes] for run in place.runs()]
+    against = unseal_manifest(stored[1], key="k") if place.against is not None else b""
+    return open_manifest(unseal_manifest(stored[0], key="k", against=against), key="k")
 
 
 # The books.
@@ -112,7 +151,9 @@ def check_books(session: StagedSession) -> None:
         assert needed[pack] == set(range(use.first_revision, (use.last_revision or last) + 1))
 
 
-SCENARIOS = pytest.mark.parametrize("step", [chat, idle, tools, execution, replacing], ids=lambda step: step.__name__)
+SCENARIOS = pytest.mark.parametrize(
+    "step", [chat, idle, tools, execution, replacing, editing], ids=lambda step: step.__name__
+)
 
 
 @SCENARIOS
@@ -123,23 +164,47 @@ def test_the_books_name_every_pack_of_every_revision(step: Step, seed: int) -> N
 
 
 @SCENARIOS
+def test_the_books_of_a_fork_name_every_pack_of_its_revisions(step: Step) -> None:
+    source, draw = StagedSession.new(), Random(4)
+    for number in range(1, 40):
+        source.commit(step(source, number, draw))
+        fork = source.forked()
+        check_books(fork)
+        for again in range(4):
+            fork.commit(step(fork, 100 * number + again, draw))
+            check_books(fork)
+
+
+def test_a_pack_of_which_only_equal_bytes_were_needed_ends() -> None:
+    session = StagedSession.new()
+    session.state.tool_state_snapshot = ToolState(generation=1, tools={name: TOOL for name in ("a", "b", "c", "d")})
+    tool_state = session.commit().checkpoint.tool_state
+    data = session.base.parts.held[TOOL_STATE].data
+    session.commit(data + b"the end" * 20)
+    fork = session.forked()
+    staged = fork.commit(data)
+    check_books(fork)
+    assert staged.checkpoint.execution_state == staged.checkpoint.tool_state == tool_state
+    assert [use.pack for use in fork.base.places.entries[0].ended] == [list(session.packs)[1]]
+
+
+@SCENARIOS
 def test_the_log_of_places_tells_where_every_manifest_lies(step: Step) -> None:
     checkpoints: dict[int, BlobRef] = {}
     for session in run(step, 5, 70):
         assert session.base.checkpoint_ref is not None
-        rows: list[PlaceRow] = entries_of(session.base.places)
+        rows = session.base.places.entries
         assert [row.revision for row in rows] == list(range(1, session.base.revision))
         for row in rows:
             assert row.manifest == session.manifests[row.revision]
             assert row.checkpoint_ref == checkpoints[row.revision]
         checkpoints[session.base.revision] = session.base.checkpoint_ref
     for revision, place in session.manifests.items():
-        run_of_frames = session.packs[place.pack][place.offset : place.offset + place.stored_bytes]
-        record, places = open_manifest(run_of_frames, key="k")
+        record, places = manifest_at(session.packs, place)
         verify(record, checkpoints[revision], key="k")
         assert SessionCheckpoint.decode(record, key="k").revision == revision
         used = {extent.pack for many in Placement.decode(places, key="k").extents.values() for extent in many}
-        assert session.needed[revision] == {*used, place.pack}
+        assert session.needed[revision] == {*used, *(run.pack for run in place.runs())}
 
 
 @SCENARIOS
@@ -150,7 +215,7 @@ def test_a_placement_names_exactly_the_packs_that_it_uses(step: Step) -> None:
         assert head.manifest is not None
         used = {extent.pack for many in placement.extents.values() for extent in many}
         named = [use.pack for use in placement.packs]
-        assert sorted(named) == sorted({*used, head.manifest.pack})
+        assert sorted(named) == sorted({*used, *(run.pack for run in head.manifest.runs())})
         assert all(use.last_revision == 0 for use in placement.packs)
         assert {*named} <= {*before, head.manifest.pack}, "only packs that the base names, and its own"
         before = frozenset(named)
@@ -160,10 +225,10 @@ def test_a_placement_names_exactly_the_packs_that_it_uses(step: Step) -> None:
 def test_a_placement_has_every_blob_and_no_other(step: Step) -> None:
     for session in run(step, 8, 100):
         placement, checkpoint = session.base.placement, session.base.checkpoint
-        wanted = {ref.digest for ref in (*checkpoint.refs(), *(segment.ref for segment in placement.places))}
+        wanted = {ref.digest for ref in (*checkpoint.refs(), *placement.refs())}
         assert placement.extents.keys() == wanted
-        assert placement.places == segments_of(session.base.places)
-        assert checkpoint.history == segments_of(session.base.history)
+        assert placement.places == session.base.places.at
+        assert checkpoint.history == session.base.history.at
 
 
 @SCENARIOS
@@ -178,22 +243,12 @@ def test_every_revision_can_be_read_from_the_packs_that_the_books_give_it(step: 
         for pack, (use,) in uses.items():
             if use.first_revision <= revision <= (use.last_revision or last):
                 store.put(f"packs/{pack}", session.packs[pack], Create())
-        data = session.packs[place.pack][place.offset : place.offset + place.stored_bytes]
-        record, places = open_manifest(data, key="k")
+        record, places = manifest_at({run.pack: store.get(f"packs/{run.pack}").data for run in place.runs()}, place)
         checkpoint, placement = SessionCheckpoint.decode(record, key="k"), Placement.decode(places, key="k")
         wanted = {ref: placement.extents[ref.digest] for ref in checkpoint.refs()}
         blobs = read_blobs(store, wanted, lambda name: f"packs/{name}", executor)
-        plain = [row for segment in checkpoint.graph for row in codec.decode(blobs[segment.ref], key="k")]
-        assert plain == nodes[revision]
-
-
-def test_logs_of_rows_stay_short() -> None:
-    for session in run(idle, 0, COMMITS):
-        height = 1
-        while ROWS_FAN_OUT**height <= session.base.revision:
-            height += 1
-        assert len(session.base.history) <= (ROWS_FAN_OUT - 1) * height
-        assert len(session.base.placement.packs) <= 2 * (ROWS_FAN_OUT - 1) * height + 1
+        data = blobs[checkpoint.graph.ref] if checkpoint.graph.count else b""
+        assert codec.decode_entries(data, checkpoint.graph.count, key="k") == nodes[revision]
 
 
 # History and ledger.
@@ -208,7 +263,7 @@ def test_the_history_has_a_row_per_commit_and_the_ledger_is_its_sum() -> None:
         session.state.token_ledger = list(ledger.values())
 
     for session in run(spend, 0, 60):
-        rows = entries_of(session.base.history)
+        rows = session.base.history.entries
         check_history(rows, session.base.revision)
         assert [row.commit_id for row in rows] == [f"{row.revision:032x}" for row in rows]
         assert ledger_along(rows, session.base.revision) == session.state.token_ledger
@@ -219,7 +274,7 @@ def test_a_state_without_a_past_replaces_ledger_and_graph() -> None:
     chat(session, 1, Random(3))
     session.commit()
     staged = session.commit(replaces=True)
-    assert entries_of(staged.history)[-1].kind == REPLACE
+    assert staged.history.entries[-1].kind == REPLACE
 
 
 # The pack.
