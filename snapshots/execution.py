@@ -27,7 +27,7 @@ from snapshots.state import PersistedSessionState
 from storage.digest import BlobRef
 from storage.errors import CorruptObjectError, NotFoundError
 from storage.extents import Extent
-from storage.packs import read_blobs, read_pieces
+from storage.pack_reader import read_blobs, read_pieces
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

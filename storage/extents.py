@@ -4,7 +4,7 @@ Rules:
 1. An extent lies in one frame of one pack. 2. A blob is its extents in order, nothing between them.
 3. Reads that lie near each other in one pack are one request.
 
-    plan_reads(extents) -> one ByteRange after another, per pack
+    plan_reads(extent[:3] for extent in extents) -> one Read after another, per pack
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 from storage.store import ByteRange
 
 GAP_BYTES_MAX = 64 << 10  # reading so much for nothing is cheaper than another request
-READ_BYTES_MAX = 8 << 20  # per request, so that several threads share a large blob
+READ_BYTES_MAX = 16 << 20  # per request, so that several threads share a large blob
 
 
 class Extent(NamedTuple):
@@ -45,6 +45,10 @@ class Extent(NamedTuple):
     def part(self, start: int, length: int) -> Extent:
         """Return `length` bytes of the piece from `start` on."""
         return self._replace(skip=self.skip + start, length=length)
+
+    def moved(self, pack: str, shift: int) -> Extent:
+        """Return the piece in a pack that carries its own, which begins at `shift` there."""
+        return self._replace(pack=pack, offset=self.offset + shift)
 
     def goes_on_in(self, other: Extent) -> bool:
         """Say whether `other` is what stands behind this piece in the same frame."""
@@ -87,15 +91,26 @@ def coalesced(extents: Iterable[Extent]) -> tuple[Extent, ...]:
     return tuple(joined)
 
 
-def plan_reads(extents: Iterable[Extent]) -> list[tuple[str, ByteRange]]:
-    """Return the ranges that cover the frames of `extents`, merged by rule 3, in order of pack and offset."""
-    reads: list[tuple[str, ByteRange]] = []
-    for pack, start, stored in sorted({(one.pack, one.offset, one.stored_bytes) for one in extents}):
-        if reads and reads[-1][0] == pack:
-            last = reads[-1][1]
+class Read(NamedTuple):
+    """A range of a pack to be read at once."""
+
+    pack: str
+    place: ByteRange
+
+
+def plan_reads(frames: Iterable[Extent | tuple[str, int, int]]) -> list[Read]:
+    """Return the ranges that cover these frames, merged by rule 3, in order of pack and offset.
+
+    Args:
+        frames: Extents; or pack, offset and stored size of each frame.
+    """
+    reads: list[Read] = []
+    for pack, start, stored in sorted({frame[:3] for frame in frames}):
+        if reads and reads[-1].pack == pack:
+            last = reads[-1].place
             end = max(last.end, start + stored)
             if start - last.end <= GAP_BYTES_MAX and end - last.start <= READ_BYTES_MAX:
-                reads[-1] = (pack, ByteRange(last.start, end - last.start))
+                reads[-1] = Read(pack, ByteRange(last.start, end - last.start))
                 continue
-        reads.append((pack, ByteRange(start, stored)))
+        reads.append(Read(pack, ByteRange(start, stored)))
     return reads

@@ -1,4 +1,4 @@
-"""Packs: one immutable, uniquely named object that holds the new blobs of a commit, and how to read from it.
+"""Packs: one immutable, uniquely named object that holds the new blobs of a commit. `storage.pack_reader` reads them.
 
     frames of the blobs | frames of the index | footer: index offset (8), checksum (8), magic (8)
 
@@ -7,8 +7,9 @@ Rules:
 2. Small blobs share frames; a blob of which BULK_BYTES_MIN or more are new has frames of its own.
 3. Of a blob that is spliced from older extents and new bytes a pack holds the new bytes alone.
 4. What is appended to a log is compressed against the bytes before it, which a reader of the log has anyway.
-5. The index at the end says what the pack holds; reading never needs it, repair does.
-6. Every blob read is checked against its `BlobRef`.
+5. The index at the end says which blobs lie whole in the pack, and where runs (manifests) lie; reading never needs it,
+   repair does.
+6. A pack may carry others: their frames as they are, before its own.
 
     builder = PackBuilder("<commit id>.<random>")
     ref = builder.add("tool-state", data)
@@ -20,23 +21,20 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any
 
 from storage.clock import Clock, backoff_seconds
-from storage.digest import BlobRef, Buffer, Digest, blob_ref, octets, parse_digest, short_hash, verify
+from storage.digest import BlobRef, Buffer, Digest, blob_ref, octets, parse_digest, short_hash
 from storage.errors import CorruptObjectError, NotFoundError, PreconditionFailedError, UnavailableError
-from storage.extents import Extent, Spliceable, coalesced, plan_reads
+from storage.extents import Extent, Spliceable, coalesced
 from storage.frame import (
     FRAME_BYTES_MAX,
     PREFIX_BYTES_MIN,
     STORED_BYTES_MAX,
     Prefix,
-    is_prefixed,
-    open_frame,
     open_run,
     seal_frame,
     seal_run,
@@ -54,6 +52,36 @@ _MAGIC = b"SNAPPACK"
 _FOOTER = struct.Struct(">Q8s8s")
 
 
+@dataclass(frozen=True, slots=True)
+class PackedBlob:
+    """One row of a pack's index: a blob that lies whole in it."""
+
+    kind: str
+    ref: BlobRef
+    extents: tuple[Extent, ...]
+
+    def moved(self, name: str, shift: int) -> PackedBlob:
+        """Return the row for a pack that carries this one."""
+        return replace(self, extents=tuple(one.moved(name, shift) for one in self.extents))
+
+
+@dataclass(frozen=True, slots=True)
+class PackBody:
+    """A pack without index and footer, to be carried in a later one.
+
+    Attributes:
+        name: Name of the pack.
+        data: Its frames.
+        rows: What its index says of blobs that lie whole in it.
+        runs: Where its finished runs lie.
+    """
+
+    name: str
+    data: bytes = field(repr=False)
+    rows: tuple[PackedBlob, ...]
+    runs: tuple[ByteRange, ...]
+
+
 class PackBuilder:
     """Lays blobs out in frames. Call `flush` before asking for extents.
 
@@ -65,6 +93,8 @@ class PackBuilder:
     def __init__(self, name: str) -> None:
         self.name = name
         self.extents: dict[Digest, tuple[Extent, ...]] = {}
+        self._carried: list[tuple[PackBody, int]] = []
+        self._runs: list[ByteRange] = []
         self._frames: list[bytes] = []
         self._size = 0
         self._open: list[bytes] = []
@@ -72,6 +102,15 @@ class PackBuilder:
         self._waiting: list[tuple[Digest, list[Extent | int]]] = []  # pieces; a number is one of `_open`
         self._rows: list[tuple[str, BlobRef]] = []
         self._known: set[Digest] = set()
+
+    def carry(self, body: PackBody) -> int:
+        """Take over a pack as it is; return how much further on everything in it lies."""
+        self.flush()
+        shift = self._size
+        self._carried.append((body, shift))
+        self._frames.append(body.data)
+        self._size += len(body.data)
+        return shift
 
     def add(self, kind: str, data: bytes) -> BlobRef:
         """Take a blob in (once, however often it is added) and return its ref; `kind` goes into the index."""
@@ -157,25 +196,42 @@ class PackBuilder:
             self.extents[digest] = coalesced(pieces)
         self._open, self._open_bytes, self._waiting = [], 0, []
 
+    def extents_of(self, ref: BlobRef) -> tuple[Extent, ...]:
+        """Return where a blob lies that was added."""
+        if ref.digest not in self.extents:
+            self.flush()
+        return self.extents[ref.digest]
+
+    @property
+    def size_bytes(self) -> int:
+        """Return the size of all frames so far; what waits for its frame is not counted."""
+        return self._size
+
     def append_run(self, stored: bytes) -> ByteRange:
         """Append a finished run of frames (a manifest) and return where it lies."""
         self.flush()
         place = ByteRange(self._size, len(stored))
+        self._runs.append(place)
         self._frames.append(stored)
         self._size += len(stored)
         return place
 
+    def body(self) -> PackBody:
+        """Return all frames so far, with what the index says of them (rule 5)."""
+        self.flush()
+        rows, runs = [], []
+        for body, shift in self._carried:
+            rows += [row.moved(self.name, shift) for row in body.rows]
+            runs += [ByteRange(run.start + shift, run.length) for run in body.runs]
+        for kind, ref in self._rows:
+            extents = self.extents[ref.digest]
+            if all(one.pack == self.name for one in extents):
+                rows.append(PackedBlob(kind, ref, extents))
+        return PackBody(self.name, b"".join(self._frames), tuple(rows), (*runs, *self._runs))
+
     def finish(self, facts: Mapping[str, str]) -> bytes:
         """Return the whole pack, index and footer included; `facts` says whose it is."""
-        self.flush()
-        rows = [[kind, ref.digest, ref.size_bytes, self._own(ref)] for kind, ref in self._rows]
-        index = seal_run(json.dumps({"facts": dict(facts), "blobs": rows}, separators=(",", ":")).encode())
-        checksum = short_hash(index, 8)
-        return b"".join((*self._frames, index, _FOOTER.pack(self._size, checksum, _MAGIC)))
-
-    def _own(self, ref: BlobRef) -> list[list[int]]:
-        """Return those of a blob's extents that lie in this pack."""
-        return [list(one[1:]) for one in self.extents[ref.digest] if one.pack == self.name]
+        return finished(self.body(), facts)
 
     def _laid_out(self, pieces: Sequence[Extent | Buffer]) -> tuple[Extent, ...]:
         """Put what is new into frames of its own; return the extents of all pieces."""
@@ -200,6 +256,14 @@ class PackBuilder:
         self._frames.append(frame)
         self._size += len(frame)
         return extent
+
+
+def finished(body: PackBody, facts: Mapping[str, str]) -> bytes:
+    """Return a whole pack: its frames, index and footer; `facts` says whose it is."""
+    rows = [[row.kind, row.ref.digest, row.ref.size_bytes, [list(one[1:]) for one in row.extents]] for row in body.rows]
+    plain = {"facts": dict(facts), "blobs": rows, "runs": [[run.start, run.length] for run in body.runs]}
+    index = seal_run(json.dumps(plain, separators=(",", ":")).encode())
+    return b"".join((body.data, index, _FOOTER.pack(len(body.data), short_hash(index, 8), _MAGIC)))
 
 
 def write_pack(store: ObjectStore, key: str, data: bytes, clock: Clock) -> None:
@@ -239,20 +303,12 @@ def _size_of(store: ObjectStore, key: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class PackedBlob:
-    """One row of a pack's index."""
-
-    kind: str
-    ref: BlobRef
-    extents: tuple[Extent, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class PackIndex:
     """What a pack says of itself."""
 
     facts: Mapping[str, str]
     blobs: tuple[PackedBlob, ...]
+    runs: tuple[ByteRange, ...]
 
 
 def read_index(store: ObjectStore, key: str, name: str) -> PackIndex:
@@ -273,7 +329,7 @@ def read_index(store: ObjectStore, key: str, name: str) -> PackIndex:
         bytes_max = min(INDEX_BYTES_MAX, INDEX_BYTES_FREE + INDEX_RATIO_MAX * len(stored))
         plain = json.loads(open_run(stored, key=key, bytes_max=bytes_max))
         facts = {_text(fact): _text(value) for fact, value in plain["facts"].items()}
-        return PackIndex(facts, tuple(_packed(name, row) for row in plain["blobs"]))
+        return PackIndex(facts, tuple(_packed(name, row) for row in plain["blobs"]), tuple(map(_run, plain["runs"])))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CorruptObjectError(key, f"the index of the pack cannot be read ({type(error).__name__})") from error
 
@@ -281,6 +337,13 @@ def read_index(store: ObjectStore, key: str, name: str) -> PackIndex:
 def _packed(name: str, row: Any) -> PackedBlob:
     kind, digest, size, extents = row
     return PackedBlob(_text(kind), BlobRef(parse_digest(digest), size), tuple(_extent(name, four) for four in extents))
+
+
+def _run(two: Any) -> ByteRange:
+    start, length = two
+    if any(type(number) is not int or number < 0 for number in two) or not length:
+        raise ValueError("not a run")
+    return ByteRange(start, length)
 
 
 def _extent(name: str, four: Any) -> Extent:
@@ -294,101 +357,3 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError("not a text")
     return value
-
-
-def read_blobs(
-    store: ObjectStore,
-    blobs: Mapping[BlobRef, Sequence[Extent]],
-    key_of: Callable[[str], str],
-    executor: Executor,
-) -> dict[BlobRef, bytes]:
-    """Read whole blobs, near ones in one request, all requests in parallel.
-
-    Args:
-        store: Where the packs are.
-        blobs: Extents of each blob, in order.
-        key_of: Key of a pack by its name.
-        executor: Runs the requests.
-
-    Returns:
-        The bytes of each blob, checked (rule 6).
-
-    Raises:
-        NotFoundError: A pack is missing; its key is in the error.
-        CorruptObjectError: A frame or blob is not what it should be.
-        UnavailableError: No answer; retry.
-    """
-    for ref, extents in blobs.items():
-        _check_size(ref, extents, key_of)
-    frames = _fetch(store, [extent for extents in blobs.values() for extent in extents], key_of, executor)
-    return {ref: _assemble(ref, extents, frames) for ref, extents in blobs.items()}
-
-
-def read_pieces(
-    store: ObjectStore, extents: Sequence[Extent], key_of: Callable[[str], str], executor: Executor
-) -> list[bytes]:
-    """Read single extents, checked by their frames' checksums alone; otherwise like `read_blobs`."""
-    frames = _fetch(store, extents, key_of, executor)
-    return [frames.piece(extent) for extent in extents]
-
-
-def _fetch(store: ObjectStore, extents: Sequence[Extent], key_of: Callable[[str], str], executor: Executor) -> _Frames:
-    reads = plan_reads(extents)
-    chunks = list(executor.map(lambda read: store.get(key_of(read[0]), read[1]).data, reads))
-    return _Frames(list(zip(reads, chunks, strict=True)), key_of)
-
-
-def _check_size(ref: BlobRef, extents: Sequence[Extent], key_of: Callable[[str], str]) -> None:
-    """Check, before anything is read, that no more will be held in memory than the blob declares."""
-    total = sum(extent.length for extent in extents)
-    if total != ref.size_bytes:
-        key = key_of(extents[0].pack) if extents else ""
-        raise CorruptObjectError(key, f"extents of {total} bytes where {ref} was expected")
-
-
-def _assemble(ref: BlobRef, extents: Sequence[Extent], frames: _Frames) -> bytes:
-    data = bytearray(ref.size_bytes)
-    position = 0
-    for extent in extents:
-        data[position : position + extent.length] = frames.piece(extent, memoryview(data)[:position])
-        position += extent.length
-    whole = bytes(data)
-    verify(whole, ref, key=frames.key(extents[0].pack) if extents else "")
-    return whole
-
-
-class _Frames:
-    """Frames by place, each opened once."""
-
-    def __init__(self, chunks: Iterable[tuple[tuple[str, ByteRange], bytes]], key_of: Callable[[str], str]) -> None:
-        self.key = key_of
-        self._opened: dict[tuple[str, int], bytes] = {}
-        self._chunks: dict[str, list[tuple[ByteRange, bytes]]] = {}
-        for (pack, place), data in chunks:
-            self._chunks.setdefault(pack, []).append((place, data))
-
-    def piece(self, extent: Extent, before: Buffer = b"") -> bytes:
-        """Return the bytes of an extent; `before` are those that stand before it in its blob."""
-        raw = self._opened.get((extent.pack, extent.offset))
-        if raw is None:
-            raw = self._opened[extent.pack, extent.offset] = self._open(extent, octets(before))
-        piece = raw[extent.skip : extent.skip + extent.length]
-        if len(piece) != extent.length:
-            raise CorruptObjectError(self.key(extent.pack), "an extent ends behind its frame")
-        return piece
-
-    def _open(self, extent: Extent, before: memoryview) -> bytes:
-        stored, key = self._stored(extent), self.key(extent.pack)
-        if not is_prefixed(stored):
-            return open_frame(stored, key=key)
-        if extent.skip:
-            raise CorruptObjectError(key, "an extent begins within a frame that continues a log")
-        prefix = before[-PREFIX_BYTES_MAX:]
-        return open_frame(stored, key=key, prefix=Prefix(prefix) if prefix.nbytes >= PREFIX_BYTES_MIN else None)
-
-    def _stored(self, extent: Extent) -> memoryview:
-        for place, data in self._chunks[extent.pack]:
-            if place.start <= extent.offset and extent.offset + extent.stored_bytes <= place.end:
-                start = extent.offset - place.start
-                return memoryview(data)[start : start + extent.stored_bytes]
-        raise AssertionError("plan_reads covers every frame")

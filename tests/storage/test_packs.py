@@ -19,16 +19,8 @@ from storage.digest import BlobRef, blob_ref, short_hash
 from storage.errors import CorruptObjectError, NotFoundError, UnavailableError
 from storage.extents import Extent, Spliceable
 from storage.frame import FRAME_BYTES_MAX, open_run, seal_run
-from storage.packs import (
-    BULK_BYTES_MIN,
-    PREFIX_BYTES_MAX,
-    PUT_ATTEMPTS_MAX,
-    PackBuilder,
-    read_blobs,
-    read_index,
-    read_pieces,
-    write_pack,
-)
+from storage.pack_reader import read_blobs, read_pieces
+from storage.packs import BULK_BYTES_MIN, PREFIX_BYTES_MAX, PUT_ATTEMPTS_MAX, PackBuilder, read_index, write_pack
 from storage.store import Create, ObjectStore, Overwrite
 from storage.testing.clock import ManualClock
 from storage.testing.faults import (
