@@ -4,7 +4,8 @@ Rules:
 1. What was verified is remembered by its place, also across revisions and forks; beyond a bound it is forgotten, and
    then read again. That something is missing is never remembered.
 2. Small blobs are read together, READ_BYTES_MAX at a time; a large execution state goes by in windows of that size.
-3. What stands in a damaged blob is reported for that blob alone: its neighbours are read again one by one.
+3. What is damaged in a blob is told pack by pack. Where all its frames are sound and it is not what was written, a
+   pack that is not what its name says is to blame, or else the one in which it ends.
 
     blobs = Blobs(environment, head.family, memory)
     faults = blobs.verify(placement, refs, streamed=checkpoint.execution_state)
@@ -12,90 +13,30 @@ Rules:
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Generic, TypeVar
 
 from snapshots.environment import Environment
+from snapshots.maintenance.memory import Memory, Remembered, named
+from snapshots.maintenance.pieces import READ_BYTES_MAX, Fault, Fetched, Pieces, windows
 from snapshots.placement import Placement
-from storage.digest import BlobRef, Hasher, short_hash
+from storage.digest import BlobRef, Hasher, verify
 from storage.errors import CorruptObjectError, NotFoundError
 from storage.extents import Extent
-from storage.packs import read_blobs, read_pieces
+from storage.packs import read_index
 
-V = TypeVar("V")
-READ_BYTES_MAX = 4 << 20  # raw bytes held for one read of several blobs, or of a window of a large one
-VERDICTS_MAX = 1 << 20  # blobs and packs remembered as verified: about 150 MiB
-RECORD_BYTES_MAX = 32 << 20  # of records kept at hand, since the next revision, or a fork, decodes them again
-NAMES_MAX = 1 << 20  # names of packs in remembered listings
-LOCKS = 64  # more than threads
-
-Fault = NotFoundError | CorruptObjectError
-_Read = Callable[[Placement, Sequence[BlobRef]], Mapping[BlobRef, bytes]]
-
-
-class Remembered(Generic[V]):
-    """Values by key up to a total weight; what was used longest ago goes first. Safe for threads."""
-
-    def __init__(self, weight_max: int) -> None:
-        self._weight_max = weight_max
-        self._weight = 0
-        self._values: OrderedDict[bytes, tuple[V, int]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def find(self, key: bytes) -> V | None:
-        """Return the value, None if it is not remembered."""
-        with self._lock:
-            if key not in self._values:
-                return None
-            self._values.move_to_end(key)
-            return self._values[key][0]
-
-    def keep(self, key: bytes, value: V, weight: int = 1) -> None:
-        """Remember a value, unless it is heavier than all together may be."""
-        if weight > self._weight_max:
-            return
-        with self._lock:
-            _, before = self._values.pop(key, (value, 0))
-            self._values[key] = (value, weight)
-            self._weight += weight - before
-            while self._weight > self._weight_max:
-                _, (_, oldest) = self._values.popitem(last=False)
-                self._weight -= oldest
-
-
-class Memory:
-    """What one verification remembers.
-
-    Attributes:
-        verdicts: Key and reason of what is wrong with a blob or pack, both "" for nothing.
-        records: Bytes of records.
-        listings: Names of a family's packs.
-        firsts: Whether the head of a family's first session is there.
-    """
-
-    def __init__(self) -> None:
-        self.verdicts: Remembered[tuple[str, str]] = Remembered(VERDICTS_MAX)
-        self.records: Remembered[bytes] = Remembered(RECORD_BYTES_MAX)
-        self.listings: Remembered[frozenset[str]] = Remembered(NAMES_MAX)
-        self.firsts: Remembered[bool] = Remembered(VERDICTS_MAX)
-        self._locks = [threading.Lock() for _ in range(LOCKS)]
-
-    def alone_in(self, family: str) -> threading.Lock:
-        """Return what to hold while a family is verified: its sessions share blobs, which are then read once."""
-        return self._locks[named(family)[0] % LOCKS]
-
-
-def named(*words: str) -> bytes:
-    """Return the key under which something is remembered."""
-    return short_hash(repr(words).encode(errors="surrogatepass"))
+Faults = tuple[Fault, ...]
 
 
 class Blobs:
-    """The blobs of one family."""
+    """The blobs of one family.
+
+    Attributes:
+        pieces: What they are put together from.
+    """
 
     def __init__(self, environment: Environment, family: str, memory: Memory) -> None:
+        self.pieces = Pieces(environment, family, memory.frames)
+        self._passing = Pieces(environment, family, Remembered(0))  # of what is too large to be remembered
         self._environment = environment
         self._family = family
         self._memory = memory
@@ -105,76 +46,135 @@ class Blobs:
         return self._environment.layout.pack(self._family, pack)
 
     def verify(
-        self, placement: Placement, refs: Iterable[BlobRef], streamed: BlobRef | None = None
-    ) -> dict[BlobRef, Fault]:
+        self,
+        placement: Placement,
+        refs: Iterable[BlobRef],
+        *,
+        streamed: BlobRef | None = None,
+        along: Iterable[Extent] = (),
+    ) -> dict[BlobRef, Faults]:
         """Read what is not known to be sound; return what is wrong, by blob.
 
         Args:
             placement: Where the blobs lie.
-            refs: All of them, `streamed` included.
+            refs: All of them, `streamed` included; no logs.
             streamed: One that nobody decodes; it is not held in memory when it is large.
+            along: Pieces of something else that is read next: they are fetched with the first blobs.
 
         Raises:
             UnavailableError: The store did not answer.
         """
-        faults: dict[BlobRef, Fault] = {}
+        faults: dict[BlobRef, Faults] = {}
         unread: list[BlobRef] = []
         for ref in dict.fromkeys(refs):
             verdict = self._memory.verdicts.find(self._place_of(ref, placement))
             if verdict is None:
                 unread.append(ref)
-            elif verdict[1]:
-                faults[ref] = CorruptObjectError(*verdict)
+            elif verdict:
+                faults[ref] = tuple(CorruptObjectError(*one) for one in verdict)
         large = [ref for ref in unread if ref == streamed and ref.size_bytes > READ_BYTES_MAX]
+        small = list(_batches(ref for ref in unread if ref not in large))
+        first = next(windows(along), [])
+        for refs_together in small or [[]]:
+            extents = {ref: placement.extents[ref.digest] for ref in refs_together}
+            fetched = self.pieces.fetch((*first, *(one for many in extents.values() for one in many)))
+            first = []
+            for ref in refs_together:
+                faults |= self._judged(ref, placement, self._faults(ref, extents[ref], fetched))
         for ref in large:
-            faults |= self._judged(placement, [ref], self._stream)
-        for batch in _batches(ref for ref in unread if ref not in large):
-            faults |= self._judged(placement, batch, self._read)
+            faults |= self._judged(ref, placement, self._streamed(ref, placement.extents[ref.digest]))
         return faults
 
     def record(self, ref: BlobRef, placement: Placement) -> bytes:
-        """Return the bytes of a blob that `verify` found sound. Raises as `read_blobs`."""
-        found = self._memory.records.find(self._place_of(ref, placement))
-        return self._read(placement, [ref])[ref] if found is None else found
-
-    def _judged(self, placement: Placement, refs: Sequence[BlobRef], read: _Read) -> dict[BlobRef, Fault]:
-        try:
-            read(placement, refs)
-        except (NotFoundError, CorruptObjectError) as error:
-            if len(refs) > 1:  # Rule 3.
-                faults: dict[BlobRef, Fault] = {}
-                for ref in refs:
-                    faults |= self._judged(placement, [ref], read)
-                return faults
-            if isinstance(error, CorruptObjectError):
-                self._memory.verdicts.keep(self._place_of(refs[0], placement), (error.key, error.reason))
-            return {refs[0]: error}
-        for ref in refs:
-            self._memory.verdicts.keep(self._place_of(ref, placement), ("", ""))
-        return {}
-
-    def _read(self, placement: Placement, refs: Sequence[BlobRef]) -> Mapping[BlobRef, bytes]:
-        extents = {ref: placement.extents[ref.digest] for ref in refs}
-        found = read_blobs(self._environment.store, extents, self.key_of, self._environment.executor)
-        for ref, data in found.items():
-            self._memory.records.keep(self._place_of(ref, placement), data, max(1, len(data)))
-        return found
-
-    def _stream(self, placement: Placement, refs: Sequence[BlobRef]) -> Mapping[BlobRef, bytes]:
-        (ref,) = refs
-        if not ref.digest.startswith("b3:"):
-            return self._read(placement, refs)  # no writer makes these; only a whole one can be compared
+        """Return the bytes of a blob that `verify` found sound. Raises as `Fetched.piece`."""
         extents = placement.extents[ref.digest]
+        return _whole(extents, self.pieces.fetch(extents))
+
+    def blamed(self, error: Fault, extents: Sequence[Extent]) -> Fault:
+        """Return what to say of a blob of which every frame is sound: which pack is not what was written (rule 3)."""
+        for pack in dict.fromkeys(extent.pack for extent in extents):
+            verdict = self.index_verdict(pack)
+            if isinstance(verdict, CorruptObjectError):
+                return verdict
+        return error
+
+    def index_verdict(self, pack: str) -> Fault | None:
+        """Return what is wrong with a pack's index, None if it is whole and that of this pack.
+
+        Raises:
+            UnavailableError: The store did not answer.
+        """
+        key, name = self.key_of(pack), named("index", self._family, pack)
+        verdict = self._memory.verdicts.find(name)
+        if verdict is None:
+            try:
+                facts = read_index(self._environment.store, key, pack).facts
+            except NotFoundError as error:
+                return error
+            except CorruptObjectError as error:
+                verdict = ((error.key, error.reason),)
+            else:
+                verdict = self._is_it(pack, facts)
+            self._memory.verdicts.keep(name, verdict)
+        return CorruptObjectError(*verdict[0]) if verdict else None
+
+    def _is_it(self, pack: str, facts: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+        """Return how the facts in a pack's index contradict its key."""
+        tenant, family = facts.get("tenant"), facts.get("family")
+        if (tenant, family) != (self._environment.layout.tenant, self._family):
+            whose = f"tenant {tenant!r} and family {family!r}"
+        elif facts.get("commit") != pack.partition(".")[0]:
+            whose = f"commit {facts.get('commit')!r}"
+        else:
+            return ()
+        return ((self.key_of(pack), f"this pack is of {whose}, moved here from its own key"),)
+
+    def _judged(self, ref: BlobRef, placement: Placement, faults: Faults) -> dict[BlobRef, Faults]:
+        if not any(isinstance(one, NotFoundError) for one in faults):
+            verdict = tuple((one.key, one.reason) for one in faults if isinstance(one, CorruptObjectError))
+            self._memory.verdicts.keep(self._place_of(ref, placement), verdict, max(1, len(verdict)))
+        return {ref: faults} if faults else {}
+
+    def _faults(self, ref: BlobRef, extents: Sequence[Extent], fetched: Fetched) -> Faults:
+        try:
+            verify(_whole(extents, fetched), ref, key=_key_of(extents, self.key_of))
+        except (NotFoundError, CorruptObjectError) as error:
+            return tuple(_by_key(extents, fetched).values()) or (self.blamed(error, extents),)
+        return ()
+
+    def _streamed(self, ref: BlobRef, extents: Sequence[Extent]) -> Faults:
+        if not ref.digest.startswith("b3:"):  # no writer makes these; only a whole one can be compared
+            return self._faults(ref, extents, self._passing.fetch(extents))
         hasher = Hasher()
-        for window in _windows(extents):
-            for piece in read_pieces(self._environment.store, window, self.key_of, self._environment.executor):
-                hasher.update(piece)
-        if hasher.ref() != ref:
-            raise CorruptObjectError(self.key_of(extents[0].pack), f"content is {hasher.ref()}, expected {ref}")
-        return {}
+        faults: dict[str, Fault] = {}
+        for window in windows(extents):
+            fetched = self._passing.fetch(window)
+            try:
+                for extent in window:
+                    hasher.update(fetched.piece(extent))
+            except (NotFoundError, CorruptObjectError) as error:
+                faults = {**(_by_key(window, fetched) or {error.key: error}), **faults}
+        if not faults and hasher.ref() != ref:
+            error = CorruptObjectError(_key_of(extents, self.key_of), f"content is {hasher.ref()}, expected {ref}")
+            return (self.blamed(error, extents),)
+        return tuple(faults.values())
 
     def _place_of(self, ref: BlobRef, placement: Placement) -> bytes:
-        return named(self._family, str(ref), repr(placement.extents[ref.digest]))
+        return named(self._family, str(ref), placement.extents[ref.digest])
+
+
+def _whole(extents: Sequence[Extent], fetched: Fetched) -> bytes:
+    return b"".join(map(fetched.piece, extents))
+
+
+def _by_key(extents: Iterable[Extent], fetched: Fetched) -> dict[str, Fault]:
+    """Return what is wrong with single frames, the first of each pack, by its key."""
+    found = (fetched.fault(extent) for extent in extents)
+    return {fault.key: fault for fault in found if fault is not None}
+
+
+def _key_of(extents: Sequence[Extent], key_of: Callable[[str], str]) -> str:
+    return key_of(extents[-1].pack) if extents else ""
 
 
 def _batches(refs: Iterable[BlobRef]) -> Iterator[list[BlobRef]]:
@@ -186,16 +186,3 @@ def _batches(refs: Iterable[BlobRef]) -> Iterator[list[BlobRef]]:
         batch.append(ref)
     if batch:
         yield batch
-
-
-def _windows(extents: Sequence[Extent]) -> Iterator[list[Extent]]:
-    window: list[Extent] = []
-    held = 0
-    for extent in extents:
-        if window and held + extent.length > READ_BYTES_MAX:
-            yield window
-            window, held = [], 0
-        window.append(extent)
-        held += extent.length
-    if window:
-        yield window

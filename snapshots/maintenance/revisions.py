@@ -2,30 +2,35 @@
 
 Rules:
 1. A revision is judged against the head that names it: its place, its history and its packs stand there.
-2. A blob that is damaged is one finding; what would have to be decoded from it is then not looked at.
-3. Of the records of two revisions what both name is decoded once.
+2. A blob that is damaged is one finding for each pack concerned; what would have to be decoded from it is then not
+   looked at.
+3. Logs are read as they grow (`snapshots.maintenance.grown`): what the logs of two revisions share is decoded once.
 
-    present = read_present(environment, head, blobs)
-    found = RevisionCheck(present, blobs, subject).findings(row, stored)
+    logs = Logs(blobs)
+    present = read_present(environment, head, logs, subject)
+    found = RevisionCheck(logs, subject).findings(present, row, raw)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from snapshots import codec, history, placement
-from snapshots.checkpoint import SessionCheckpoint
 from snapshots.environment import Environment
-from snapshots.errors import CorruptSnapshotError, InvalidStateError
+from snapshots.errors import CorruptSnapshotError, InvalidStateError, UnsupportedSchemaError
 from snapshots.fields import Fields
 from snapshots.head import RING_MAX, Head, StampRow
 from snapshots.history import COMMIT, FORK, REPLACE, HistoryRow, check_history, lineage
-from snapshots.logs import Segment
-from snapshots.maintenance.blobs import Blobs, Fault
+from snapshots.logs import LogRef
+from snapshots.maintenance.blobs import Blobs, Faults
+from snapshots.maintenance.entries import entries_in
 from snapshots.maintenance.findings import DAMAGE, Finding, Subject, What
-from snapshots.placement import PackUse, Placement, PlaceRow
+from snapshots.maintenance.grown import GrownLog, ReadLog
+from snapshots.maintenance.needs import books_of, packs_needed
+from snapshots.maintenance.pieces import readable_runs
+from snapshots.placement import PackUse, Placement, PlaceRow, unseal_manifest
 from snapshots.restore import Manifest, manifest_from, named_by, read_manifest
 from snapshots.roots import kept_packs
 from snapshots.state import (
@@ -37,6 +42,7 @@ from snapshots.state import (
     nodes_from_plain,
 )
 from storage.digest import BlobRef
+from storage.extents import Extent
 
 T = TypeVar("T")
 COUNT_MAX = (1 << 60) - 1  # of each sum over a ledger, as commits keep it
@@ -56,9 +62,8 @@ class Present:
 
     Attributes:
         head: The head.
-        manifest: Of its present revision.
         history: Rows of all revisions, oldest first; empty if the log is damaged.
-        places: Rows by revision; those of damaged segments are missing.
+        places: Rows by revision, as they lie now; those that cannot be read are missing.
         uses: Every pack that a retained revision needs, with the revisions that do, as far as `places` tells.
         damage: What is wrong with these logs.
     """
@@ -80,7 +85,63 @@ class Present:
         return next((number for number in numbers if self.head.retains(number)), self.head.revision)
 
 
-def read_present(environment: Environment, head: Head, blobs: Blobs, subject: Subject) -> Present:
+class Logs:
+    """The logs of one session, and its blobs.
+
+    Args:
+        blobs: Of the session's family.
+
+    Attributes:
+        blobs: As given.
+    """
+
+    def __init__(self, blobs: Blobs) -> None:
+        self.blobs = blobs
+        self._graph = GrownLog(blobs, _nodes)
+        self._history = GrownLog(blobs, _parsing(history.row_from_plain))
+        self._places = GrownLog(blobs, _parsing(placement.row_from_plain))
+
+    def graph(self, manifest: Manifest) -> ReadLog[SessionNodeRecord]:
+        """Read the nodes of a revision."""
+        return self._read(self._graph, manifest.checkpoint.graph, manifest.placement)
+
+    def history(self, manifest: Manifest) -> ReadLog[HistoryRow]:
+        """Read the rows up to a revision, without the one that stands beside the log."""
+        return self._read(self._history, manifest.checkpoint.history, manifest.placement)
+
+    def places(self, manifest: Manifest) -> ReadLog[PlaceRow]:
+        """Read where the revisions before this one lie."""
+        return self._read(self._places, manifest.placement.places, manifest.placement)
+
+    def unread(self, manifest: Manifest) -> list[Extent]:
+        """Return the pieces of the logs of a revision that no other revision had so far."""
+        checkpoint, placed = manifest.checkpoint, manifest.placement
+        logs = ((self._graph, checkpoint.graph), (self._history, checkpoint.history), (self._places, placed.places))
+        return [one for log, at in logs for one in log.unread(_extents(at, placed))]
+
+    def _read(self, log: GrownLog[T], at: LogRef, placed: Placement) -> ReadLog[T]:
+        return log.read(at, _extents(at, placed))
+
+
+def _extents(at: LogRef, placed: Placement) -> tuple[Extent, ...]:
+    return placed.extents[at.ref.digest] if at.count else ()
+
+
+def _parsing(parse: Callable[[Any], T]) -> Callable[[list[Any], str], Sequence[T]]:
+    return lambda plain, key: Fields({"rows": plain}, key=key, record="log").rows("rows", parse)
+
+
+def _nodes(plain: list[Any], key: str) -> Sequence[SessionNodeRecord]:
+    return nodes_from_plain(list(Fields({"nodes": plain}, key=key, record="graph").rows("nodes", _mapping)))
+
+
+def _mapping(plain: Any) -> dict[str, Any]:
+    if not isinstance(plain, dict):
+        raise TypeError("not a node")
+    return plain
+
+
+def read_present(environment: Environment, head: Head, logs: Logs, subject: Subject) -> Present:
     """Read manifest and logs of a live head.
 
     Raises:
@@ -91,130 +152,94 @@ def read_present(environment: Environment, head: Head, blobs: Blobs, subject: Su
         manifest = read_manifest(environment, head)
     except DAMAGE as error:
         raise DamagedError(subject.found(error, What.MANIFEST)) from error
-    reader, placed = _Records(blobs), manifest.placement
-    segments = (*manifest.checkpoint.history, *placed.places)
-    faults = blobs.verify(placed, [segment.ref for segment in segments])
-    damage = [subject.found(fault, What.HISTORY, ref=ref.digest) for ref, fault in faults.items()]
+    damage: list[Finding] = []
 
-    def sound(what: What, segments: Sequence[Segment], read: Callable[[], tuple[T, ...]]) -> tuple[T, ...]:
-        if any(segment.ref in faults for segment in segments):
+    def sound(what: What, log: ReadLog[T], ref: BlobRef, check: Callable[[Sequence[T]], Sequence[T]]) -> Sequence[T]:
+        damage.extend(subject.found(fault, what, ref=ref.digest) for fault in log.faults)
+        if log.faults:
             return ()
         try:
-            return read()
+            return check(log.entries())
         except DAMAGE as error:
             damage.append(subject.found(error, what))
             return ()
 
-    rows = sound(What.HISTORY, manifest.checkpoint.history, lambda: reader.history(manifest))
-    places = [named_by(head)]
-    first = 1
-    for segment in placed.places:  # each for itself: where the others are damaged, its rows still lead on
-        places += sound(What.PLACES, [segment], lambda: reader.places(placed, segment, first))  # noqa: B023  called at once
-        first += segment.count
-    if first != head.revision:
-        damage.append(subject.finding(What.PLACES, f"the log of places ends at {first - 1} of {head.revision}"))
-    uses = [
-        use for use in (*placed.packs, *(use for row in places for use in row.ended)) if any(kept_packs(head, [use]))
-    ]
-    return Present(head, rows, {row.revision: row for row in places}, tuple(uses), tuple(damage))
+    placed, past = manifest.placement, manifest.checkpoint.history
+    history_log, places_log = logs.history(manifest), logs.places(manifest)
+    rows = sound(What.HISTORY, history_log, past.ref, lambda stored: _whole_history(stored, manifest))
+    places = sound(What.PLACES, places_log, placed.places.ref, _whole_places)
+    if places_log.faults:
+        places = _intact(logs.blobs, placed, head.revision)
+    if placed.places.count + 1 != head.revision:
+        damage.append(
+            subject.finding(What.PLACES, f"the log of places ends at {placed.places.count} of {head.revision}")
+        )
+    books = books_of(places)
+    uses = [use for use in (*placed.packs, *books.ended) if any(kept_packs(head, [use]))]
+    by_revision = {row.revision: row for row in (*books.rows, named_by(head))}
+    return Present(head, tuple(rows), by_revision, tuple(uses), tuple(damage))
 
 
-class _Records:
-    """Records decoded from verified blobs; rule 3."""
+def _whole_history(stored: Sequence[HistoryRow], manifest: Manifest) -> tuple[HistoryRow, ...]:
+    """Return all rows up to the manifest's revision, the one beside the log too."""
+    beside = () if manifest.overrides is None else (manifest.overrides.row(manifest.checkpoint.node_count),)
+    rows = (*stored, *beside)
+    try:
+        check_history(rows, manifest.checkpoint.revision)
+    except ValueError as error:
+        raise CorruptSnapshotError("", str(error)) from error
+    return rows
 
-    def __init__(self, blobs: Blobs) -> None:
-        self._blobs = blobs
-        self._known: dict[BlobRef, tuple[Any, ...]] = {}
 
-    def forget_all_but(self, manifest: Manifest) -> None:
-        """Drop what this revision does not name."""
-        segments = (*manifest.checkpoint.graph, *manifest.checkpoint.history, *manifest.placement.places)
-        named = {segment.ref for segment in segments}
-        self._known = {ref: rows for ref, rows in self._known.items() if ref in named}
+def _whole_places(rows: Sequence[PlaceRow]) -> Sequence[PlaceRow]:
+    if [row.revision for row in rows] != list(range(1, len(rows) + 1)):
+        raise CorruptSnapshotError("", "the log of places does not run on from revision 1")
+    return rows
 
-    def plain(self, ref: BlobRef, placed: Placement) -> Any:
-        """Return the decoded blob."""
-        return codec.decode(self._blobs.record(ref, placed), key=self.key_of(ref, placed))
 
-    def key_of(self, ref: BlobRef, placed: Placement) -> str:
-        """Return the key of the pack in which a blob begins, "" for an empty one."""
-        extents = placed.extents[ref.digest]
-        return self._blobs.key_of(extents[0].pack) if extents else ""
-
-    def history(self, manifest: Manifest) -> tuple[HistoryRow, ...]:
-        """Return all rows up to the manifest's revision, the one beside the log too."""
-        stored = self._log(manifest.checkpoint.history, manifest.placement, history.row_from_plain)
-        overrides = manifest.overrides
-        rows = stored if overrides is None else (*stored, overrides.row(manifest.checkpoint.node_count))
-        try:
-            check_history(rows, manifest.checkpoint.revision)
-        except ValueError as error:
-            raise CorruptSnapshotError("", str(error)) from error
-        return rows
-
-    def places(self, placed: Placement, segment: Segment, first: int) -> tuple[PlaceRow, ...]:
-        """Return the rows of a segment of the log of places, which begins with revision `first`."""
-        rows = self._rows(segment, placed, placement.row_from_plain)
-        if [row.revision for row in rows] != list(range(first, first + segment.count)):
-            raise CorruptSnapshotError("", f"a segment of the log of places does not run on from revision {first}")
-        return rows
-
-    def nodes(self, checkpoint: SessionCheckpoint, placed: Placement) -> list[SessionNodeRecord]:
-        """Return the nodes of a graph, in order."""
-        return [node for segment in checkpoint.graph for node in self._nodes(segment, placed)]
-
-    def _nodes(self, segment: Segment, placed: Placement) -> Sequence[SessionNodeRecord]:
-        if segment.ref not in self._known:
-            plain = self.plain(segment.ref, placed)
-            if not isinstance(plain, list) or len(plain) != segment.count:
-                raise CorruptSnapshotError(self.key_of(segment.ref, placed), f"not a segment of {segment.count} nodes")
-            self._known[segment.ref] = tuple(nodes_from_plain(plain))
-        return cast(Sequence[SessionNodeRecord], self._known[segment.ref])
-
-    def _log(self, segments: Sequence[Segment], placed: Placement, parse: Callable[[Any], T]) -> tuple[T, ...]:
-        return tuple(row for segment in segments for row in self._rows(segment, placed, parse))
-
-    def _rows(self, segment: Segment, placed: Placement, parse: Callable[[Any], T]) -> tuple[T, ...]:
-        if segment.ref not in self._known:
-            fields = Fields(
-                {"rows": self.plain(segment.ref, placed)},
-                key=self.key_of(segment.ref, placed),
-                record="segment of a log",
-            )
-            rows = fields.rows("rows", parse)
-            if len(rows) != segment.count:
-                raise fields.wrong(f"has {len(rows)} entries, declares {segment.count}")
-            self._known[segment.ref] = rows
-        return self._known[segment.ref]
+def _intact(blobs: Blobs, placed: Placement, revision: int) -> list[PlaceRow]:
+    """Return the rows of a damaged log of places that can be read: they still lead on to their revisions."""
+    rows: list[PlaceRow] = []
+    for run in readable_runs(blobs.pieces, _extents(placed.places, placed)):
+        for plain in entries_in(run, key=""):
+            try:
+                (row,) = _parsing(placement.row_from_plain)([plain], "")
+            except (CorruptSnapshotError, UnsupportedSchemaError):
+                break  # what stands behind a gap need not begin with a row
+            if (rows[-1].revision if rows else 0) < row.revision < revision:
+                rows.append(row)
+    return rows
 
 
 class RevisionCheck:
     """Verifies revisions of one session, one after another, best in their order.
 
     Args:
-        blobs: Of the session's family.
+        logs: Of the session.
         subject: The session.
     """
 
-    def __init__(self, blobs: Blobs, subject: Subject) -> None:
-        self._blobs = blobs
+    def __init__(self, logs: Logs, subject: Subject) -> None:
+        self._logs = logs
+        self._blobs = logs.blobs
         self._session = subject
-        self._records = _Records(blobs)
 
-    def findings(self, present: Present, row: PlaceRow, stored: bytes) -> list[Finding]:
-        """Return what is wrong with the revision whose place is `row`; `stored` is what lies there."""
+    def findings(self, present: Present, row: PlaceRow, raw: bytes) -> list[Finding]:
+        """Return what is wrong with the revision whose place is `row`; `raw` is the manifest that lies there."""
         subject = replace(self._session, revision=row.revision)
         key = self._blobs.key_of(row.manifest.pack)
         try:
-            manifest = manifest_from(stored, row, key=key)
+            manifest = manifest_from(raw, row, key=key)
         except DAMAGE as error:
             return [subject.found(error, What.MANIFEST)]
-        found = [] if self._is_the_heads(present, row, stored) else [self._another_manifest(subject, key)]
+        found = [] if self._is_the_heads(present, row, raw) else [self._another_manifest(subject, key)]
         return [*found, *self._packs(present, row, manifest, subject), *self._content(present, manifest, subject)]
 
-    def _is_the_heads(self, present: Present, row: PlaceRow, stored: bytes) -> bool:
+    def _is_the_heads(self, present: Present, row: PlaceRow, raw: bytes) -> bool:
         head = present.head
-        return row.revision != head.revision or not head.inline_manifest or head.inline_manifest == stored
+        if row.revision != head.revision or not head.inline_manifest:
+            return True
+        return unseal_manifest(head.inline_manifest, key=self._session.key) == raw
 
     def _another_manifest(self, subject: Subject, key: str) -> Finding:
         return subject.finding(What.MANIFEST, "the manifest in the pack is not the one in the head", key=key)
@@ -222,66 +247,79 @@ class RevisionCheck:
     def _packs(self, present: Present, row: PlaceRow, manifest: Manifest, subject: Subject) -> Iterator[Finding]:
         if len(present.places) < present.head.revision:
             return  # what the missing rows name is not known
-        extents = manifest.placement.extents.values()
-        needed = {row.manifest.pack, *(extent.pack for many in extents for extent in many)}
-        for pack in sorted(needed.difference(use.pack for use in present.uses if _covers(use, row.revision))):
+        needed = packs_needed(row.manifest, manifest.placement.extents.values())
+        for pack in sorted(needed.keys() - {use.pack for use in present.uses if _covers(use, row.revision)}):
             reason = "the revision needs this pack, and the head does not keep it for that"
             yield subject.finding(What.PACKS, reason, key=self._blobs.key_of(pack))
 
     def _content(self, present: Present, manifest: Manifest, subject: Subject) -> Iterator[Finding]:
         checkpoint, placed = manifest.checkpoint, manifest.placement
-        refs = [*checkpoint.refs(), *(segment.ref for segment in placed.places)]
-        faults = self._blobs.verify(placed, refs, streamed=checkpoint.execution_state)
-        for ref, fault in faults.items():
-            yield subject.found(fault, What.ALTERED, ref=ref.digest)
-        self._records.forget_all_but(manifest)
-        for what, needed, check in (
-            (What.HISTORY, checkpoint.history, lambda: self._history(present, manifest)),
-            (What.PLACES, placed.places, lambda: self._places(manifest)),
-            (What.GRAPH, checkpoint.graph, lambda: self._graph(present, manifest)),
+        parts = [ref for ref in checkpoint.parts().values() if ref is not None]
+        along = self._logs.unread(manifest)
+        faults = self._blobs.verify(placed, parts, streamed=checkpoint.execution_state, along=along)
+        for ref, many in faults.items():
+            yield from (subject.found(fault, What.ALTERED, ref=ref.digest) for fault in many)
+        rows, places, nodes = self._logs.history(manifest), self._logs.places(manifest), self._logs.graph(manifest)
+        for what, log, at, check in (
+            (What.HISTORY, rows, checkpoint.history, lambda: self._history(present, manifest, rows.entries())),
+            (What.PLACES, places, placed.places, lambda: self._places(places.entries())),
+            (What.GRAPH, nodes, checkpoint.graph, lambda: self._graph(present, manifest, nodes.entries(), faults)),
         ):
-            if not any(segment.ref in faults for segment in needed):  # Rule 2.
+            yield from (subject.found(fault, What.ALTERED, ref=at.ref.digest) for fault in log.faults)
+            if not log.faults:  # Rule 2.
                 yield from _checked(subject, what, check)
         yield from self._parts(manifest, faults, subject)
 
-    def _history(self, present: Present, manifest: Manifest) -> str:
-        rows = self._records.history(manifest)
+    def _history(self, present: Present, manifest: Manifest, stored: Sequence[HistoryRow]) -> str:
+        rows = _whole_history(stored, manifest)
         return (
             ""
             if not present.history or rows == present.history[: len(rows)]
             else "its history is not the beginning of the session's"
         )
 
-    def _places(self, manifest: Manifest) -> str:
-        first = 1
-        for segment in manifest.placement.places:
-            self._records.places(manifest.placement, segment, first)
-            first += segment.count
+    def _places(self, rows: Sequence[PlaceRow]) -> str:
+        _whole_places(rows)
         return ""
 
-    def _graph(self, present: Present, manifest: Manifest) -> str:
+    def _graph(
+        self,
+        present: Present,
+        manifest: Manifest,
+        nodes: Sequence[SessionNodeRecord],
+        faults: Mapping[BlobRef, Faults],
+    ) -> str:
         checkpoint, placed = manifest.checkpoint, manifest.placement
-        nodes = self._records.nodes(checkpoint, placed)
         hidden = checkpoint.tombstones
-        tombstoned = () if hidden is None else _texts(self._records.plain(hidden, placed))
-        SessionGraph.from_nodes(nodes, checkpoint.small.leaf_node_id, committed=True, tombstoned=tombstoned)
+        if hidden in faults:
+            return ""  # Rule 2.
+        tombstoned = () if hidden is None else _texts(self._plain(hidden, placed))
+        SessionGraph.from_nodes(list(nodes), checkpoint.small.leaf_node_id, committed=True, tombstoned=tombstoned)
         for row in present.history[checkpoint.revision - 1 : checkpoint.revision]:
             if row.node_count != len(nodes):
                 return f"{len(nodes)} nodes, where the history says {row.node_count}"
         return ""
 
-    def _parts(self, manifest: Manifest, faults: dict[BlobRef, Fault], subject: Subject) -> Iterator[Finding]:
+    def _parts(self, manifest: Manifest, faults: Mapping[BlobRef, Faults], subject: Subject) -> Iterator[Finding]:
         checkpoint, placed = manifest.checkpoint, manifest.placement
         for ref, kind in ((checkpoint.tool_state, ToolState), (checkpoint.plugin_snapshot, PluginSessionSnapshot)):
             if ref is None or ref in faults:
                 continue
             try:
-                kind.model_validate(self._records.plain(ref, placed))
+                kind.model_validate(self._plain(ref, placed))
             except DAMAGE as error:
                 yield subject.found(error, What.PART, ref=ref.digest)
             except ValueError as error:
                 reason = f"a stored {kind.__name__} cannot be read ({error})"
-                yield subject.finding(What.PART, reason, key=self._records.key_of(ref, placed), ref=ref.digest)
+                yield subject.finding(What.PART, reason, key=self._key_of(ref, placed), ref=ref.digest)
+
+    def _plain(self, ref: BlobRef, placed: Placement) -> Any:
+        return codec.decode(self._blobs.record(ref, placed), key=self._key_of(ref, placed))
+
+    def _key_of(self, ref: BlobRef, placed: Placement) -> str:
+        """Return the key of the pack in which a blob ends, "" for an empty one."""
+        extents = placed.extents[ref.digest]
+        return self._blobs.key_of(extents[-1].pack) if extents else ""
 
 
 def _covers(use: PackUse, revision: int) -> bool:

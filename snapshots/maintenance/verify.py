@@ -30,15 +30,17 @@ from snapshots.errors import CorruptSnapshotError, SessionNotFoundError, Unsuppo
 from snapshots.head import LIVE, Head
 from snapshots.leases import read_lease
 from snapshots.maintenance.beside import satellites_of, verify_satellites
-from snapshots.maintenance.blobs import Blobs, Memory, named
-from snapshots.maintenance.findings import DAMAGE, Damage, Finding, Subject, Verified, VerifiedSatellite, What
-from snapshots.maintenance.revisions import DamagedError, Present, RevisionCheck, head_findings, read_present
-from snapshots.placement import PackUse, PlaceRow
+from snapshots.maintenance.blobs import Blobs
+from snapshots.maintenance.findings import DAMAGE, Finding, Subject, Verified, VerifiedSatellite, What
+from snapshots.maintenance.manifests import Manifests
+from snapshots.maintenance.memory import Memory, named
+from snapshots.maintenance.pieces import Fault
+from snapshots.maintenance.revisions import DamagedError, Logs, Present, RevisionCheck, head_findings, read_present
+from snapshots.placement import ManifestPlace, PackUse, PlaceRow
 from snapshots.repository import SnapshotRepository
-from snapshots.restore import LOAD_ATTEMPTS_MAX, HeadRead, head_at, read_head, read_stored_manifest
+from snapshots.restore import LOAD_ATTEMPTS_MAX, HeadRead, head_at, read_head
 from snapshots.turns import TurnRecord
 from storage.errors import CorruptObjectError, NotFoundError
-from storage.packs import read_index
 
 Level = Literal["heads", "presence", "full"]
 SESSIONS_SIDE_BY_SIDE = 32  # bounds what waits to be reported, not the result
@@ -140,7 +142,9 @@ class _SessionCheck:
         self._key = key
         self._subject = Subject(read.head.session_id, key)
         self._blobs = Blobs(environment, read.head.family, memory)
-        self._revision_check = RevisionCheck(self._blobs, self._subject)
+        self._manifests = Manifests(environment, read.head.family, memory)
+        self._logs = Logs(self._blobs)
+        self._revision_check = RevisionCheck(self._logs, self._subject)
         self._known: tuple[HeadRead, Present] | None = None
 
     def family(self) -> list[Finding]:
@@ -190,7 +194,7 @@ class _SessionCheck:
 
     def _present(self, read: HeadRead) -> Present:
         if self._known is None or self._known[0].version != read.version:
-            self._known = (read, read_present(self._environment, read.head, self._blobs, self._of(read.head.revision)))
+            self._known = (read, read_present(self._environment, read.head, self._logs, self._of(read.head.revision)))
         return self._known[1]
 
     def _of(self, revision: int) -> Subject:
@@ -238,37 +242,31 @@ class _SessionCheck:
         except DamagedError as error:
             return [error.finding]
         packs = sorted({use.pack for use in present.uses})
-        indexes = self._environment.executor.map(partial(self._index, read.head), packs)
+        indexes = self._environment.executor.map(self._index, packs)
         return [*present.damage, *head_findings(present, self._subject), *(one for many in indexes for one in many)]
 
-    def _index(self, head: Head, pack: str) -> list[Finding]:
-        key, name = self._blobs.key_of(pack), named("index", head.family, pack)
-        verdict = self._memory.verdicts.find(name)
+    def _index(self, pack: str) -> list[Finding]:
+        verdict = self._blobs.index_verdict(pack)
         if verdict is None:
-            try:
-                facts = read_index(self._environment.store, key, pack).facts
-            except NotFoundError as error:
-                return [self._subject.found(error, What.PACK)]
-            except CorruptObjectError as error:
-                verdict = (error.key, error.reason)
-            else:
-                ours = (self._environment.layout.tenant, head.family)
-                theirs = (facts.get("tenant"), facts.get("family"))
-                reason = f"this pack is of tenant {theirs[0]!r} and family {theirs[1]!r}, moved here from its own key"
-                verdict = ("", "") if theirs == ours else (key, reason)
-            self._memory.verdicts.keep(name, verdict)
-        return [self._subject.finding(What.PACK, verdict[1], key=key)] if verdict[1] else []
+            return []
+        if isinstance(verdict, NotFoundError):
+            return [self._subject.found(verdict, What.PACK)]
+        return [self._subject.finding(What.PACK, verdict.reason, key=verdict.key)]
 
     def _revisions(self, rows: Sequence[PlaceRow]) -> list[Finding]:
-        stored = self._environment.executor.map(partial(self._stored, self._read.head), rows)
+        against = dict.fromkeys(row.manifest.against for row in rows if row.manifest.against is not None)
+        list(self._environment.executor.map(self._full, against))  # and remember it
+        stored = self._environment.executor.map(self._stored, (row.manifest for row in rows))
         found: list[Finding] = []
         for row, manifest in zip(rows, stored, strict=True):
-            first = [manifest]  # read ahead; after that the revision is looked up again
+            first = [(row.manifest, manifest)]  # read ahead; after that the revision is looked up again
             found += self._settled(partial(self._revision, row.revision, first), row.revision)
             self.revisions += 1
         return found
 
-    def _revision(self, revision: int, read_ahead: list[bytes | Damage], read: HeadRead) -> list[Finding]:
+    def _revision(
+        self, revision: int, read_ahead: list[tuple[ManifestPlace, bytes | Fault]], read: HeadRead
+    ) -> list[Finding]:
         try:
             present = self._present(read)
         except DamagedError as error:
@@ -276,14 +274,29 @@ class _SessionCheck:
         if revision not in present.places:
             return list(present.damage)
         row = present.places[revision]
-        stored = read_ahead.pop() if read_ahead else self._stored(read.head, row)
-        if not isinstance(stored, bytes):
-            return [self._of(revision).found(stored, What.MANIFEST)]
-        return self._revision_check.findings(present, row, stored)
+        place, stored = read_ahead.pop() if read_ahead else (row.manifest, self._stored(row.manifest))
+        if place != row.manifest:
+            stored = self._stored(row.manifest)
+        raw = self._opened(row.manifest, stored) if isinstance(stored, bytes) else stored
+        if not isinstance(raw, bytes):
+            return [self._of(revision).found(raw, What.MANIFEST)]
+        return self._revision_check.findings(present, row, raw)
 
-    def _stored(self, head: Head, row: PlaceRow) -> bytes | Damage:
+    def _full(self, place: ManifestPlace) -> bytes | Fault:
         try:
-            return read_stored_manifest(self._environment, head, row)
+            return self._manifests.full(place)
+        except (NotFoundError, CorruptObjectError) as error:
+            return error
+
+    def _stored(self, place: ManifestPlace) -> bytes | Fault:
+        try:
+            return self._manifests.stored(place)
+        except (NotFoundError, CorruptObjectError) as error:
+            return error
+
+    def _opened(self, place: ManifestPlace, stored: bytes) -> bytes | Fault:
+        try:
+            return self._manifests.opened(place, stored)
         except (NotFoundError, CorruptObjectError) as error:
             return error
 

@@ -15,18 +15,20 @@ from snapshots.errors import CorruptSnapshotError, SessionNotFoundError
 from snapshots.head import Head, Ring
 from snapshots.history import REWIND
 from snapshots.layout import Layout, pack_name
-from snapshots.logs import Segment
-from snapshots.maintenance import blobs
+from snapshots.logs import LogRef
+from snapshots.maintenance import blobs, pieces
 from snapshots.maintenance.findings import Finding, Verified, What
+from snapshots.maintenance.memory import Remembered
 from snapshots.maintenance.verify import Level, verify
 from snapshots.pins import Pin
-from snapshots.placement import ManifestPlace, PackUse, Placement, seal_manifest
+from snapshots.placement import ManifestPlace, PackUse, Placement, manifest_bytes, seal_manifest
 from snapshots.restore import HeadRead, read_base
 from snapshots.roots import named_packs
 from storage.backends.memory import MemoryStore
-from storage.digest import BlobRef, blob_ref
+from storage.digest import blob_ref
 from storage.errors import UnavailableError
-from storage.packs import PackBuilder, read_blobs, read_index
+from storage.pack_reader import read_blobs
+from storage.packs import PackBuilder, read_index
 from storage.store import Create, Overwrite, Version
 from storage.testing.clock import ManualClock
 from storage.testing.draws import Draws
@@ -219,18 +221,22 @@ def test_every_flipped_bit_in_a_pack_is_found(place: Place) -> None:
 
 
 def test_damage_names_the_blob_and_every_revision_that_needs_it(place: Place) -> None:
-    key = place.pack_of(3)
+    large = b"".join(Draws(number).hex_id().encode() for number in range(3_000))  # has frames of its own
+    place.repo.commit(place.state, execution_state=large)
+    place.turn(place.state, 6)  # leaves the execution state as it is
+    place.turn(place.state, 7)
+    key = place.pack_of(TURNS + 1)
     index = read_index(place.store, key, key.rpartition("/")[2])
-    (part,) = [one for one in index.blobs if one.kind == "tool-state"]
+    (part,) = [one for one in index.blobs if one.kind == "execution-state"]
     place.flip(key, part.extents[0].offset + 30)
     broken = set()
-    for revision in range(1, TURNS + 1):
+    for revision in range(1, TURNS + 4):
         try:
             place.repo.load(SESSION, revision, execution_state=True)
         except CorruptSnapshotError:
             broken.add(revision)
     found = place.findings()
-    assert revisions(found) == broken != set()
+    assert revisions(found) == broken == {TURNS + 1, TURNS + 2}
     assert part.ref.digest in {one.ref for one in found}
     assert kinds(found) == {What.ALTERED}
 
@@ -259,8 +265,11 @@ def test_a_missing_pack_is_found(place: Place, level: Level) -> None:
 def test_presence_names_the_first_revision_that_needs_the_pack(place: Place) -> None:
     key = place.pack_of(2)
     place.store.delete(key)
-    (found,) = place.findings(level="presence")
-    assert (found.session_id, found.revision, found.key) == (SESSION, 2, key)
+    found = place.findings(level="presence")
+    assert {(one.session_id, one.key) for one in found} == {(SESSION, key)}
+    logs, packs = [one for one in found if one.ref], [one for one in found if not one.ref]
+    assert revisions(packs) == {2}
+    assert revisions(logs) == {TURNS}, "pieces of the present logs lie there too"
 
 
 def test_the_pack_of_another_family_under_our_key_is_found(place: Place) -> None:
@@ -289,12 +298,12 @@ def test_the_pack_of_another_revision_is_found(place: Place) -> None:
 def test_a_damaged_log_does_not_hide_other_damage(place: Place) -> None:
     place.turn(place.state, TURNS + 1)
     last, earlier = place.pack_of(TURNS + 1), place.pack_of(2)
-    index = read_index(place.store, last, last.rpartition("/")[2])
-    (log,) = [one for one in index.blobs if one.kind == "history"]
-    place.flip(last, log.extents[0].offset + 30)
+    base = read_base(place.repo.environment, HeadRead(raw_head(place.store), Version("")))
+    log = base.checkpoint.history.ref
+    place.flip(last, base.placement.extents[log.digest][-1].offset + 30)
     place.flip(earlier, 30)
     found = place.findings()
-    assert log.ref.digest in {one.ref for one in found}
+    assert log.digest in {one.ref for one in found}
     assert len(set(found)) == len(found)
     assert {2, TURNS + 1} <= revisions(found)
 
@@ -303,7 +312,8 @@ def test_a_damaged_log_does_not_hide_other_damage(place: Place) -> None:
 
 
 def test_a_large_execution_state_is_verified_in_windows(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blobs, "READ_BYTES_MAX", 300_000)
+    for module in (blobs, pieces):
+        monkeypatch.setattr(module, "READ_BYTES_MAX", 300_000)
     data = bytes(range(256)) * 8_000  # 2 MB
     place.repo.commit(place.state, execution_state=data)
     key = place.pack_of(TURNS + 1)
@@ -319,7 +329,7 @@ def test_a_large_execution_state_is_verified_in_windows(place: Place, monkeypatc
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    remembered: blobs.Remembered[str] = blobs.Remembered(10)
+    remembered: Remembered[str] = Remembered(10)
     for number in range(8):
         remembered.keep(bytes([number]), str(number), 3)
     assert [number for number in range(8) if remembered.find(bytes([number])) is not None] == [5, 6, 7]
@@ -519,41 +529,37 @@ def rewritten(place: Place, kind: str, change: Callable[[Any], Any]) -> None:
     builder = PackBuilder(name)
     base = read_base(place.repo.environment, HeadRead(head, Version("")))
     checkpoint, placed = base.checkpoint, base.placement
-    named: dict[str, list[BlobRef | None]] = {
-        "history": [segment.ref for segment in checkpoint.history],
-        "graph": [segment.ref for segment in checkpoint.graph],
-        "places": [segment.ref for segment in placed.places],
-        "tool-state": [checkpoint.tool_state],
-    }
-    old = named[kind][-1]
+    logs = {"history": checkpoint.history, "graph": checkpoint.graph, "places": placed.places}
+    at = logs.get(kind)
+    old = checkpoint.tool_state if at is None else at.ref
     assert old is not None
     environment = place.repo.environment
     extents = {old: placed.extents[old.digest]}
     data = read_blobs(environment.store, extents, partial(LAYOUT.pack, SESSION), environment.executor)[old]
-    new = builder.add(kind, codec.encode(change(codec.decode(data, key=""))))
+    if at is None:
+        new = builder.add(kind, codec.encode(change(codec.decode(data, key=""))))
+    else:
+        new = builder.add(kind, codec.encode_entries(change(codec.decode_entries(data, at.count, key=""))))
+        logs[kind] = LogRef(new, at.count)
     builder.flush()
-
-    def segments(log: tuple[Segment, ...]) -> tuple[Segment, ...]:
-        return tuple(replace(one, ref=new) if one.ref == old else one for one in log)
-
     checkpoint = replace(
         checkpoint,
-        history=segments(checkpoint.history),
-        graph=segments(checkpoint.graph),
-        tool_state=new if kind == "tool-state" else checkpoint.tool_state,
+        history=logs["history"],
+        graph=logs["graph"],
+        tool_state=new if at is None else checkpoint.tool_state,
     )
-    kept = {ref: many for ref, many in placed.extents.items() if ref != old.digest}
+    kept = {digest: many for digest, many in placed.extents.items() if digest != old.digest}
     placed = replace(
         placed,
         extents={**kept, **builder.extents},
         packs=(*placed.packs, PackUse(name, head.revision)),
-        places=segments(placed.places),
+        places=logs["places"],
     )
     publish(place, builder, checkpoint, placed)
 
 
 def publish(place: Place, builder: PackBuilder, checkpoint: SessionCheckpoint, placed: Placement) -> None:
-    run = seal_manifest(checkpoint.encode(), placed.encode())
+    run = seal_manifest(manifest_bytes(checkpoint.encode(), placed.encode()))
     where = builder.append_run(run)
     data = builder.finish({"tenant": "default", "family": SESSION, "session": SESSION, "commit": "ab" * 16})
     place.store.put(LAYOUT.pack(SESSION, builder.name), data, Create())
@@ -624,16 +630,16 @@ def fewer(rows: list[Any]) -> list[Any]:
 def test_records_must_fit_together(
     place: Place, kind: str, change: Callable[[Any], Any], expected: What | None
 ) -> None:
-    for turn in (6, 7, 8):  # then the last segment of the history has four rows
+    for turn in (6, 7, 8):
         place.turn(place.state, turn)
     rewritten(place, kind, change)
     assert (expected in kinds(place.findings())) if expected else place.findings() == []
 
 
 def test_a_history_that_was_rewritten_is_found(place: Place) -> None:
-    for turn in (6, 7, 8):  # then the last segment of the history has four rows
+    for turn in (6, 7, 8):
         place.turn(place.state, turn)
-    rewritten(place, "history", lambda rows: [[*rows[0][:4], 0, *rows[0][5:]], *rows[1:]])
+    rewritten(place, "history", lambda rows: [*rows[:4], [*rows[4][:4], 0, *rows[4][5:]], *rows[5:]])
     found = place.findings()
     assert {(one.what, one.revision) for one in found} == {(What.HISTORY, revision) for revision in (5, 6, 7)}
 
