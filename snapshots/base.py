@@ -10,7 +10,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Never
 
@@ -19,19 +19,21 @@ from snapshots.head import Head
 from snapshots.history import HistoryRow
 from snapshots.logs import HeldLog
 from snapshots.parts import Parts
-from snapshots.placement import ManifestPlace, Placement, PlaceRow
+from snapshots.placement import Frame, ManifestPlace, Placement, PlaceRow
 from snapshots.stamps import StampMark
 from snapshots.state import PersistedSessionState, TokenLedgerEntry
 from storage.digest import BlobRef, Digest
+from storage.packs import PackBody
 from storage.store import Version
 
 
 @dataclass(frozen=True, slots=True)
 class FullManifest:
-    """A manifest that stands in full: where, and its bytes."""
+    """A manifest that stands in full: where, its bytes, and how it numbers frames."""
 
     place: ManifestPlace
-    raw: bytes
+    raw: bytes = field(repr=False)
+    frames: tuple[Frame, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class Base:
         ledger: The revision's token ledger.
         parts: What is known of the bytes of its parts.
         full: The manifest that the next one may be compressed against, None if none is known.
+        at_hand: Packs that the next one may carry.
     """
 
     home: object
@@ -67,6 +70,7 @@ class Base:
     ledger: Sequence[TokenLedgerEntry] = ()
     parts: Parts = field(default_factory=Parts)
     full: FullManifest | None = None
+    at_hand: Mapping[str, PackBody] = field(default_factory=dict)
 
     @property
     def revision(self) -> int:

@@ -44,6 +44,7 @@ def tombstone(head: Head, *, state_id: str, at: datetime) -> Head:
         checkpoint_ref=None,
         manifest=None,
         inline_manifest=b"",
+        reads=(),
         kept=(),
         pins=(),
         overrides=None,

@@ -2,7 +2,7 @@
 
 Rules:
 1. No request is made: everything follows from what was loaded.
-2. Parts of equal refs are equal and not looked at; so are the nodes that both graphs begin with.
+2. Parts of equal refs are equal and not looked at; so are the nodes of a graph with which the other one begins.
 3. Content is compared, not bookkeeping: a rewind is identical to the revision it went back to.
 4. Values of tools, plugins, policy and turn are compared in their stored form: a setting at its default is missing.
 
@@ -268,7 +268,7 @@ def _both_or_neither(before: BlobRef | None, after: BlobRef | None) -> bool:
 
 
 def _nodes(a: Loaded, b: Loaded) -> NodesDiff:
-    skipped = _nodes_in_common(a.state.session_graph.nodes, b.state.session_graph.nodes)
+    skipped = _nodes_in_common(a.base, b.base)
     old, new = a.state.session_graph.nodes[skipped:], b.state.session_graph.nodes[skipped:]
     old_ids = dict.fromkeys(node.node_id for node in old)
     new_ids = dict.fromkeys(node.node_id for node in new)
@@ -289,14 +289,13 @@ def _nodes(a: Loaded, b: Loaded) -> NodesDiff:
     )
 
 
-def _nodes_in_common(old: Sequence[SessionNodeRecord], new: Sequence[SessionNodeRecord]) -> int:
-    """Return how many nodes both graphs begin with (rule 2)."""
-    count = 0
-    for mine, theirs in zip(old, new, strict=False):
-        if mine != theirs:
-            break
-        count += 1
-    return count
+def _nodes_in_common(a: Base, b: Base) -> int:
+    """Return how many nodes both graphs begin with if one of them is the beginning of the other, 0 if not (rule 2)."""
+    assert a.graph is not None, "what was loaded has its graph"
+    assert b.graph is not None, "what was loaded has its graph"
+    shorter, longer = sorted((a.graph, b.graph), key=lambda log: log.at.ref.size_bytes)
+    size = shorter.at.ref.size_bytes
+    return shorter.at.count if longer.between(0, size) == shorter.between(0, size) else 0
 
 
 def _changed_ids(old: Sequence[SessionNodeRecord], new: Sequence[SessionNodeRecord]) -> tuple[str, ...]:

@@ -70,6 +70,7 @@ from snapshots.state import (
     relation_parent,
 )
 from storage.digest import BlobRef
+from storage.extents import Read
 from storage.keys import check_id
 from storage.packs import write_pack
 from storage.wrappers.metered import MeteredStore
@@ -202,6 +203,7 @@ class _Source:
     read: HeadRead
     named: PlaceRow
     inline: bytes
+    reads: tuple[Read, ...]
 
 
 class _Fork:
@@ -261,6 +263,7 @@ class _Fork:
             checkpoint_ref=overrides.checkpoint_ref(),
             manifest=source.named.manifest,
             inline_manifest=source.inline,
+            reads=source.reads,
             overrides=overrides,
         )
 
@@ -279,13 +282,13 @@ class _Fork:
             if head.inline_manifest:
                 key = environment.layout.head(head.session_id)
                 manifest_from(unseal_manifest(head.inline_manifest, key=key), named, key=key)
-            return _Source(read, named, head.inline_manifest)
+            return _Source(read, named, head.inline_manifest, head.reads)
         named = self._named(head, revision)
         if not head.inline_manifest or named.manifest.stored_bytes > INLINE_MANIFEST_BYTES_MAX:
-            return _Source(read, named, b"")
+            return _Source(read, named, b"", ())
         raw = read_manifest_bytes(environment, head, named)
         manifest_from(raw, named, key=environment.layout.pack(head.family, named.manifest.pack))
-        return _Source(read, named, inline_manifest(raw))
+        return _Source(read, named, inline_manifest(raw), ())
 
     def _named(self, head: Head, revision: int) -> PlaceRow:
         return read_place(self._environment, head, read_manifest(self._environment, head).placement, revision)
@@ -318,6 +321,7 @@ class _Fork:
             checkpoint_ref=staged.checkpoint_ref,
             manifest=staged.manifest,
             inline_manifest=staged.inline_manifest,
+            reads=staged.reads,
         )
 
     def _staged(self, source: _Source, child: Head) -> Staged:

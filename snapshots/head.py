@@ -7,7 +7,8 @@ Rules:
    epoch.
 3. Epoch, fence and revision never fall. A tombstone is final. A reserved head names nothing.
 4. A commit leaves at most HEAD_COMMIT_BYTES_MAX bytes, so that the writes which cannot move anything away always fit.
-5. The manifest stands in the head while it is small: then a load needs one round of requests after the head.
+5. The manifest stands in the head while it is small; otherwise the ranges to be read stand there, the manifest's among
+   them. Either way a load needs one round of requests after the head.
 6. A checksum ends it: much of what stands here (pins, rings, epoch) is covered by no other digest.
 
     head = Head.decode(data, key="…")
@@ -37,15 +38,18 @@ from snapshots.fields import (
 )
 from snapshots.overrides import Overrides, overrides_from_plain
 from snapshots.pins import PINS_MAX, Pin, pin_from_plain
-from snapshots.placement import ManifestPlace, place_from_plain
+from snapshots.placement import ManifestPlace, name_from_plain, name_to_plain, place_from_plain
 from snapshots.stamps import StampMark, mark_from_plain
 from snapshots.state import ROOT, SessionRelation, relation_from_plain
-from storage.digest import BlobRef
+from storage.digest import BLOB_BYTES_MAX, BlobRef
+from storage.extents import READ_BYTES_MAX, Read
 from storage.keys import check_id
+from storage.store import ByteRange
 
 HEAD_BYTES_MAX = 64 << 10  # all writes
 HEAD_COMMIT_BYTES_MAX = 48 << 10  # commits; what is above is for fence, epoch, pin and tombstone
-INLINE_MANIFEST_BYTES_MAX = 16 << 10  # larger ones are read from their pack
+INLINE_MANIFEST_BYTES_MAX = 2 << 10  # larger ones are read from their pack: every commit would send them again
+READS_MAX = 64  # ranges that a load reads at once
 RELATION_BYTES_MAX = 4 << 10  # a hand-over's reason and metadata stand in every head of the session
 RING_MAX = 64  # commit ids and stamps kept in the head
 KEPT_MAX = 256  # revisions kept below the floor; they stand in every head of the session
@@ -147,6 +151,7 @@ class Head:
         checkpoint_ref: The present revision's checkpoint, None while there is none.
         manifest: Where the present manifest lies, None while there is none.
         inline_manifest: Its stored form, b"" when it is read from its place (rule 5).
+        reads: What a load reads of packs, all at once; empty where it has to find out first.
         commits: The newest commit ids.
         stamps: The newest turns of the present lineage, oldest first.
         floor: Retention keeps every revision from here on; below, those in `kept` and those with a pin.
@@ -185,6 +190,7 @@ class Head:
     overrides: Overrides | None = None
     origin: Origin | None = None
     relation: SessionRelation = ROOT
+    reads: tuple[Read, ...] = ()
 
     @property
     def held_by(self) -> str:
@@ -225,6 +231,7 @@ class Head:
                     "checkpoint_ref": None if self.checkpoint_ref is None else ref_to_plain(self.checkpoint_ref),
                     "manifest": None if self.manifest is None else self.manifest.to_plain(),
                     "inline_manifest": self.inline_manifest,
+                    "reads": [[name_to_plain(one.pack), one.place.start, one.place.length] for one in self.reads],
                     "commits": [self.commits.first_revision, b"".join(map(id_bytes, self.commits.commit_ids))],
                     "stamps": [row.to_plain() for row in self.stamps],
                     "floor": self.floor,
@@ -281,6 +288,7 @@ class Head:
             overrides=fields.optional("overrides", overrides_from_plain),
             origin=fields.optional("origin", _origin_from_plain),
             relation=fields.parsed("relation", relation_from_plain, fields.value("relation")),
+            reads=fields.rows("reads", _read_from_plain, READS_MAX),
         )
         fields.nothing_else()
         if len(head.inline_manifest) > INLINE_MANIFEST_BYTES_MAX:
@@ -299,7 +307,7 @@ class Head:
     def _names_what_its_status_says(self) -> bool:
         named = [self.checkpoint_ref is not None, self.manifest is not None]
         kept = bool(self.pins or self.kept)
-        nothing = not any(named) and not self.inline_manifest and self.overrides is None and not kept
+        nothing = not any((*named, self.inline_manifest, self.reads, self.overrides)) and not kept
         if self.status == LIVE:
             first = self.overrides is None or self.revision == 1
             return all(named) and self.revision > 0 and self.family != "" and first
@@ -342,6 +350,13 @@ def _revision(plain: Any) -> int:
     if not is_whole(plain, 1):
         raise ValueError("not a revision")
     return int(plain)
+
+
+def _read_from_plain(plain: Any) -> Read:
+    name, start, length = columns(plain, 3)
+    if not is_whole(start, 0, BLOB_BYTES_MAX) or not is_whole(length, 1, READ_BYTES_MAX):
+        raise ValueError("not a range of a pack")
+    return Read(name_from_plain(name), ByteRange(start, length))
 
 
 def _stamp_from_plain(plain: Any) -> StampRow:

@@ -6,7 +6,8 @@ Rules:
    revision does not: head, manifest and that log name every pack that any revision of the session needs.
 3. A manifest is checkpoint and placement of one revision, stored together as one run of frames; most are compressed
    against an earlier one that stands in full, so that what did not change takes no room. It is one step, never more.
-4. Extents are kept in columns of fixed width: what did not change has the same bytes in the next manifest.
+4. Extents and the frames that they lie in are kept in columns, byte by byte, and frames keep their numbers until a
+   manifest stands in full again: what did not change has the same bytes in the next one.
 5. A pack may be carried: its bytes lie within a later one, for all revisions. The log of places says so (`Move`); a
    placement that was written before goes through `Homes` when it is read.
 
@@ -20,7 +21,7 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import add
-from typing import Any
+from typing import Any, NamedTuple
 
 from snapshots import codec
 from snapshots.errors import LimitExceededError
@@ -37,7 +38,7 @@ from snapshots.fields import (
 from snapshots.layout import check_pack_name
 from snapshots.logs import NO_LOG, LogRef, log_ref_from_plain
 from snapshots.overrides import Overrides, overrides_from_plain
-from storage.digest import BLOB_BYTES_MAX, BlobRef, Digest, parse_digest
+from storage.digest import BLOB_BYTES_MAX, BlobRef, Buffer, Digest, parse_digest
 from storage.extents import Extent
 from storage.frame import FRAME_BYTES_MAX, PREFIX_BYTES_MIN, STORED_BYTES_MAX, Prefix, open_run, seal_run
 
@@ -278,23 +279,33 @@ class Placement:
         bodies = {use.pack: use.body_bytes for use in self.packs}
         return Placement(extents, tuple(PackUse(pack, 1, 0, bodies.get(pack, 0)) for pack in packs))
 
-    def encode(self) -> bytes:
-        """Return the record's bytes."""
-        number = {use.pack: index for index, use in enumerate(self.packs)}
+    def frames(self, before: Sequence[Frame] = ()) -> tuple[Frame, ...]:
+        """Return the frames that the extents lie in, those of `before` first, whether they are needed or not."""
+        every = (Frame(*extent[:3]) for many in self.extents.values() for extent in many)
+        return tuple(dict.fromkeys((*before, *every)))
+
+    def encode(self, frames: Sequence[Frame] | None = None) -> bytes:
+        """Return the record's bytes; `frames` is what `frames()` returned, to number them by (rule 4)."""
+        frames = self.frames() if frames is None else frames
+        number = {frame: index for index, frame in enumerate(frames)}
+        names = {name: index for index, name in enumerate(dict.fromkeys(frame.pack for frame in frames))}
         every = [extent for many in self.extents.values() for extent in many]
-        columns = (
-            [number[extent.pack] for extent in every],
-            [extent.offset for extent in every],
-            [extent.stored_bytes for extent in every],
-            [extent.skip for extent in every],
-            [extent.length for extent in every],
-        )
         return codec.encode(
             {
                 "schema_version": SCHEMA_VERSION,
                 "packs": [use.to_plain() for use in self.packs],
+                "names": [name_to_plain(name) for name in names],
+                "frames": [
+                    _column(_PACK, [names[frame.pack] for frame in frames]),
+                    _column(_OFFSET, [frame.offset for frame in frames]),
+                    _column(_STORED, [frame.stored_bytes for frame in frames]),
+                ],
                 "blobs": [[digest_to_plain(digest), len(many)] for digest, many in self.extents.items()],
-                "extents": list(map(_column, _WIDTHS, columns)),
+                "extents": [
+                    _column(_FRAME, [number[Frame(*extent[:3])] for extent in every]),
+                    _column(_SKIP, [extent.skip for extent in every]),
+                    _column(_LENGTH, [extent.length for extent in every]),
+                ],
                 "places": self.places.to_plain(),
             }
         )
@@ -302,57 +313,89 @@ class Placement:
     @classmethod
     def decode(cls, data: bytes, *, key: str) -> Placement:
         """Return the record that `encode` wrote. Raises CorruptSnapshotError, UnsupportedSchemaError."""
-        fields = Fields(codec.decode(data, key=key), key=key, record="placement")
-        fields.schema()
-        packs = fields.rows("packs", use_from_plain)
-        every = fields.parsed("extents", lambda plain: _extents_from_plain(plain, packs), fields.value("extents"))
-        extents: dict[Digest, tuple[Extent, ...]] = {}
-        start = 0
-        for digest, count in fields.rows("blobs", _counted_from_plain):
-            if digest in extents:
-                raise fields.wrong(f"names {digest} twice")
-            extents[digest] = tuple(every[start : start + count])
-            start += count
-        places = fields.parsed("places", log_ref_from_plain, fields.value("places"))
-        fields.nothing_else()
-        if start != len(every):
-            raise fields.wrong(f"has {len(every)} extents for blobs with {start}")
-        return cls(extents, packs, places)
+        return decode_placement(data, key=key)[0]
 
 
-_WIDTHS = "IQIII"  # array codes of pack, offset, stored bytes, skip, length: 4 bytes, 8 for the offset
+class Frame(NamedTuple):
+    """A frame of a pack."""
+
+    pack: str
+    offset: int
+    stored_bytes: int
 
 
-def _column(width: str, numbers: Sequence[int]) -> bytes:
-    column = array(width, numbers)
+def decode_placement(data: bytes, *, key: str) -> tuple[Placement, tuple[Frame, ...]]:
+    """Return a placement and how it numbers its frames. Raises CorruptSnapshotError, UnsupportedSchemaError."""
+    fields = Fields(codec.decode(data, key=key), key=key, record="placement")
+    fields.schema()
+    names = fields.rows("names", name_from_plain)
+    frames = fields.parsed("frames", lambda plain: _frames_from_plain(plain, names), fields.value("frames"))
+    every = fields.parsed("extents", lambda plain: _extents_from_plain(plain, frames), fields.value("extents"))
+    extents: dict[Digest, tuple[Extent, ...]] = {}
+    start = 0
+    for digest, count in fields.rows("blobs", _counted_from_plain):
+        if digest in extents:
+            raise fields.wrong(f"names {digest} twice")
+        extents[digest] = tuple(every[start : start + count])
+        start += count
+    packs = fields.rows("packs", use_from_plain)
+    places = fields.parsed("places", log_ref_from_plain, fields.value("places"))
+    fields.nothing_else()
+    if start != len(every):
+        raise fields.wrong(f"has {len(every)} extents for blobs with {start}")
+    if not {extent.pack for extent in every} <= {use.pack for use in packs}:
+        raise fields.wrong("has extents in packs that it does not name")
+    return Placement(extents, packs, places), frames
+
+
+# Columns: array code and width in bytes of each.
+_PACK, _OFFSET, _STORED = ("I", 4), ("Q", 8), ("I", 4)
+_FRAME, _SKIP, _LENGTH = ("I", 4), ("I", 4), ("I", 4)
+
+
+def _column(kind: tuple[str, int], numbers: Sequence[int]) -> bytes:
+    """Return the lowest bytes of all numbers, then the next ones, and so on: the highest are nearly all zero."""
+    code, width = kind
+    column = array(code, numbers)
     if sys.byteorder == "big":
         column.byteswap()
-    return column.tobytes()
+    raw = column.tobytes()
+    return b"".join(raw[start::width] for start in range(width))
 
 
-def _numbers(width: str, raw: Any) -> array[int]:
-    if not isinstance(raw, bytes):
-        raise TypeError("not a column")
-    column = array(width)
-    column.frombytes(raw)
+def _numbers(kind: tuple[str, int], raw: Any) -> array[int]:
+    code, width = kind
+    if not isinstance(raw, bytes) or len(raw) % width:
+        raise ValueError("not a column")
+    count = len(raw) // width
+    laid = bytearray(len(raw))
+    for start in range(width):
+        laid[start::width] = raw[start * count : (start + 1) * count]
+    column = array(code)
+    column.frombytes(laid)
     if sys.byteorder == "big":
         column.byteswap()
     return column
 
 
-def _extents_from_plain(plain: Any, packs: Sequence[PackUse]) -> list[Extent]:
-    """Return all extents. Raises ValueError, TypeError, IndexError."""
-    numbers, offsets, stored, skips, lengths = map(_numbers, _WIDTHS, columns(plain, len(_WIDTHS)))
-    if not len(numbers) == len(offsets) == len(stored) == len(skips) == len(lengths):
+def _frames_from_plain(plain: Any, names: Sequence[str]) -> tuple[Frame, ...]:
+    """Return all frames. Raises ValueError, TypeError, IndexError."""
+    packs, offsets, stored = map(_numbers, (_PACK, _OFFSET, _STORED), columns(plain, 3))
+    if not len(packs) == len(offsets) == len(stored):
         raise ValueError("columns of several lengths")
-    if not numbers:
-        return []
-    if max(offsets) > BLOB_BYTES_MAX or not 1 <= min(stored) <= max(stored) <= STORED_BYTES_MAX:
-        raise ValueError("not extents")
-    if min(lengths) < 1 or max(map(add, skips, lengths)) > FRAME_BYTES_MAX:
+    if packs and (max(offsets) > BLOB_BYTES_MAX or not 1 <= min(stored) <= max(stored) <= STORED_BYTES_MAX):
+        raise ValueError("not frames")
+    return tuple(map(Frame, [names[number] for number in packs], offsets, stored))
+
+
+def _extents_from_plain(plain: Any, frames: Sequence[Frame]) -> list[Extent]:
+    """Return all extents. Raises ValueError, TypeError, IndexError."""
+    numbers, skips, lengths = map(_numbers, (_FRAME, _SKIP, _LENGTH), columns(plain, 3))
+    if not len(numbers) == len(skips) == len(lengths):
+        raise ValueError("columns of several lengths")
+    if numbers and (min(lengths) < 1 or max(map(add, skips, lengths)) > FRAME_BYTES_MAX):
         raise ValueError("not extents of one frame each")
-    names = [use.pack for use in packs]
-    return list(map(Extent, [names[number] for number in numbers], offsets, stored, skips, lengths))
+    return [Extent(*frames[number], skip, length) for number, skip, length in zip(numbers, skips, lengths, strict=True)]
 
 
 def _counted_from_plain(plain: Any) -> tuple[Digest, int]:
@@ -393,7 +436,7 @@ def seal_manifest(raw: bytes, against: bytes = b"") -> bytes:
     return seal_run(raw, _prefix(against))
 
 
-def unseal_manifest(stored: bytes, *, key: str, against: bytes = b"") -> bytes:
+def unseal_manifest(stored: Buffer, *, key: str, against: bytes = b"") -> bytes:
     """Return what `seal_manifest` was given. Raises CorruptObjectError."""
     return open_run(stored, key=key, bytes_max=MANIFEST_BYTES_MAX, prefix=_prefix(against))
 

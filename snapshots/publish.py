@@ -292,7 +292,7 @@ class Publication:
                 self._environment, self.intent.session_id, lambda live: read_base(self._environment, live)
             )
         self.settle(HeadRead(base.head, base.version))  # it may have moved on while it was read
-        return replace(base, graph=before.graph, parts=before.parts)  # of the same revision
+        return replace(base, graph=before.graph, parts=before.parts, at_hand=before.at_hand)  # of the same revision
 
     def _staged(self, base: Base, build: Build) -> Staged:
         """Upload the pack for a revision after `base`, under a name that was never used (rule 2)."""
@@ -318,6 +318,7 @@ class Publication:
             checkpoint_ref=staged.checkpoint_ref,
             manifest=staged.manifest,
             inline_manifest=staged.inline_manifest,
+            reads=staged.reads,
             overrides=None,
             commits=head.commits.appended(self.identity.commit_id),
             stamps=staged.stamps,
@@ -434,4 +435,5 @@ def _new_base(base: Base, read: HeadRead, staged: Staged) -> Base:
         ledger=staged.ledger,
         parts=staged.parts,
         full=staged.full,
+        at_hand=staged.at_hand,
     )

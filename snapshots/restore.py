@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Never, TypeVar
 
 from snapshots import codec, history, placement
@@ -38,7 +39,15 @@ from snapshots.logs import HeldLog, LogRef, held_log
 from snapshots.overrides import Overrides
 from snapshots.parts import HeldPart, Parts
 from snapshots.pins import find_pin
-from snapshots.placement import ManifestPlace, Placement, PlaceRow, open_manifest, unseal_manifest
+from snapshots.placement import (
+    ManifestPlace,
+    Placement,
+    PlaceRow,
+    decode_placement,
+    homes_of,
+    open_manifest,
+    unseal_manifest,
+)
 from snapshots.state import (
     PersistedSessionState,
     PluginSessionSnapshot,
@@ -49,8 +58,8 @@ from snapshots.state import (
 )
 from storage.digest import BlobRef, verify
 from storage.errors import CorruptObjectError, NotFoundError
-from storage.packs import read_blobs
-from storage.store import ByteRange, Version
+from storage.pack_reader import PackReader
+from storage.store import Version
 
 T = TypeVar("T")
 LOAD_ATTEMPTS_MAX = 5  # how often a load starts again because the session moved on under it
@@ -156,47 +165,43 @@ def named_by(head: Head) -> PlaceRow:
     return PlaceRow(head.revision, head.checkpoint_ref, head.manifest, head.overrides, ())
 
 
-def read_manifest(environment: Environment, head: Head) -> Manifest:
+def pack_reader(environment: Environment, head: Head) -> PackReader:
+    """Return what reads from the packs of a head's family."""
+    return PackReader(environment.store, partial(environment.layout.pack, head.family), environment.executor)
+
+
+def read_manifest(environment: Environment, head: Head, reader: PackReader | None = None) -> Manifest:
     """Return the manifest of a live head; a request only when it is too large to stand in the head."""
     named = named_by(head)
     if head.inline_manifest:
         key = environment.layout.head(head.session_id)
         return manifest_from(unseal_manifest(head.inline_manifest, key=key), named, key=key)
-    return read_manifest_at(environment, head, named)
+    return read_manifest_at(environment, head, named, reader)
 
 
-def read_manifest_at(environment: Environment, head: Head, row: PlaceRow) -> Manifest:
+def read_manifest_at(environment: Environment, head: Head, row: PlaceRow, reader: PackReader | None = None) -> Manifest:
     """Return the manifest that lies where `row` says, in a pack of the head's family: one round of requests."""
-    runs = read_runs(environment, head.family, row.manifest)
-    key = environment.layout.pack(head.family, row.manifest.pack)
-    manifest = manifest_from(opened_runs(environment, head.family, row.manifest, runs), row, key=key)
-    if row.manifest.against is None or row.overrides is not None:
+    raw, against = _manifest_runs(reader or pack_reader(environment, head), row.manifest)
+    manifest = manifest_from(raw, row, key=environment.layout.pack(head.family, row.manifest.pack))
+    if row.manifest.against is None or row.overrides is not None or row.manifest.moved:
         return manifest
-    against = environment.layout.pack(head.family, row.manifest.against.pack)
-    return replace(manifest, full=FullManifest(row.manifest.against, unseal_manifest(runs[1], key=against)))
+    key = environment.layout.pack(head.family, row.manifest.against.pack)
+    frames = decode_placement(open_manifest(against, key=key)[1], key=key)[1]
+    return replace(manifest, full=FullManifest(row.manifest.against, against, frames))
 
 
 def read_manifest_bytes(environment: Environment, head: Head, row: PlaceRow) -> bytes:
     """Return the bytes of the manifest that lies where `row` says: one round of requests."""
-    runs = read_runs(environment, head.family, row.manifest)
-    return opened_runs(environment, head.family, row.manifest, runs)
+    return _manifest_runs(pack_reader(environment, head), row.manifest)[0]
 
 
-def read_runs(environment: Environment, family: str, place: ManifestPlace) -> list[bytes]:
-    """Return the stored form of a manifest, and of the one that it was compressed against."""
-
-    def read(run: ManifestPlace) -> bytes:
-        byte_range = ByteRange(run.offset, run.stored_bytes)
-        return environment.store.get(environment.layout.pack(family, run.pack), byte_range).data
-
-    return list(environment.executor.map(read, place.runs()))
-
-
-def opened_runs(environment: Environment, family: str, place: ManifestPlace, runs: Sequence[bytes]) -> bytes:
-    """Return the bytes of a manifest from what `read_runs` read. Raises CorruptObjectError."""
-    *against, own = [environment.layout.pack(family, run.pack) for run in reversed(place.runs())]
-    before = unseal_manifest(runs[1], key=against[0]) if against else b""
-    return unseal_manifest(runs[0], key=own, against=before)
+def _manifest_runs(reader: PackReader, place: ManifestPlace) -> tuple[bytes, bytes]:
+    """Return the bytes of a manifest, and of the one that it was compressed against. Raises CorruptObjectError."""
+    own, *against = reader.runs([(run.pack, run.offset, run.stored_bytes) for run in place.runs()])
+    before = b""
+    if place.against is not None:
+        before = unseal_manifest(against[0], key=reader.key_of(place.against.pack))
+    return unseal_manifest(own, key=reader.key_of(place.pack), against=before), before
 
 
 def manifest_from(raw: bytes, row: PlaceRow, *, key: str) -> Manifest:
@@ -208,14 +213,16 @@ def manifest_from(raw: bytes, row: PlaceRow, *, key: str) -> Manifest:
     expected = row.revision if overrides is None else overrides.base_revision
     if checkpoint.revision != expected:
         raise CorruptSnapshotError(key, f"a checkpoint of revision {checkpoint.revision} where {expected} was expected")
-    placed = Placement.decode(places, key=key)
+    written, frames = decode_placement(places, key=key)
+    placed = row.manifest.moved.placement(written)
     _check_placed(checkpoint, placed, key)
     if overrides is not None:
         if overrides.checkpoint_ref() != row.checkpoint_ref:
             raise CorruptSnapshotError(key, "a fork's overrides do not match its checkpoint")
         checkpoint = overrides.applied(checkpoint)
         placed = placed.narrowed(checkpoint.refs(), row.manifest)
-    full = FullManifest(row.manifest, raw) if row.manifest.against is None else None
+    moved = placed is not written  # then its numbers are of frames that lie elsewhere now
+    full = None if moved or row.manifest.against is not None else FullManifest(row.manifest, raw, frames)
     return Manifest(checkpoint, row.checkpoint_ref, placed, overrides, full)
 
 
@@ -229,14 +236,17 @@ def _check_placed(checkpoint: SessionCheckpoint, placed: Placement, key: str) ->
 class _Blobs:
     """Blobs of one revision, read together."""
 
-    def __init__(self, environment: Environment, head: Head, placement: Placement, refs: Iterable[BlobRef]) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        head: Head,
+        placement: Placement,
+        refs: Iterable[BlobRef],
+        reader: PackReader | None = None,
+    ) -> None:
         self.key = environment.layout.head(head.session_id)
-        wanted = {}
-        for ref in refs:
-            wanted[ref] = placement.extents[ref.digest]
-        self._data = read_blobs(
-            environment.store, wanted, lambda name: environment.layout.pack(head.family, name), environment.executor
-        )
+        reader = reader or pack_reader(environment, head)
+        self._data = reader.blobs({ref: placement.extents[ref.digest] for ref in refs})
 
     def bytes(self, ref: BlobRef) -> bytes:
         return self._data[ref]
@@ -311,7 +321,7 @@ def read_place(environment: Environment, head: Head, present: Placement, revisio
     if revision > len(rows) or rows[revision - 1].revision != revision:
         key = environment.layout.head(head.session_id)
         raise CorruptSnapshotError(key, f"the log of places has no row for revision {revision}")
-    return rows[revision - 1]
+    return homes_of(rows).row(rows[revision - 1])
 
 
 def read_places(environment: Environment, head: Head, present: Placement) -> Sequence[PlaceRow]:
@@ -320,11 +330,13 @@ def read_places(environment: Environment, head: Head, present: Placement) -> Seq
     return blobs.log(present.places, placement.row_from_plain).entries
 
 
-def _manifest_of(environment: Environment, head: Head, revision: int) -> Manifest:
-    present = read_manifest(environment, head)
+def _manifest_of(environment: Environment, head: Head, revision: int, reader: PackReader) -> Manifest:
     if revision == head.revision:
-        return present
-    return read_manifest_at(environment, head, read_place(environment, head, present.placement, revision))
+        if head.reads and not head.inline_manifest:
+            reader.fetch(head.reads)
+        return read_manifest(environment, head, reader)
+    present = read_manifest(environment, head, reader)
+    return read_manifest_at(environment, head, read_place(environment, head, present.placement, revision), reader)
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,11 +385,12 @@ def retried_while_moving(environment: Environment, session_id: str, read_from: C
 
 def load_from(environment: Environment, read: HeadRead, revision: int, *, execution_state: bool) -> Loaded:
     """Load a retained revision from a live head just read; for use within `retried_while_moving`."""
-    manifest = _manifest_of(environment, read.head, revision)
+    reader = pack_reader(environment, read.head)
+    manifest = _manifest_of(environment, read.head, revision, reader)
     refs = [*manifest.checkpoint.refs(), *manifest.placement.refs()]
     if not execution_state:
         refs = [ref for ref in refs if ref != manifest.checkpoint.execution_state]
-    blobs = _Blobs(environment, read.head, manifest.placement, refs)
+    blobs = _Blobs(environment, read.head, manifest.placement, refs, reader)
     base = _base(environment, read, manifest, blobs)
     graph, nodes = _graph(manifest.checkpoint, blobs)
     base = replace(base, graph=graph, parts=_parts(manifest.checkpoint, blobs))

@@ -12,10 +12,11 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from snapshots.environment import Environment
 from snapshots.head import LIVE, Head
-from snapshots.placement import PackUse
+from snapshots.placement import PackUse, homes_of
 from snapshots.restore import read_manifest, read_places
 
 
@@ -29,7 +30,9 @@ def named_packs(environment: Environment, head: Head) -> frozenset[str]:
     if head.status != LIVE:
         return frozenset()
     placement = read_manifest(environment, head).placement
-    ended = (use for row in read_places(environment, head, placement) for use in row.ended)
+    rows = read_places(environment, head, placement)
+    homes = homes_of(rows)
+    ended = (replace(use, pack=homes.pack(use.pack)) for row in rows for use in row.ended)
     return frozenset(kept_packs(head, [*placement.packs, *ended]))
 
 

@@ -4,41 +4,36 @@ Rules:
 1. Everything new goes into one pack, in this order: logs and small parts, large parts, manifest, index.
 2. What did not change keeps its extents; nothing is read, nothing is uploaded twice.
 3. The result names only packs that the base names, and the pack itself.
-4. The manifest is compressed against the last one that stands in full, while that pays and needs no pack of its own.
+4. The manifest is compressed against the last one that stands in full, while that pays and needs no pack of its own;
+   whenever packs are merged it stands in full again.
 
     staged = stage(content, base, identity, name)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
-from typing import Any, Never, Protocol, TypeVar
+from typing import Never
 
-from snapshots import codec
 from snapshots.base import Base, FullManifest
 from snapshots.checkpoint import SessionCheckpoint
-from snapshots.content import Content, Part
-from snapshots.head import INLINE_MANIFEST_BYTES_MAX, RING_MAX, Head, StampRow, stamps_appended
+from snapshots.content import Content
+from snapshots.head import INLINE_MANIFEST_BYTES_MAX, READS_MAX, RING_MAX, Head, StampRow, stamps_appended
 from snapshots.history import COMMIT, REPLACE, HistoryRow, lineage
-from snapshots.logs import HeldLog, LogRef
-from snapshots.parts import EXECUTION_STATE, PLUGIN_SNAPSHOT, TOMBSTONES, TOOL_STATE, Parts, Piece, spliced
-from snapshots.placement import ManifestPlace, PackUse, Placement, PlaceRow, manifest_bytes, seal_manifest
+from snapshots.laying import Laid, at_hand
+from snapshots.logs import HeldLog
+from snapshots.parts import EXECUTION_STATE, PLUGIN_SNAPSHOT, TOMBSTONES, TOOL_STATE, Parts
+from snapshots.placement import ManifestPlace, Placement, PlaceRow, manifest_bytes, seal_manifest
 from snapshots.stamps import StampMark
 from snapshots.state import TokenLedgerEntry
 from storage.digest import BlobRef, blob_ref
-from storage.extents import Extent
-from storage.packs import PREFIX_BYTES_MAX, PackBuilder
+from storage.extents import Read, plan_reads
+from storage.packs import PackBody, PackBuilder, finished
 
-
-class _Row(Protocol):
-    def to_plain(self) -> list[Any]: ...
-
-
-T = TypeVar("T", bound=_Row)
 INLINE_RAW_BYTES_MAX = 8 * INLINE_MANIFEST_BYTES_MAX  # no manifest gets so much smaller: do not try
+LAZY_BYTES_MIN = 8 << 20  # raw, of an execution state: it is read when it is asked for
 FULL_SHARE = 3  # a manifest stands in full again once what changed takes a third of that
 
 
@@ -70,11 +65,13 @@ class Staged:
         placement: Where its blobs lie.
         manifest: Where its manifest lies.
         inline_manifest: The manifest's stored form for the head, b"" if it is too large for that.
+        reads: What a load reads at once, for the head; empty where the manifest stands in it.
         full: The manifest that the next one may be compressed against.
         graph: The graph's log, None if the base's is not known.
         history: The history with the new row.
         places: The log of places with the new row.
         parts: The bytes of its parts, as far as they are known.
+        at_hand: Packs that the next one may carry.
         ledger: The revision's token ledger.
         stamps: The newest turns of the present lineage.
     """
@@ -87,11 +84,13 @@ class Staged:
     placement: Placement
     manifest: ManifestPlace
     inline_manifest: bytes
+    reads: tuple[Read, ...]
     full: FullManifest
     graph: HeldLog[Never] | None
     history: HeldLog[HistoryRow]
     places: HeldLog[PlaceRow]
     parts: Parts
+    at_hand: Mapping[str, PackBody]
     ledger: tuple[TokenLedgerEntry, ...]
     stamps: tuple[StampRow, ...]
 
@@ -105,14 +104,13 @@ def stage(content: Content, base: Base, identity: Identity, name: str) -> Staged
         identity: Which commit it is.
         name: Name of the pack, never used before.
     """
-    laid = _Laid(base)
-    revision = base.revision + 1
-    graph = _graph(content, base, laid)
-    node_count = content.nodes
-    row = _history_row(content, revision, node_count, identity)
-    history = laid.continued("history", base.history, [*base.unstored, row])
+    builder = PackBuilder(name)
+    laid = Laid(base)
+    graph = laid.graph(content)
+    row = _history_row(content, base.revision + 1, identity)
+    history = laid.history([*base.unstored, row])
     checkpoint = SessionCheckpoint(
-        revision=revision,
+        revision=row.revision,
         small=content.small,
         graph=base.checkpoint.graph if graph is None else graph.at,
         history=history.at,
@@ -121,25 +119,29 @@ def stage(content: Content, base: Base, identity: Identity, name: str) -> Staged
         execution_state=laid.part(EXECUTION_STATE, content.execution_state, base.checkpoint.execution_state),
         tombstones=laid.part(TOMBSTONES, content.tombstones, base.checkpoint.tombstones),
     )
+    laid.merge_into(builder)
     places = _places(base, laid)
-    builder = PackBuilder(name)
-    placement = laid.into(builder, checkpoint.revision, places.at)
+    placement = laid.put_into(builder, row.revision, places.at)
     record = checkpoint.encode()
-    manifest = _manifest(builder, manifest_bytes(record, placement.encode()), placement, base.full)
+    full = None if laid.moves or laid.rewritten else base.full
+    manifest = _manifest(builder, record, placement, full)
+    body = builder.body()
     return Staged(
         name=name,
-        data=builder.finish(_facts(base.head, identity)),
+        data=finished(body, _facts(base.head, identity)),
         epoch=base.head.epoch,
         checkpoint=checkpoint,
         checkpoint_ref=blob_ref(record),
         placement=placement,
         manifest=manifest.place,
         inline_manifest=manifest.inline,
+        reads=() if manifest.inline else reads_of(checkpoint, placement, manifest.place),
         full=manifest.full,
         graph=graph,
         history=history,
         places=places,
         parts=laid.parts,
+        at_hand=at_hand(base.at_hand, body, placement),
         ledger=content.ledger,
         stamps=_stamps(content, base, row),
     )
@@ -152,15 +154,27 @@ class _Manifest:
     full: FullManifest
 
 
-def _manifest(builder: PackBuilder, raw: bytes, placement: Placement, before: FullManifest | None) -> _Manifest:
+def _manifest(builder: PackBuilder, record: bytes, placement: Placement, before: FullManifest | None) -> _Manifest:
     """Put the manifest into the pack (rule 4)."""
     if before is not None and any(use.pack == before.place.pack for use in placement.packs):
+        raw = manifest_bytes(record, placement.encode(placement.frames(before.frames)))
         run = seal_manifest(raw, before.raw)
         if len(run) * FULL_SHARE <= before.place.stored_bytes:
             return _Manifest(_appended(builder, run, before.place), inline_manifest(raw), before)
+    frames = placement.frames()
+    raw = manifest_bytes(record, placement.encode(frames))
     run = seal_manifest(raw)
     place = _appended(builder, run, None)
-    return _Manifest(place, _if_small(run), FullManifest(place, raw))
+    return _Manifest(place, _if_small(run), FullManifest(place, raw, frames))
+
+
+def reads_of(checkpoint: SessionCheckpoint, placement: Placement, manifest: ManifestPlace) -> tuple[Read, ...]:
+    """Return what a load reads of a revision, the execution state too if that is not much; empty if it is too much."""
+    runs = [(run.pack, run.offset, run.stored_bytes) for run in manifest.runs()]
+    large = {ref.digest for ref in (checkpoint.execution_state,) if ref is not None and ref.size_bytes > LAZY_BYTES_MIN}
+    extents = (extent for digest, many in placement.extents.items() if digest not in large for extent in many)
+    reads = plan_reads([*runs, *extents])
+    return tuple(reads) if len(reads) <= READS_MAX else ()
 
 
 def inline_manifest(raw: bytes) -> bytes:
@@ -177,85 +191,6 @@ def _appended(builder: PackBuilder, run: bytes, against: ManifestPlace | None) -
     return ManifestPlace(builder.name, place.start, place.length, against)
 
 
-@dataclass(frozen=True, slots=True)
-class _Blob:
-    """A blob of the new revision: its bytes in order, and how to find those before a position if it is a log."""
-
-    kind: str
-    ref: BlobRef
-    pieces: Sequence[Piece]
-    before: Callable[[int], bytes] | None = None
-
-    def put(self, builder: PackBuilder) -> None:
-        if self.before is None:
-            builder.add_spliced(self.kind, self.ref, self.pieces)
-        else:
-            builder.add_log(self.kind, self.ref, self.pieces, self.before)
-
-
-class _Laid:
-    """The blobs of the new revision, as pieces of what lies somewhere already and of what is new (rule 2).
-
-    Attributes:
-        parts: What is known of the bytes of its parts.
-    """
-
-    def __init__(self, base: Base) -> None:
-        self._base = base
-        self._blobs: list[_Blob] = []
-        self.parts = Parts()
-
-    def carried(self, kind: str, ref: BlobRef) -> None:
-        """Take over a blob of the base."""
-        self._blobs.append(_Blob(kind, ref, self._held(ref)))
-
-    def continued(self, kind: str, log: HeldLog[T], rows: Sequence[T]) -> HeldLog[T]:
-        """Return a log of rows continued."""
-        data = codec.encode_entries([row.to_plain() for row in rows])
-        longer = log.appended(data, rows)
-        self._blobs.append(_Blob(kind, longer.at.ref, [*self._held(log.at.ref), memoryview(data)]))
-        return longer
-
-    def graph(self, log: HeldLog[Never], data: bytes, count: int) -> HeldLog[Never]:
-        """Return the graph's log continued: its text is like the text before it."""
-        longer = log.appended(data, (), count)
-        before = partial(longer.before, length=PREFIX_BYTES_MAX)
-        self._blobs.append(_Blob("graph", longer.at.ref, [*self._held(log.at.ref), memoryview(data)], before))
-        return longer
-
-    def part(self, kind: str, part: Part | None, parent: BlobRef | None) -> BlobRef | None:
-        """Return the ref of a part, stored as what it adds to the base's."""
-        if part is None:
-            return None
-        held = self._base.parts.of(kind, parent)
-        if part.data is None:
-            self.carried(kind, part.ref)
-        else:
-            pieces, held = spliced(part.ref, part.data, held, self._base.placement.extents)
-            self._blobs.append(_Blob(kind, part.ref, pieces))
-        if held is not None:
-            self.parts = self.parts.holding(kind, held)
-        return part.ref
-
-    def packs(self) -> set[str]:
-        """Return the packs of the base that the blobs so far need."""
-        return {piece.pack for blob in self._blobs for piece in blob.pieces if isinstance(piece, Extent)}
-
-    def into(self, builder: PackBuilder, revision: int, places: LogRef) -> Placement:
-        """Put what is new into the pack; return where everything lies then."""
-        for blob in self._blobs:
-            blob.put(builder)
-        builder.flush()
-        packs = dict.fromkeys(extent.pack for blob in self._blobs for extent in builder.extents[blob.ref.digest])
-        packs[builder.name] = None  # the manifest lies there, also when no blob does
-        first = {use.pack: use.first_revision for use in self._base.placement.packs}
-        uses = tuple(PackUse(pack, first.get(pack, revision)) for pack in packs)
-        return Placement({blob.ref.digest: builder.extents[blob.ref.digest] for blob in self._blobs}, uses, places)
-
-    def _held(self, ref: BlobRef) -> tuple[Extent, ...]:
-        return self._base.placement.extents[ref.digest] if ref.size_bytes else ()
-
-
 def _stamps(content: Content, base: Base, row: HistoryRow) -> tuple[StampRow, ...]:
     """Return the ring of stamps: one more turn, or the newest of the lineage that a rewind goes back to."""
     if content.kind in (COMMIT, REPLACE):
@@ -269,17 +204,7 @@ def _facts(head: Head, identity: Identity) -> Mapping[str, str]:
     return {"tenant": head.tenant, "family": family, "session": head.session_id, "commit": identity.commit_id}
 
 
-def _graph(content: Content, base: Base, laid: _Laid) -> HeldLog[Never] | None:
-    old: HeldLog[Never] | None = HeldLog() if content.fresh_graph else base.graph
-    if content.new_nodes:
-        assert old is not None, "what is appended to was read"
-        return laid.graph(old, content.new_bytes, len(content.new_nodes))
-    if not content.fresh_graph and base.checkpoint.graph.count:
-        laid.carried("graph", base.checkpoint.graph.ref)
-    return old
-
-
-def _history_row(content: Content, revision: int, node_count: int, identity: Identity) -> HistoryRow:
+def _history_row(content: Content, revision: int, identity: Identity) -> HistoryRow:
     return HistoryRow(
         revision=revision,
         parent=content.parent,
@@ -287,17 +212,15 @@ def _history_row(content: Content, revision: int, node_count: int, identity: Ide
         commit_id=identity.commit_id,
         created_at=identity.created_at,
         stamp=identity.stamp,
-        node_count=node_count,
+        node_count=content.nodes,
         usage=content.usage,
     )
 
 
-def _places(base: Base, laid: _Laid) -> HeldLog[PlaceRow]:
+def _places(base: Base, laid: Laid) -> HeldLog[PlaceRow]:
     if base.checkpoint_ref is None or base.head.manifest is None:
         return base.places
-    still = laid.packs() | {extent.pack for extent in base.placement.extents.get(base.places.at.ref.digest, ())}
-    ended = tuple(
-        PackUse(use.pack, use.first_revision, base.revision) for use in base.placement.packs if use.pack not in still
-    )
-    row = PlaceRow(base.revision, base.checkpoint_ref, base.head.manifest, base.head.overrides, ended)
-    return laid.continued("places", base.places, [row])
+    going_on = {*laid.packs(), *(move.pack for move in laid.moves)}
+    ended = tuple(replace(use, last_revision=base.revision) for use in base.placement.packs if use.pack not in going_on)
+    row = PlaceRow(base.revision, base.checkpoint_ref, base.head.manifest, base.head.overrides, ended, laid.moves)
+    return laid.places(row)

@@ -5,11 +5,12 @@ Rules:
 2. `Anchors` are such hints. Those of another blob cost time and copies, never a wrong byte.
 3. One old byte may be copied any number of times, in any order: what moved is found as well as what stayed.
 4. A copy below COPY_BYTES_MIN beside an insertion joins it; neighbours that continue each other are one operation;
-   there are at most OPERATIONS_SPARE + len(new) / OPERATION_BYTES operations, by coarser ones if need be.
+   there are at most OPERATIONS_SPARE + len(new) / OPERATION_BYTES operations: if need be, the shortest copies go.
 5. What is equal costs a comparison in memory; only what differs is cut and searched for.
 
-How: the walk keeps a shift, old position minus new. It runs on while bytes are equal. Behind a difference the bytes
-may resume at the same shift, which a few probes tell, or elsewhere, which the cut points of the new bytes tell.
+How: the walk keeps a shift, old position minus new. It runs on while bytes are equal. Behind a difference they may
+resume at the same shift, which a few probes tell; a little further, where the bytes at the difference themselves are
+sought; or anywhere, which the cut points of the new bytes tell.
 
     anchors = anchors_of(old)
     operations, anchors = match(old, new, anchors)  # the anchors are now those of `new`
@@ -42,8 +43,11 @@ _FIRST_BYTES, _BLOCK_BYTES, _GROWTH = 256, 128 << 10, 8  # compared at once; a b
 _PROBE_BYTES = 64
 _REACH_BYTES = 64 << 10  # how far behind a difference the same shift is looked for by probes
 _SURE_BYTES = 1024  # equal behind a difference: more than records of one template share
-_PATIENCE_CUTS = 16  # looked at for something better than a short run at the same shift
-_PAUSE_BYTES = 1024  # before looking again, doubled each time
+_DENSE_BYTES = 1024  # differences so close are looked at in windows, not one by one
+_WINDOW_BYTES = 16 << 10
+_NEEDLE_BYTES, _NEEDLE_AHEAD_BYTES, _NEAR_BYTES = 32, 128, 4 << 10  # sought as they are, before anchors
+_NEAR_BYTES_MIN = 256
+_PATIENCE_CUTS = 8  # looked at for something better than a short run at the same shift
 _RUN = re.compile(b"\0" * COPY_BYTES_MIN + b"\0*")  # said so, and not {64,}, which searches ten times slower
 
 
@@ -186,11 +190,11 @@ class _Index:
 
 
 class _Pair:
-    """Two blobs, compared without copying: `startswith` is the one comparison of bytes that takes a view and a place."""
+    """Two blobs, compared without copying: of all comparisons, `startswith` takes a view and a place."""
 
     def __init__(self, old: bytes, new: bytes) -> None:
         self.old, self.new = old, new
-        self._old_view, self.new_view = memoryview(old), memoryview(new)
+        self.old_view, self.new_view = memoryview(old), memoryview(new)
 
     def room(self, at: int, start: int) -> int:
         """Return how many bytes both have behind these places."""
@@ -198,7 +202,7 @@ class _Pair:
 
     def equal(self, at: int, start: int, length: int) -> bool:
         """Say whether `length` bytes are equal; both must have as many."""
-        return self.new.startswith(self._old_view[start : start + length], at)
+        return self.new.startswith(self.old_view[start : start + length], at)
 
     def ahead(self, at: int, start: int, most: int) -> int:
         """Return how many bytes are equal from these places on, up to `most`."""
@@ -211,13 +215,13 @@ class _Pair:
     def runs(self, at: int, start: int, length: int) -> list[_Piece]:
         """Return all runs of COPY_BYTES_MIN and more equal bytes at one shift."""
         ours = int.from_bytes(self.new_view[at : at + length], "little")
-        theirs = int.from_bytes(self._old_view[start : start + length], "little")
+        theirs = int.from_bytes(self.old_view[start : start + length], "little")
         found = _RUN.finditer((ours ^ theirs).to_bytes(length, "little"))
         return [_Piece(at + run.start(), start + run.start(), run.end() - run.start()) for run in found]
 
 
 def _longest(most: int, extends: Callable[[int, int], bool]) -> int:
-    """Return the largest length up to `most` that is equal; `extends(done, size)` says whether `size` more bytes are."""
+    """Return the largest equal length up to `most`; `extends(done, size)` says whether `size` more bytes are equal."""
     done, size = 0, _FIRST_BYTES
     while done < most:
         size = min(size, most - done)
@@ -242,8 +246,7 @@ class _Walk:
         self.pieces: list[_Piece] = []
         self._pair, self._average = pair, anchors.average
         self._index = _Index(anchors)
-        self._window = 0  # compared at once where differences are dense
-        self._pause, self._pause_until = _PAUSE_BYTES, 0
+        self._window, self._window_end = 0, -_DENSE_BYTES
 
     def run(self) -> None:
         """Find all pieces."""
@@ -257,84 +260,93 @@ class _Walk:
 
     def _resume(self, at: int, start: int) -> tuple[int, int]:
         """Return where equal bytes begin again behind a difference; the end, if nowhere."""
-        runs = self._runs_in_place(at, start)
-        if not runs:
-            return self._resume_elsewhere(at, start)
-        first = runs[0]
-        better = None if self._is_sure(first) else self._better(at, start, first)
-        if better is not None:
-            self._take_around(at, start, better)
-            return better.at, better.start
-        for one in runs:
-            self._take_moved(at, one.at, start - at)
-            at = one.at
-            if one is not runs[-1]:
-                self.pieces.append(one)
-                at += one.length
-        return runs[-1].at, runs[-1].start
+        runs = self._in_place(at, start)
+        found = self._better(at, start, runs[0]) if runs else self._elsewhere(at, start)
+        if found is None:
+            return self._take_runs(at, runs)
+        self._take_around(at, start, found)
+        return found.at, found.start
 
-    def _runs_in_place(self, at: int, start: int) -> list[_Piece]:
+    def _in_place(self, at: int, start: int) -> list[_Piece]:
         """Return equal runs at the same shift; none if the probes say that there are none near."""
+        is_dense = at - self._window_end < _DENSE_BYTES
+        self._window = min(max(2 * self._window, _FIRST_BYTES), _WINDOW_BYTES) if is_dense else 0
+        self._window_end = at
         room, distance = self._pair.room(at, start), _PROBE_BYTES
         reach = min(room - _PROBE_BYTES, _REACH_BYTES)
         while distance <= reach and not self._pair.equal(at + distance, start + distance, _PROBE_BYTES):
             distance *= 2
         if distance > reach:
             return []
-        runs = self._pair.runs(at, start, min(max(distance + _PROBE_BYTES, self._window), room))
-        self._window = 0 if len(runs) == 1 else min(max(2 * self._window, _FIRST_BYTES), _REACH_BYTES)
-        return runs
-
-    def _is_sure(self, run: _Piece) -> bool:
-        length = min(_SURE_BYTES, self._pair.room(run.at, run.start))
-        if not self._pair.equal(run.at, run.start, length):
-            return run.at < self._pause_until
-        self._pause = _PAUSE_BYTES
-        return True
+        length = min(max(distance + _PROBE_BYTES, self._window), room)
+        self._window_end = at + length
+        return self._pair.runs(at, start, length)
 
     def _better(self, at: int, start: int, rival: _Piece) -> _Piece | None:
-        """Look for a longer run at another shift, so that records of one template are not taken for each other."""
+        """Look for a much longer run at another shift, lest records of one template be taken for each other."""
+        length = self._pair.ahead(rival.at, rival.start, min(_SURE_BYTES, self._pair.room(rival.at, rival.start)))
+        if length == _SURE_BYTES or rival.at + length == len(self._pair.new):
+            return None
         end = min(rival.at + _PATIENCE_CUTS * self._average, len(self._pair.new))
-        found = self._find(at, end, start - at)
-        if found is not None and found.start - found.at != start - at:
-            length = self._pair.ahead(rival.at, rival.start, self._pair.room(rival.at, rival.start))
-            if found.length > 2 * length:
-                return found
-        self._pause_until = rival.at + self._pause
-        self._pause = min(2 * self._pause, _PATIENCE_CUTS * self._average)
-        return None
+        found = self._near(at, start, end, 2 * length) or self._find(at, end, start - at, 2 * length)
+        return None if found is None or found.start - found.at == start - at else found
 
-    def _resume_elsewhere(self, at: int, start: int) -> tuple[int, int]:
+    def _elsewhere(self, at: int, start: int) -> _Piece:
+        """Return the next equal run at another shift; an empty one at the end, if there is none."""
         old_bytes, new_bytes = len(self._pair.old), len(self._pair.new)
-        found = self._find(at, new_bytes, start - at)
-        if found is None:  # the last anchor may be far from the end
-            length = self._pair.behind(new_bytes, old_bytes, min(new_bytes - at, old_bytes))
-            found = _Piece(new_bytes - length, old_bytes - length, length)
-        self._take_around(at, start, found)
-        return found.at, found.start
+        found = self._near(at, start, new_bytes, _NEAR_BYTES_MIN)
+        found = found or self._find(at, new_bytes, start - at, COPY_BYTES_MIN)
+        return found or _Piece(new_bytes, old_bytes, 0)
 
-    def _find(self, at: int, end: int, shift: int) -> _Piece | None:
-        """Return the first equal run between `at` and `end` that a cut leads to: by its anchor, or at the same shift."""
-        for position, code in _cuts(self._pair.new_view, at, end, self._average):
-            start = self._index.nearest(code, position + shift)
-            if start is None:
-                start = position + shift
-                if min(start, self._pair.room(position, start)) < _PROBE_BYTES:
-                    continue
-                if not self._pair.equal(position, start, _PROBE_BYTES):
-                    continue
-            elif start > len(self._pair.old):  # Rule 2
-                continue
-            back = self._pair.behind(position, start, min(position - at, start))
-            length = back + self._pair.ahead(position, start, min(end - position, len(self._pair.old) - start))
-            if length >= COPY_BYTES_MIN:
-                return _Piece(position - back, start - back, length)
+    def _near(self, at: int, start: int, end: int, shortest: int) -> _Piece | None:
+        """Return an equal run behind a small insertion, deletion or replacement, closer than anchors are."""
+        pair = self._pair
+        for ahead in (0, _NEEDLE_AHEAD_BYTES):
+            reach = ahead + _NEAR_BYTES
+            if pair.room(at, start) < ahead + _NEEDLE_BYTES:
+                return None
+            candidates = (
+                (at + ahead, pair.old.find(pair.new_view[at + ahead :][:_NEEDLE_BYTES], start, start + reach)),
+                (pair.new.find(pair.old_view[start + ahead :][:_NEEDLE_BYTES], at, at + reach), start + ahead),
+            )
+            for here, there in candidates:
+                if 0 <= here <= end and there >= 0:
+                    found = self._around(at, end, here, there)
+                    if found.length >= shortest:
+                        return found
         return None
+
+    def _find(self, at: int, end: int, shift: int, shortest: int) -> _Piece | None:
+        """Return the first equal run between `at` and `end` that an anchor leads to."""
+        pair = self._pair
+        for position, code in _cuts(pair.new_view, at, end, self._average):
+            start = self._index.nearest(code, position + shift)
+            if start is None or start > len(pair.old):  # Rule 2
+                continue
+            found = self._around(at, end, position, start)
+            if found.length >= shortest:
+                return found
+        return None
+
+    def _around(self, at: int, end: int, position: int, start: int) -> _Piece:
+        """Return the equal run around two places, inside `at` to `end` of the new bytes."""
+        back = self._pair.behind(position, start, min(position - at, start))
+        length = self._pair.ahead(position, start, min(end - position, len(self._pair.old) - start))
+        return _Piece(position - back, start - back, back + length)
+
+    def _take_runs(self, at: int, runs: list[_Piece]) -> tuple[int, int]:
+        """Take runs of one shift and what moved between them; return where the last begins, which may go on."""
+        for one in runs:
+            self._take_moved(at, one.at, one.start - one.at)
+            at = one.at + one.length
+            if one is not runs[-1]:
+                self.pieces.append(one)
+        return runs[-1].at, runs[-1].start
 
     def _take_moved(self, at: int, end: int, shift: int) -> None:
         """Take what of a stretch is elsewhere in the old bytes."""
         while end - at > _AVERAGE_MIN:
-            found = self._find(at, end, shift)
+            found = self._find(at, end, shift, COPY_BYTES_MIN)
             if found is None:
                 return
             self.pieces.append(found)
@@ -352,14 +364,13 @@ class _Walk:
 
 def _operations(pieces: Iterable[_Piece], new_bytes: int) -> list[Operation]:
     """Return what rebuilds the new bytes: the pieces, and insertions between them (rule 4)."""
-    kept = _worthwhile(_joined(pieces), new_bytes)
-    operations = _with_insertions(kept, new_bytes)
-    shortest = COPY_BYTES_MIN
-    while len(operations) > OPERATIONS_SPARE + new_bytes // OPERATION_BYTES:
-        shortest *= 2
-        kept = [one for one in kept if one.length >= shortest]
-        operations = _with_insertions(kept, new_bytes)
-    return operations
+    joined = _joined(pieces)
+    operations = _with_insertions(_worthwhile(joined, new_bytes), new_bytes)
+    most = OPERATIONS_SPARE + new_bytes // OPERATION_BYTES
+    if len(operations) <= most:
+        return operations
+    longest = sorted(joined, key=lambda one: one.length, reverse=True)[: (most - 1) // 2]
+    return _with_insertions(_worthwhile(sorted(longest), new_bytes), new_bytes)
 
 
 def _joined(pieces: Iterable[_Piece]) -> list[_Piece]:

@@ -21,7 +21,7 @@ from storage.errors import CorruptObjectError
 from storage.extents import Extent, Read, plan_reads
 from storage.frame import PREFIX_BYTES_MIN, Prefix, is_prefixed, open_frame
 from storage.packs import PREFIX_BYTES_MAX
-from storage.store import ByteRange, ObjectStore
+from storage.store import ObjectStore
 
 _Place = tuple[str, int, int]  # pack, offset and stored size of a frame
 TOGETHER_MIN = 8  # frames for which it pays to open them in several threads
@@ -49,21 +49,17 @@ class PackReader:
 
         Raises:
             NotFoundError: A pack is missing; its key is in the error.
+            CorruptObjectError: A pack ends before what it should hold.
             UnavailableError: No answer; retry.
         """
         chunks = self._executor.map(self._get, reads)
         for read, data in zip(reads, chunks, strict=True):
             insort(self._chunks.setdefault(read.pack, []), (read.place.start, data))
 
-    def run(self, pack: str, offset: int, stored_bytes: int) -> memoryview:
-        """Return a run of frames as it is stored. Raises as `fetch`, and CorruptObjectError if it is cut short."""
-        found = self._find(pack, offset, stored_bytes)
-        if found is None:
-            self.fetch([Read(pack, ByteRange(offset, stored_bytes))])
-            found = self._find(pack, offset, stored_bytes)
-        if found is None:
-            raise CorruptObjectError(self.key_of(pack), "the pack ends before what it should hold")
-        return found
+    def runs(self, places: Sequence[_Place]) -> list[memoryview]:
+        """Return runs of frames as they are stored, by pack, offset and stored size. Raises as `fetch`."""
+        self.fetch(plan_reads(place for place in places if self._find(*place) is None))
+        return [self._stored(place) for place in places]
 
     def blobs(self, wanted: Mapping[BlobRef, Sequence[Extent]]) -> dict[BlobRef, bytes]:
         """Return whole blobs, checked.
@@ -85,7 +81,11 @@ class PackReader:
         return [self._piece(extent, memoryview(b"")) for extent in extents]
 
     def _get(self, read: Read) -> bytes:
-        return self._store.get(self.key_of(read.pack), read.place).data
+        key = self.key_of(read.pack)
+        data = self._store.get(key, read.place).data
+        if len(data) != read.place.length:
+            raise CorruptObjectError(key, f"{len(data)} bytes where {read.place.length} should lie")
+        return data
 
     def _find(self, pack: str, offset: int, size: int) -> memoryview | None:
         chunks = self._chunks.get(pack, ())
@@ -97,11 +97,15 @@ class PackReader:
             index -= 1  # an earlier one may reach further
         return None
 
+    def _stored(self, place: _Place) -> memoryview:
+        found = self._find(*place)
+        assert found is not None, "it was fetched"
+        return found
+
     def _open(self, extents: Iterable[Extent]) -> None:
         """Fetch and open the frames of all extents; those that continue a log are opened when their turn comes."""
         places = list(dict.fromkeys(extent[:3] for extent in extents if extent[:3] not in self._opened))
-        self.fetch(plan_reads(place for place in places if self._find(*place) is None))
-        stored = [(place, self.run(*place)) for place in places]
+        stored = list(zip(places, self.runs(places), strict=True))
         alone = [(place, frame) for place, frame in stored if not is_prefixed(frame)]
         if len(alone) < TOGETHER_MIN:
             self._opened |= self._opened_group(alone)
@@ -149,7 +153,7 @@ class PackReader:
             raise CorruptObjectError(key, "an extent begins within a frame that continues a log")
         prefix = before[-PREFIX_BYTES_MAX:]
         opener = Prefix(prefix) if prefix.nbytes >= PREFIX_BYTES_MIN else None
-        return open_frame(self.run(*extent[:3]), key=key, prefix=opener)
+        return open_frame(self._stored(extent[:3]), key=key, prefix=opener)
 
 
 def read_blobs(

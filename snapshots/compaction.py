@@ -1,0 +1,113 @@
+"""Compaction: a revision lies in few packs, so that it is read with few requests. Done by commits, now and then. Pure.
+
+When the packs that a revision needs would be more than LIVE_PACKS_MAX, the cheapest of them are merged into the pack
+that this commit writes anyway.
+
+Rules:
+1. A pack of which most is still needed is carried: its bytes go into the new pack as they are, and lie there for every
+   earlier revision too. Nothing is stored twice, once the old pack is collected.
+2. Of others what this revision needs is written again; earlier revisions go on needing the old pack.
+3. Nothing is read for it: bytes come from the packs at hand and from the content at hand. A pack for which neither is
+   there is left alone.
+4. When half of what a read fetches is no longer needed, all of it is written again.
+
+    plan = planned(lengths, packs, at_hand, sources)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
+
+from storage.extents import Extent
+
+LIVE_PACKS_MAX = 22  # of a revision; a resume is one request for each, and one for the head
+LARGE_LIVE_PACKS_MAX = 10  # of a large one, whose first pack takes several
+LARGE_BYTES = 8 << 20  # stored, of what a revision needs
+MERGED_MIN = 8  # packs merged at once, at most half of the limit
+ALIKE = 3.0  # those that cost up to so many times what the last of them does are taken along
+CARRIED_SHARE = 0.7  # of a pack that has to be needed still for it to be carried
+DEAD_SHARE = 0.5  # of what a read fetches
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which packs are merged into the next one.
+
+    Attributes:
+        carried: Names of those whose bytes are taken over, oldest first.
+        rewritten: Names of those of which what is needed is written again.
+    """
+
+    carried: tuple[str, ...] = ()
+    rewritten: frozenset[str] = frozenset()
+
+    @property
+    def merges(self) -> bool:
+        """Say whether there are any."""
+        return bool(self.carried or self.rewritten)
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What a revision needs of one pack.
+
+    Attributes:
+        read_bytes: Stored size of the frames with something needed in them.
+        live_bytes: The share of that which is needed.
+    """
+
+    read_bytes: int
+    live_bytes: int
+
+
+def live_in(extents: Iterable[Extent]) -> dict[str, Live]:
+    """Return what is needed of each pack, in order of first appearance."""
+    needed: dict[tuple[str, int, int], list[int]] = {}
+    for pack, offset, stored, skip, length in extents:
+        frame = needed.setdefault((pack, offset, stored), [0, 0])
+        frame[0] += length
+        frame[1] = max(frame[1], skip + length)
+    found: dict[str, list[int]] = {}
+    for (pack, _, stored), (length, raw) in needed.items():
+        sums = found.setdefault(pack, [0, 0])
+        sums[0] += stored
+        sums[1] += min(stored, stored * length // max(raw, stored))  # no frame is larger than its raw bytes
+    return {pack: Live(*sums) for pack, sums in found.items()}
+
+
+def planned(
+    live: Mapping[str, Live], bodies: Mapping[str, int], at_hand: Container[str], fixed: Container[str]
+) -> Plan:
+    """Return what to merge into the next pack.
+
+    Args:
+        live: What the revision needs of each pack but the next.
+        bodies: Size of each pack without its index.
+        at_hand: Packs whose bytes are there (rule 3).
+        fixed: Packs of which something cannot be written again, because its bytes are not there.
+    """
+    read, needed = sum(one.read_bytes for one in live.values()), sum(one.live_bytes for one in live.values())
+    if read > LARGE_BYTES and needed < read * DEAD_SHARE and not any(pack in fixed for pack in live):
+        return Plan(rewritten=frozenset(live))  # Rule 4.
+    limit = LIVE_PACKS_MAX if needed < LARGE_BYTES else LARGE_LIVE_PACKS_MAX
+    if len(live) < limit:
+        return Plan()
+
+    def is_carried(pack: str) -> bool:
+        return pack in at_hand and (live[pack].live_bytes >= CARRIED_SHARE * bodies[pack] or pack in fixed)
+
+    def cost(pack: str) -> int:
+        return bodies[pack] if is_carried(pack) else live[pack].live_bytes
+
+    chosen = _cheapest({pack: cost(pack) for pack in live if is_carried(pack) or pack not in fixed}, limit)
+    carried = tuple(pack for pack in live if pack in chosen and is_carried(pack))
+    return Plan(carried, frozenset(chosen).difference(carried))
+
+
+def _cheapest(costs: Mapping[str, int], limit: int) -> list[str]:
+    """Return the cheapest, and all that are like the last of them: to merge few small ones into a large one again and
+    again would write that each time."""
+    order = sorted(costs, key=lambda pack: (costs[pack], pack))
+    count = min(MERGED_MIN, limit // 2)
+    return [pack for pack in order if costs[pack] <= ALIKE * costs[order[count - 1]]]

@@ -1,0 +1,213 @@
+"""The blobs of a new revision, laid out as pieces of what lies somewhere already and of what is new. Pure.
+
+Rules:
+1. What did not change keeps its extents; of what did, only what is new becomes a piece of bytes.
+2. Packs that are merged (`snapshots.compaction`) are gone from the pieces: carried ones are replaced by the new pack,
+   of others the bytes are written again.
+3. Whenever packs are merged, a small part is stored in full, and rows that lie in them are written again, carried or
+   not: their pieces would become many.
+
+    laid = Laid(base)
+    laid.part(TOOL_STATE, content.tool_state, base.checkpoint.tool_state)
+    laid.merge_into(builder)
+    placement = laid.put_into(builder, revision, places.at)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Never
+
+from snapshots import codec
+from snapshots.base import Base
+from snapshots.compaction import live_in, planned
+from snapshots.content import Content, Part
+from snapshots.history import HistoryRow
+from snapshots.logs import HeldLog, LogRef
+from snapshots.parts import Parts, Piece, spliced
+from snapshots.placement import Move, PackUse, Placement, PlaceRow
+from storage.digest import BlobRef
+from storage.extents import Extent
+from storage.packs import PREFIX_BYTES_MAX, PackBody, PackBuilder
+
+GRAPH, HISTORY, PLACES = "graph", "history", "places"
+SMALL_PART_BYTES_MAX = 64 << 10  # rule 3
+AT_HAND_BYTES_MAX = 64 << 20  # of packs kept in memory to be carried
+
+
+@dataclass(frozen=True, slots=True)
+class _Blob:
+    """A blob of the new revision.
+
+    Attributes:
+        kind: For the index of the pack.
+        ref: The blob.
+        pieces: Its bytes, in order.
+        source: Where its bytes can be had, None if they are not known.
+    """
+
+    kind: str
+    ref: BlobRef
+    pieces: Sequence[Piece]
+    source: HeldLog[Any] | bytes | None
+
+    def between(self, start: int, length: int) -> memoryview:
+        assert self.source is not None, "only what is known is written again"
+        if isinstance(self.source, bytes):
+            return memoryview(self.source)[start : start + length]
+        return memoryview(self.source.between(start, length))
+
+    def put(self, builder: PackBuilder) -> None:
+        if self.kind == GRAPH and isinstance(self.source, HeldLog):  # its text is like the text before it
+            before = partial(self.source.before, length=PREFIX_BYTES_MAX)
+            builder.add_log(self.kind, self.ref, self.pieces, before)
+        else:
+            builder.add_spliced(self.kind, self.ref, self.pieces)
+
+    def extents(self) -> Iterator[Extent]:
+        return (piece for piece in self.pieces if isinstance(piece, Extent))
+
+
+class Laid:
+    """The blobs of the revision after `base`.
+
+    Attributes:
+        parts: What is known of the bytes of its parts.
+        moves: Packs that its own pack carries.
+        rewritten: Packs of which everything is written again.
+    """
+
+    def __init__(self, base: Base) -> None:
+        self._base = base
+        self._blobs: list[_Blob] = []
+        self._places = _Blob(PLACES, base.places.at.ref, self._held(base.places.at.ref), base.places)
+        self.parts = Parts()
+        self.moves: tuple[Move, ...] = ()
+        self.rewritten: frozenset[str] = frozenset()
+
+    def graph(self, content: Content) -> HeldLog[Never] | None:
+        """Return the graph's log, None if nothing is appended and its bytes are not known."""
+        log: HeldLog[Never] | None = HeldLog() if content.fresh_graph else self._base.graph
+        if content.new_nodes:
+            assert log is not None, "what is appended to was read"
+            return self._continued(GRAPH, log, log.appended(content.new_bytes, (), len(content.new_nodes)))
+        if not content.fresh_graph and self._base.checkpoint.graph.count:
+            self._carried(GRAPH, self._base.checkpoint.graph.ref, log)
+        return log
+
+    def history(self, rows: Sequence[HistoryRow]) -> HeldLog[HistoryRow]:
+        """Return the history continued."""
+        log = self._base.history
+        return self._continued(HISTORY, log, log.appended(_encoded(rows), rows))
+
+    def places(self, row: PlaceRow) -> HeldLog[PlaceRow]:
+        """Return the log of places continued; the last step, as the row tells what became of the others."""
+        log = self._base.places
+        longer = log.appended(_encoded([row]), [row])
+        size = log.at.ref.size_bytes
+        new = longer.between(size, longer.at.ref.size_bytes - size)
+        self._places = _Blob(PLACES, longer.at.ref, [*self._places.pieces, memoryview(new)], longer)
+        return longer
+
+    def part(self, kind: str, part: Part | None, parent: BlobRef | None) -> BlobRef | None:
+        """Return the ref of a part, stored as what it adds to the base's."""
+        if part is None:
+            return None
+        held = self._base.parts.of(kind, parent)
+        if part.data is None:
+            self._carried(kind, part.ref, None if held is None else held.data)
+        else:
+            pieces, held = spliced(part.ref, part.data, held, self._base.placement.extents)
+            self._lay(_Blob(kind, part.ref, pieces, part.data))
+        if held is not None:
+            self.parts = self.parts.holding(kind, held)
+        return part.ref
+
+    def packs(self) -> set[str]:
+        """Return the packs that the blobs need, but for the new one; those of the log of places too."""
+        return {extent.pack for extent in self._needed()}
+
+    def merge_into(self, builder: PackBuilder) -> None:
+        """Carry and write again what has to be merged (rule 2)."""
+        bodies = {use.pack: use.body_bytes for use in self._base.placement.packs}
+        fixed = {extent.pack for blob in self._blobs if blob.source is None for extent in blob.extents()}
+        plan = planned(live_in(self._needed()), bodies, self._base.at_hand, fixed)
+        bodies_carried = [self._base.at_hand[pack] for pack in plan.carried]
+        self.moves = tuple(Move(body.name, builder.name, builder.carry(body)) for body in bodies_carried)
+        self.rewritten = plan.rewritten
+        if plan.merges:
+            self._blobs = [self._merged(blob) for blob in self._blobs]
+            self._places = self._merged(self._places)
+
+    def put_into(self, builder: PackBuilder, revision: int, places: LogRef) -> Placement:
+        """Put what is new into the pack; return where everything lies then."""
+        blobs = [*self._blobs, self._places] if places.count else self._blobs
+        for blob in blobs:
+            blob.put(builder)
+        extents = {blob.ref.digest: builder.extents_of(blob.ref) for blob in blobs}
+        packs = dict.fromkeys(extent.pack for many in extents.values() for extent in many)
+        known = {use.pack: use for use in self._base.placement.packs}
+        own = PackUse(builder.name, self._first_need(revision), 0, builder.size_bytes)
+        uses = (known.get(pack) or PackUse(pack, revision) for pack in packs if pack != builder.name)  # some come back
+        return Placement(extents, (*uses, own), places)
+
+    def _first_need(self, revision: int) -> int:
+        """Return the first revision that needs the new pack: it serves whoever needed one that it carries."""
+        carried = {move.pack for move in self.moves}
+        ended = (use for row in self._base.places.entries for use in row.ended)
+        uses = (use for use in (*self._base.placement.packs, *ended) if use.pack in carried)
+        return min([revision, *(use.first_revision for use in uses)])
+
+    def _continued(self, kind: str, log: HeldLog[Any], longer: HeldLog[Any]) -> HeldLog[Any]:
+        size = log.at.ref.size_bytes
+        new = memoryview(longer.between(size, longer.at.ref.size_bytes - size))
+        self._lay(_Blob(kind, longer.at.ref, [*self._held(log.at.ref), new], longer))
+        return longer
+
+    def _carried(self, kind: str, ref: BlobRef, source: HeldLog[Any] | bytes | None) -> None:
+        self._lay(_Blob(kind, ref, self._held(ref), source))
+
+    def _lay(self, blob: _Blob) -> None:
+        if all(blob.ref != one.ref for one in self._blobs):  # equal bytes lie where they were laid first, nowhere else
+            self._blobs.append(blob)
+
+    def _held(self, ref: BlobRef) -> tuple[Extent, ...]:
+        return self._base.placement.extents[ref.digest] if ref.size_bytes else ()
+
+    def _needed(self) -> Iterator[Extent]:
+        for blob in (*self._blobs, self._places):
+            yield from blob.extents()
+
+    def _merged(self, blob: _Blob) -> _Blob:
+        if isinstance(blob.source, bytes) and len(blob.source) <= SMALL_PART_BYTES_MAX:
+            return replace(blob, pieces=[memoryview(blob.source)])  # Rule 3.
+        shifts = {move.pack: move.shift for move in self.moves}
+        into = self.moves[0].into if self.moves else ""
+        again = self.rewritten | shifts.keys() if blob.kind in (HISTORY, PLACES) else self.rewritten
+        pieces: list[Piece] = []
+        position = start = 0  # from `start` on everything is written again
+        for piece in blob.pieces:
+            length = piece.length if isinstance(piece, Extent) else piece.nbytes
+            if isinstance(piece, Extent) and (piece.pack not in again or blob.source is None):
+                if start < position:
+                    pieces.append(blob.between(start, position - start))
+                pieces.append(piece.moved(into, shifts[piece.pack]) if piece.pack in shifts else piece)
+                start = position + length
+            position += length
+        if start < position:
+            pieces.append(blob.between(start, position - start))
+        return replace(blob, pieces=pieces)
+
+
+def _encoded(rows: Sequence[HistoryRow] | Sequence[PlaceRow]) -> bytes:
+    return codec.encode_entries([row.to_plain() for row in rows])
+
+
+def at_hand(before: Mapping[str, PackBody], own: PackBody, placement: Placement) -> dict[str, PackBody]:
+    """Return the packs kept in memory: those still needed, the largest left out while they are too much."""
+    bodies = {use.pack: before[use.pack] for use in placement.packs if use.pack in before} | {own.name: own}
+    while sum(len(body.data) for body in bodies.values()) > AT_HAND_BYTES_MAX:
+        del bodies[max(bodies, key=lambda name: len(bodies[name].data))]
+    return bodies
