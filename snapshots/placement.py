@@ -130,8 +130,8 @@ class Homes:
         return replace(placed, extents=extents, packs=tuple(uses.values()))
 
     def moves(self) -> tuple[Move, ...]:
-        """Return the moves that tell the same."""
-        return tuple(Move(name, into, shift) for name, (into, shift) in self._homes.items())
+        """Return the moves that tell the same, in order of name: equal ones have equal bytes."""
+        return tuple(Move(name, into, shift) for name, (into, shift) in sorted(self._homes.items()))
 
     def among(self, packs: Iterable[str]) -> Homes:
         """Return where these packs lie now, and nothing of others."""
