@@ -35,7 +35,16 @@ from snapshots.layout import pack_name
 from snapshots.logs import NO_LOG, HeldLog, LogRef
 from snapshots.overrides import FRESH, INHERIT, Overrides
 from snapshots.pins import Pin
-from snapshots.placement import MANIFEST_BYTES_MAX, ManifestPlace, PackUse, Placement, PlaceRow
+from snapshots.placement import (
+    MANIFEST_BYTES_MAX,
+    Homes,
+    ManifestPlace,
+    Move,
+    PackUse,
+    Placement,
+    PlaceRow,
+    homes_of,
+)
 from snapshots.staging import Identity, Staged, stage
 from snapshots.stamps import StampMark
 from snapshots.state import (
@@ -196,6 +205,7 @@ class StagedSession:
             ledger=content.ledger,
             parts=staged.parts,
             full=staged.full,
+            at_hand=staged.at_hand,
         )
         self.needed[revision] = packs_used(staged)
         self.manifests[revision] = staged.manifest
@@ -217,10 +227,12 @@ def packs_used(staged: Staged) -> frozenset[str]:
 
 
 def uses_named(session: StagedSession) -> Mapping[str, list[PackUse]]:
-    """Return what head, manifest and the log of places say of every pack."""
+    """Return what head, manifest and the log of places say of every pack, by the one that it lies in now."""
+    rows = session.base.places.entries
+    now = homes_of(rows)
     uses: dict[str, list[PackUse]] = {}
-    for use in (*(use for row in session.base.places.entries for use in row.ended), *session.base.placement.packs):
-        uses.setdefault(use.pack, []).append(use)
+    for use in (*(use for row in rows for use in row.ended), *session.base.placement.packs):
+        uses.setdefault(now.pack(use.pack), []).append(use)
     return uses
 
 
@@ -243,9 +255,22 @@ pack_names = st.builds(lambda commit, random: f"{commit}.{random[:16]}", hex_ids
 instants = st.datetimes(timezones=st.just(UTC))
 marks = st.builds(StampMark, st.binary(min_size=16, max_size=16), st.binary(min_size=16, max_size=16))
 full_places = st.builds(ManifestPlace, pack_names, st.integers(0, BLOB_BYTES_MAX), st.integers(1, MANIFEST_BYTES_MAX))
-manifest_places = full_places | st.builds(replace, full_places, against=full_places)
-pack_uses = st.tuples(pack_names, st.integers(1, U64_MAX), st.booleans() | u64).map(
-    lambda drawn: PackUse(drawn[0], drawn[1], 0 if isinstance(drawn[2], bool) else max(drawn[1], drawn[2]))
+moves = st.builds(Move, pack_names, pack_names, st.integers(0, 1 << 30))
+
+
+@st.composite
+def all_homes(draw: st.DrawFn) -> Homes:
+    """Draw moves as they can have come about: a pack carries others when it is written, and may be carried later."""
+    names = draw(st.lists(pack_names, min_size=1, max_size=4, unique=True))
+    into = [draw(st.integers(at + 1, len(names) - 1)) for at in range(len(names) - 1)]
+    shifts = [draw(st.integers(0, 1 << 30)) for _ in into]
+    order = sorted(range(len(into)), key=into.__getitem__)
+    return Homes(Move(names[at], names[into[at]], shifts[at]) for at in order)
+
+
+manifest_places = full_places | st.builds(replace, full_places, against=st.none() | full_places, moved=all_homes())
+pack_uses = st.tuples(pack_names, st.integers(1, U64_MAX), st.booleans() | u64, st.integers(0, BLOB_BYTES_MAX)).map(
+    lambda drawn: PackUse(drawn[0], drawn[1], 0 if isinstance(drawn[2], bool) else max(drawn[1], drawn[2]), drawn[3])
 )
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 usages = st.builds(
@@ -294,6 +319,7 @@ place_rows = st.builds(
     manifest_places,
     st.none() | overrides,
     st.lists(pack_uses, max_size=3).map(tuple),
+    st.lists(moves, max_size=2).map(tuple),
 )
 prompt_usages = st.builds(
     PromptUsage, prompt_context_tokens=u64, input_tokens=u64, cached_input_tokens=u64, context_budget_tokens=u64

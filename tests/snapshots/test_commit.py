@@ -28,7 +28,6 @@ from snapshots.errors import (
     TurnConflictError,
 )
 from snapshots.head import LIVE, MOVED, RESERVED, RING_MAX, TOMBSTONE, Head, Holder
-from snapshots.logs import LoadedSegment
 from storage.backends.memory import MemoryStore
 from storage.digest import blob_ref
 from storage.errors import UnavailableError
@@ -545,11 +544,8 @@ def test_a_turn_off_the_lineage_does_not_count(place: Place) -> None:
     base = tracking_of(state).base
     assert base is not None
     # As after a rewind from revision 2 to 1: revision 3 builds on 1.
-    history = tuple(
-        LoadedSegment(one.segment, tuple(replace(row, parent=1) if row.revision == 3 else row for row in one.entries))
-        for one in base.history
-    )
-    track(state, Tracking(replace(base, history=history)))
+    rows = tuple(replace(row, parent=1) if row.revision == 3 else row for row in base.history.entries)
+    track(state, Tracking(replace(base, history=replace(base.history, entries=rows))))
     with pytest.raises(TurnConflictError):
         place.repo.commit(state.copy(), TurnStamp("t0", "other"))
     result = place.repo.commit(state, TurnStamp("t1", "other"))

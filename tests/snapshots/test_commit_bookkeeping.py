@@ -113,8 +113,7 @@ def test_every_pack_of_every_revision_stays_named_when_nodes_are_stored_again(re
     environment = repo._environment
     latest = load_revision(environment, "s", revision=None, execution_state=False).base
     uses = list(latest.placement.packs)
-    for one in latest.places:
-        uses += [use for row in one.entries for use in row.ended]
+    uses += [use for row in latest.places.entries for use in row.ended]
     for revision in range(1, latest.revision + 1):
         base = load_revision(environment, "s", revision=revision, execution_state=False).base
         for needed in base.placement.packs:

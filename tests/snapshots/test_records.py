@@ -52,7 +52,9 @@ from snapshots.overrides import OVERRIDES_BYTES_MAX, Overrides
 from snapshots.pins import PINS_MAX, Pin
 from snapshots.placement import (
     MANIFEST_BYTES_MAX,
+    Homes,
     ManifestPlace,
+    Move,
     PackUse,
     Placement,
     manifest_bytes,
@@ -62,6 +64,7 @@ from snapshots.placement import (
     seal_manifest,
     unseal_manifest,
 )
+from snapshots.placement import decode_placement as decode_placement_and_frames
 from snapshots.roots import kept_packs
 from snapshots.stamps import StampMark
 from snapshots.state import (
@@ -116,11 +119,11 @@ CHECKPOINT = SessionCheckpoint(
 OLDER = PACK.replace("f", "e")
 PLACEMENT = Placement(
     extents={ref("g").digest: (Extent(PACK, 3, 40, 1, 2), Extent(OLDER, 50, 40, 0, 9)), ref("h").digest: ()},
-    packs=(PackUse(PACK, 2), PackUse(OLDER, 1, 3)),
+    packs=(PackUse(PACK, 2, 0, 5000), PackUse(OLDER, 1, 3)),
     places=LogRef(ref("places"), 6),
 )
 HEAD = head(
-    manifest=ManifestPlace(PACK, 60, 100, against=ManifestPlace(OLDER, 5, 300)),
+    manifest=ManifestPlace(PACK, 60, 100, ManifestPlace(OLDER, 5, 300), Homes([Move(OLDER, PACK, 7)])),
     holder=Holder("me", ID),
     stamps=(StampRow(1, StampMark(b"t" * 16, b"c" * 16)),),
     commits=Ring(1, (ID, ID[::-1])),
@@ -223,10 +226,26 @@ def test_a_manifest_like_the_one_it_is_compressed_against_takes_little() -> None
 
 def test_what_did_not_change_has_the_same_bytes_in_the_next_placement() -> None:
     extents = tuple(Extent(PACK, 1000 * at, 500, at, 50) for at in range(1, 100))
-    one, other = (replace(PLACEMENT, extents={ref("e").digest: many}) for many in (extents, (*extents, extents[0])))
-    columns, longer = (codec.decode(placement.encode(), key=KEY)["extents"] for placement in (one, other))
-    assert [column == found[: len(column)] for column, found in zip(columns, longer, strict=True)] == [True] * 5
-    assert [len(column) // 99 for column in columns] == [4, 8, 4, 4, 4]
+    moved = (*extents[:7], Extent(OLDER, 5, 300, 0, 50), *extents[8:])
+    before, after = (replace(PLACEMENT, extents={ref("e").digest: many}) for many in (extents, moved))
+    frames = before.frames()
+    one, other = (
+        codec.decode(placement.encode(placement.frames(frames)), key=KEY)["extents"] for placement in (before, after)
+    )
+    places = [column != found for column, found in zip(one, other, strict=True)]
+    assert places == [True, True, False]
+    for column, found in zip(one, other, strict=True):
+        assert sum(a != b for a, b in zip(column, found, strict=True)) <= 1
+
+
+@given(records.placements(), records.placements())
+def test_a_placement_numbered_like_an_earlier_one_comes_back(before: Placement, placement: Placement) -> None:
+    frames = placement.frames(before.frames())
+    assert frames[: len(before.frames())] == before.frames()
+    data = placement.encode(frames)
+    found = decode_placement_and_frames(data, key=KEY)
+    assert found == (placement, frames)
+    assert found[0].encode(found[1]) == data
 
 
 @EACH
@@ -344,7 +363,7 @@ def test_a_value_of_another_type_is_refused_wherever_it_stands(kind: Kind) -> No
             continue
         old = value_at(plain, path)
         for wrong in WRONG:
-            nullable = len(path) == 1 or path[0] == "pins"
+            nullable = len(path) == 1 or path[0] == "pins" or path == ("manifest", 3)
             if type(wrong) is type(old) or ((old is None or wrong is None) and nullable):
                 continue
             refused(kind, changed(plain, path, wrong))
@@ -405,71 +424,101 @@ def test_a_large_blob_is_an_execution_state_and_nothing_else() -> None:
         assert caught.value.ref == large.digest
 
 
-WIDTHS = {"pack": 4, "offset": 8, "stored": 4, "skip": 4, "length": 4}
-
-
-def _columns_with(**fields: int) -> list[bytes]:
-    """Return the columns of two extents, the second one as `fields` say."""
-    first = {"pack": 0, "offset": 0, "stored": 100, "skip": 0, "length": 1}
-    pairs = zip(first.values(), {**first, **fields}.values(), WIDTHS.values(), strict=True)
-    return [a.to_bytes(width, "little") + b.to_bytes(width, "little") for a, b, width in pairs]
-
-
+FRAME_WIDTHS = {"pack": 4, "offset": 8, "stored": 4}
+EXTENT_WIDTHS = {"frame": 4, "skip": 4, "length": 4}
+FIRST = {"pack": 0, "offset": 0, "stored": 100, "frame": 0, "skip": 0, "length": 1}
 U32_MAX = (1 << 32) - 1
-GOOD = _columns_with()
+
+
+def column(width: int, *numbers: int) -> bytes:
+    """Return the lowest bytes of all numbers, then the next ones, and so on."""
+    raw = [number.to_bytes(width, "little") for number in numbers]
+    return b"".join(bytes(one[at] for one in raw) for at in range(width))
+
+
+def columns_with(**fields: int) -> dict[str, list[bytes]]:
+    """Return the columns of two extents in two frames, the second ones as `fields` say."""
+    second = {**FIRST, "frame": 1, **fields}
+    frames = [column(width, FIRST[name], second[name]) for name, width in FRAME_WIDTHS.items()]
+    return {
+        "frames": frames,
+        "extents": [column(width, FIRST[name], second[name]) for name, width in EXTENT_WIDTHS.items()],
+    }
+
+
+GOOD = columns_with()
 
 
 @pytest.mark.parametrize(
     "fields",
     [
+        {},
         {"pack": 1},
         {"offset": BLOB_BYTES_MAX},
+        {"offset": 0x0102030405},
         {"stored": STORED_BYTES_MAX},
         {"length": FRAME_BYTES_MAX},
         {"stored": 1, "skip": FRAME_BYTES_MAX - 1},
+        {"frame": 0, "skip": 258},
     ],
 )
 def test_extents_at_the_edges_are_read(fields: dict[str, int]) -> None:
-    found = KINDS[1].decode(codec.encode({**KINDS[1].plain(), "extents": _columns_with(**fields)}))
+    found = KINDS[1].decode(codec.encode({**KINDS[1].plain(), **columns_with(**fields)}))
     assert isinstance(found, Placement)
-    second = found.extents[ref("g").digest][1]
-    plain = {"pack": 0, "offset": 0, "stored": 100, "skip": 0, "length": 1, **fields}
-    assert second == Extent(found.packs[plain.pop("pack")].pack, *plain.values())
+    second = {**FIRST, "frame": 1, **fields}
+    frame = second if second["frame"] == 1 else FIRST
+    pack = (PACK, OLDER)[frame["pack"]]
+    expected = Extent(pack, frame["offset"], frame["stored"], second["skip"], second["length"])
+    assert found.extents[ref("g").digest] == (Extent(PACK, 0, 100, 0, 1), expected)
 
 
 @pytest.mark.parametrize(
     "columns",
     [
-        _columns_with(pack=2),
-        _columns_with(pack=U32_MAX),
-        _columns_with(offset=BLOB_BYTES_MAX + 1),
-        _columns_with(offset=U64_MAX),
-        _columns_with(stored=0),
-        _columns_with(stored=STORED_BYTES_MAX + 1),
-        _columns_with(stored=U32_MAX),
-        _columns_with(length=0),
-        _columns_with(length=FRAME_BYTES_MAX + 1),
-        _columns_with(length=U32_MAX),
-        _columns_with(skip=FRAME_BYTES_MAX),
-        _columns_with(skip=U32_MAX),
-        _columns_with(skip=U32_MAX, length=U32_MAX),
+        columns_with(pack=2),
+        columns_with(pack=U32_MAX),
+        columns_with(offset=BLOB_BYTES_MAX + 1),
+        columns_with(offset=U64_MAX),
+        columns_with(stored=0),
+        columns_with(stored=STORED_BYTES_MAX + 1),
+        columns_with(stored=U32_MAX),
+        columns_with(frame=2),
+        columns_with(frame=U32_MAX),
+        columns_with(length=0),
+        columns_with(length=FRAME_BYTES_MAX + 1),
+        columns_with(length=U32_MAX),
+        columns_with(skip=FRAME_BYTES_MAX),
+        columns_with(skip=U32_MAX),
+        columns_with(skip=U32_MAX, length=U32_MAX),
     ],
 )
-def test_an_extent_that_fits_no_frame_is_refused(columns: list[bytes]) -> None:
-    refused(KINDS[1], {**KINDS[1].plain(), "extents": columns})
+def test_an_extent_that_fits_no_frame_and_a_frame_that_fits_no_pack_are_refused(columns: dict[str, Any]) -> None:
+    refused(KINDS[1], {**KINDS[1].plain(), **columns})
 
 
-@pytest.mark.parametrize("short", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("name", ["frames", "extents"])
+@pytest.mark.parametrize("short", [0, 1, 2])
 @pytest.mark.parametrize("size", [0, 1, 0.5, 1.5, 3])
-def test_columns_of_several_lengths_are_refused(short: int, size: float) -> None:
-    width = len(GOOD[short]) // 2
-    columns = [(column * 2)[: int(size * width)] if at == short else column for at, column in enumerate(GOOD)]
-    refused(KINDS[1], {**KINDS[1].plain(), "extents": columns})
+def test_columns_of_several_lengths_are_refused(name: str, short: int, size: float) -> None:
+    width = len(GOOD[name][short]) // 2
+    cut = [(one * 2)[: int(size * width)] if at == short else one for at, one in enumerate(GOOD[name])]
+    refused(KINDS[1], {**KINDS[1].plain(), **GOOD, name: cut})
 
 
-@pytest.mark.parametrize("columns", [[], GOOD[:4], [*GOOD, GOOD[0]], [b""] * 5, [column * 2 for column in GOOD]])
+@pytest.mark.parametrize("name", ["frames", "extents"])
+@pytest.mark.parametrize("count", [0, 2, 4])
+def test_another_number_of_columns_is_refused(name: str, count: int) -> None:
+    refused(KINDS[1], {**KINDS[1].plain(), **GOOD, name: (GOOD[name] * 2)[:count]})
+
+
+@pytest.mark.parametrize("columns", [[b""] * 3, [column(4, 0, 0, 0), column(4, 0, 0, 0), column(4, 1, 1, 1)]])
 def test_other_extents_than_the_blobs_have_are_refused(columns: list[bytes]) -> None:
     refused(KINDS[1], {**KINDS[1].plain(), "extents": columns})
+
+
+def test_an_extent_in_a_pack_that_is_not_named_among_the_needed_ones_is_refused() -> None:
+    plain = KINDS[1].plain()
+    assert "does not name" in refused(KINDS[1], {**plain, "packs": plain["packs"][:1]})
 
 
 @pytest.mark.parametrize("counts", [(0, 1), (1, 0), (2, 1), (0, 3), (U64_MAX, 0), (-1, 3), (2, 1.0), (2, True)])
@@ -486,7 +535,16 @@ def test_a_blob_that_stands_twice_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "use",
-    [[b"n" * 24, 0, 0], [b"n" * 24, 5, 4], [b"n" * 23, 1, 0], [b"n" * 24, 1], [b"n" * 24, 1, -1], ["n" * 24, 1, 0]],
+    [
+        [b"n" * 24, 0, 0, 0],
+        [b"n" * 24, 5, 4, 0],
+        [b"n" * 23, 1, 0, 0],
+        [b"n" * 24, 1, 0],
+        [b"n" * 24, 1, -1, 0],
+        [b"n" * 24, 1, 0, -1],
+        [b"n" * 24, 1, 0, BLOB_BYTES_MAX + 1],
+        ["n" * 24, 1, 0, 0],
+    ],
 )
 def test_a_use_that_ends_before_it_begins_is_refused(use: Any) -> None:
     refused(KINDS[1], changed(KINDS[1].plain(), ("packs", 0), use))
@@ -502,14 +560,21 @@ def test_a_use_that_ends_before_it_begins_is_refused(use: Any) -> None:
         b"abc",
         b"abcdef",
         [b"n" * 24, 0],
-        [b"n" * 24, 0, 1, b"n" * 24],
-        [b"n" * 24, 0, 1, b"n" * 24, 0],
-        [b"n" * 24, 0, 1, b"n" * 24, 0, 0],
-        [b"n" * 24, 0, 1, b"n" * 24, -1, 1],
-        [b"n" * 24, 0, 1, b"n" * 23, 0, 1],
-        [b"n" * 24, 0, 0, b"n" * 24, 0, 1],
-        [b"n" * 24, 0, 1, b"n" * 24, 0, 1, b"n" * 24],
-        [b"n" * 24, 0, 1, b"n" * 24, 0, 1, b"n" * 24, 0, 1],
+        [b"n" * 24, 0, 1, None],
+        [b"n" * 24, 0, 1, None, None],
+        [b"n" * 24, 0, 1, [b"n" * 24, 0, 0], []],
+        [b"n" * 24, 0, 1, [b"n" * 24, -1, 1], []],
+        [b"n" * 24, 0, 1, [b"n" * 23, 0, 1], []],
+        [b"n" * 24, 0, 0, [b"n" * 24, 0, 1], []],
+        [b"n" * 24, 0, 1, [b"n" * 24, 0], []],
+        [b"n" * 24, 0, 1, [b"n" * 24, 0, 1, None, []], []],
+        [b"n" * 24, 0, 1, [], []],
+        [b"n" * 24, 0, 1, None, [[b"n" * 24, b"m" * 24]]],
+        [b"n" * 24, 0, 1, None, [[b"n" * 24, b"m" * 24, -1]]],
+        [b"n" * 24, 0, 1, None, [[b"n" * 24, b"m" * 24, BLOB_BYTES_MAX + 1]]],
+        [b"n" * 24, 0, 1, None, [[b"n" * 24, b"m" * 23, 0]]],
+        [b"n" * 24, 0, 1, None, [], 0],
+        [b"n" * 24, 0, 1, b"n" * 24, 0, 1],
     ],
 )
 def test_a_manifest_that_lies_nowhere_is_refused(plain: Any) -> None:

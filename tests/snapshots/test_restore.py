@@ -20,7 +20,8 @@ from snapshots.errors import (
 )
 from snapshots.head import MOVED, Head
 from snapshots.layout import Layout
-from snapshots.placement import open_manifest, seal_manifest
+from snapshots.logs import NO_LOG
+from snapshots.placement import manifest_bytes, open_manifest, seal_manifest, unseal_manifest
 from snapshots.restore import LOAD_ATTEMPTS_MAX
 from storage.backends.memory import MemoryStore
 from storage.digest import blob_ref
@@ -319,10 +320,11 @@ def with_manifest(place: Place, change: Callable[[dict[str, Any], dict[str, Any]
     key = LAYOUT.head(SESSION)
 
     def rewritten(head: Head) -> Head:
-        checkpoint, placement = (codec.decode(one, key=key) for one in open_manifest(head.inline_manifest, key=key))
+        raw = unseal_manifest(head.inline_manifest, key=key)
+        checkpoint, placement = (codec.decode(one, key=key) for one in open_manifest(raw, key=key))
         change(checkpoint, placement)
         record = codec.encode(checkpoint)
-        run = seal_manifest(record, codec.encode(placement))
+        run = seal_manifest(manifest_bytes(record, codec.encode(placement)))
         return replace(head, write_id="cc" * 16, inline_manifest=run, checkpoint_ref=blob_ref(record))
 
     rewrite_head(place.store, rewritten)
@@ -347,9 +349,10 @@ CHECKPOINT_CHANGES: dict[str, dict[str, Any]] = {
     "a leaf that is not there": {"leaf": "gone"},
     "a leaf that is no text": {"leaf": 7},
     "no graph": {"graph": None},
-    "an empty graph with a leaf": {"graph": []},
-    "no history": {"history": []},
-    "a segment without a place": {"graph": [[b"x" * 32, 10, 1, 0]]},
+    "an empty graph with a leaf": {"graph": NO_LOG.to_plain()},
+    "no history": {"history": NO_LOG.to_plain()},
+    "a graph that is none": {"graph": []},
+    "a log without a place": {"graph": [b"x" * 32, 10, 1]},
     "a blob of 2 GiB": {"tool_state": [b"x" * 32, 2 << 30]},
     "a ref that is none": {"tool_state": ["md5:00", 1]},
     "a policy that is none": {"policy": {"unknown": 1}},
@@ -368,11 +371,12 @@ def test_a_checkpoint_that_breaks_its_rules_is_corruption(place: Place, fields: 
 PLACEMENT_CHANGES: dict[str, dict[str, Any]] = {
     "no extents": {"extents": []},
     "no packs": {"packs": []},
+    "no blobs": {"blobs": []},
     "extents that are none": {"extents": [[b"x" * 32, [[0, 0, 1]]]]},
-    "a pack number that is none": {"extents": [[b"x" * 32, [[99, 0, 1, 0, 1]]]]},
-    "a negative offset": {"extents": [[b"x" * 32, [[0, -5, 1, 0, 1]]]]},
+    "blobs of other extents": {"blobs": [[b"x" * 32, 1]]},
     "a name that is none": {"packs": [[b"../../etc", 1, 0]]},
     "places that are none": {"places": [7]},
+    "a log of places without a place": {"places": [b"x" * 32, 10, 1]},
 }
 
 
@@ -385,9 +389,8 @@ def test_a_placement_that_breaks_its_rules_is_corruption(place: Place, fields: d
 
 def test_a_placement_that_mixes_up_two_blobs_is_corruption(place: Place) -> None:
     def mixed_up(_: dict[str, Any], placement: dict[str, Any]) -> None:
-        names = [name for name, _ in placement["extents"]]
-        extents = [many for _, many in placement["extents"]]
-        placement["extents"] = [[name, many] for name, many in zip(names, extents[1:] + extents[:1], strict=True)]
+        names, counts = zip(*placement["blobs"], strict=True)
+        placement["blobs"] = [[name, count] for name, count in zip((*names[1:], names[0]), counts, strict=True)]
 
     with_manifest(place, mixed_up)
     with pytest.raises(CorruptSnapshotError):

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from snapshots import codec
-from snapshots.base import Base
+from snapshots.base import Base, FullManifest
 from snapshots.checkpoint import SessionCheckpoint
+from snapshots.head import INLINE_MANIFEST_BYTES_MAX
 from snapshots.history import REPLACE, check_history, ledger_along
 from snapshots.layout import pack_name
 from snapshots.parts import EXECUTION_STATE, TOOL_STATE
-from snapshots.placement import ManifestPlace, Placement, open_manifest, unseal_manifest
-from snapshots.staging import Identity, Staged, stage
+from snapshots.placement import (
+    ManifestPlace,
+    Placement,
+    manifest_bytes,
+    open_manifest,
+    seal_manifest,
+    unseal_manifest,
+)
+from snapshots.staging import Identity, Staged, inline_manifest, stage
 from snapshots.state import (
     SessionGraph,
     TokenLedgerEntry,
@@ -27,10 +38,11 @@ from snapshots.state import (
 )
 from storage.backends.memory import MemoryStore
 from storage.digest import BlobRef, verify
-from storage.packs import read_blobs, read_index
+from storage.pack_reader import read_blobs
+from storage.packs import read_index
 from storage.store import Create
 from tests.snapshots.records import AT, ID, StagedSession, packs_used, uses_named
-from tests.snapshots.state.builders import message
+from tests.snapshots.state.builders import message, node
 
 COMMITS = 200
 TOOL = ToolEntry(
@@ -101,7 +113,7 @@ def replacing(session: StagedSession, number: int, draw: Random) -> bytes | None
 def editing(session: StagedSession, number: int, draw: Random) -> bytes | None:
     """Edit the execution state here and there; now and then let it have the very bytes of the tool state."""
     chat(session, number, draw)
-    tools = {name: TOOL for name in ("read", "write", f"t{draw.randrange(9)}")}
+    tools = dict.fromkeys(("read", "write", f"t{draw.randrange(9)}"), TOOL)
     session.state.tool_state_snapshot = ToolState(generation=draw.randrange(4), tools=tools)
     held = session.base.parts.held
     before = held[EXECUTION_STATE].data if EXECUTION_STATE in held else draw.randbytes(30_000)
@@ -177,7 +189,7 @@ def test_the_books_of_a_fork_name_every_pack_of_its_revisions(step: Step) -> Non
 
 def test_a_pack_of_which_only_equal_bytes_were_needed_ends() -> None:
     session = StagedSession.new()
-    session.state.tool_state_snapshot = ToolState(generation=1, tools={name: TOOL for name in ("a", "b", "c", "d")})
+    session.state.tool_state_snapshot = ToolState(generation=1, tools=dict.fromkeys(("a", "b", "c", "d"), TOOL))
     tool_state = session.commit().checkpoint.tool_state
     data = session.base.parts.held[TOOL_STATE].data
     session.commit(data + b"the end" * 20)
@@ -251,6 +263,186 @@ def test_every_revision_can_be_read_from_the_packs_that_the_books_give_it(step: 
         assert codec.decode_entries(data, checkpoint.graph.count, key="k") == nodes[revision]
 
 
+# Logs.
+
+
+def grow(session: StagedSession, count: int) -> None:
+    """Append nodes whose ids and times are always the same."""
+    graph = session.state.session_graph
+    for _ in range(count):
+        number = len(graph)
+        graph.extend_node_records([node(f"n{number}", f"n{number - 1}" if number else None)])
+        graph.set_leaf_node_id(f"n{number}")
+
+
+def test_equal_histories_give_equal_logs() -> None:
+    pair = [StagedSession.new(), StagedSession.new()]
+    for session in pair:
+        for number in range(30):
+            grow(session, number % 3)
+            session.commit(bytes(number))
+    one, other = (session.base for session in pair)
+    assert (one.graph, one.history, one.places) == (other.graph, other.history, other.places)
+    assert (one.checkpoint_ref, one.placement) == (other.checkpoint_ref, other.placement)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=8))
+def test_the_log_of_the_graph_does_not_tell_by_which_commits_its_nodes_came(counts: list[int]) -> None:
+    session, at_once = StagedSession.new(), StagedSession.new()
+    for count in counts:
+        grow(session, count)
+        session.commit()
+    grow(at_once, sum(counts))
+    at_once.commit()
+    assert session.base.checkpoint.graph == at_once.base.checkpoint.graph
+
+
+@pytest.mark.parametrize("step", [chat, idle, tools, editing], ids=lambda step: step.__name__)
+def test_a_commit_adds_only_what_is_new_to_each_log(step: Step) -> None:
+    session, draw = StagedSession.new(), Random(11)
+    for number in range(1, 50):
+        before = session.base
+        staged = session.commit(step(session, number, draw))
+        for old, new in [
+            (before.checkpoint.graph, staged.checkpoint.graph),
+            (before.checkpoint.history, staged.checkpoint.history),
+            (before.placement.places, staged.placement.places),
+        ]:
+            if not new.count:
+                continue
+            earlier = before.placement.extents.get(old.ref.digest, ())
+            extents = staged.placement.extents[new.ref.digest]
+            assert extents[: len(earlier)] == earlier
+            added = extents[len(earlier) :]
+            assert {extent.pack for extent in added} <= {staged.name}
+            assert sum(extent.length for extent in added) == new.ref.size_bytes - old.ref.size_bytes
+
+
+def test_the_bytes_that_a_session_knows_are_those_that_its_logs_name() -> None:
+    for session in run(replacing, 3, 40):
+        base = session.base
+        assert base.graph is not None
+        for log, at in [
+            (base.graph, base.checkpoint.graph),
+            (base.history, base.checkpoint.history),
+            (base.places, base.placement.places),
+        ]:
+            assert log.at == at
+            verify(b"".join(log.chunks), at.ref, key="k")
+
+
+# The manifest.
+
+
+def states(count: int, seed: int, edits: int) -> Iterator[bytes]:
+    """Yield execution states of which some pages are written anew each time."""
+    draw = Random(seed)
+    memory = bytearray(draw.randbytes(1 << 20))
+    for _ in range(count):
+        for page in draw.sample(range(256), edits):
+            memory[page << 12 : (page + 1) << 12] = draw.randbytes(1 << 12)
+        yield bytes(memory)
+
+
+def test_most_manifests_stand_against_one_in_full_and_it_is_one_step() -> None:
+    session = StagedSession.new()
+    full = None
+    for memory in states(60, 1, 5):
+        place = session.commit(memory).manifest
+        if place.against is None:
+            full = place
+        assert place.against in (None, full), "the last one that stands in full, and never one that does not"
+        assert session.base.full is not None
+        assert session.base.full.place == full
+        assert session.base.full.raw == manifest_bytes(
+            session.base.checkpoint.encode(), session.base.placement.encode()
+        ) or (place.against is not None)
+    stood = [revision for revision, place in session.manifests.items() if place.against is None]
+    assert 1 < len(stood) < 30
+
+
+def test_a_manifest_stands_in_full_again_once_what_changed_takes_a_third_of_it() -> None:
+    session = StagedSession.new()
+    for memory in states(60, 2, 5):
+        before = session.base.full
+        staged = session.commit(memory)
+        if before is None:
+            continue
+        raw = manifest_bytes(staged.checkpoint.encode(), staged.placement.encode())
+        changed = len(seal_manifest(raw, before.raw))
+        assert (staged.manifest.against is None) == (changed * 3 > before.place.stored_bytes)
+        assert staged.manifest.stored_bytes == (changed if staged.manifest.against else len(seal_manifest(raw)))
+        assert staged.full == (FullManifest(staged.manifest, raw) if staged.manifest.against is None else before)
+
+
+def test_a_manifest_stands_in_full_again_when_nothing_else_needs_the_pack_of_the_full_one() -> None:
+    session = StagedSession.new()
+    for memory in states(4, 3, 1):
+        session.commit(memory)
+    fork = session.forked()
+    head, full = session.base.head, session.base.full
+    assert head.manifest is not None
+    assert head.manifest.against is not None, "or there is nothing to be tested"
+    assert full is not None
+    fork.base = replace(fork.base, full=full)
+    assert fork.commit().manifest.against == full.place, "blobs lie beside it"
+    fork = session.forked()
+    fork.base = replace(fork.base, full=full)
+    staged = fork.commit(b"nothing of what was there")
+    assert staged.manifest.against is None
+    assert full.place.pack not in {use.pack for use in staged.placement.packs}
+    assert staged.full.place == staged.manifest
+    check_books(fork)
+
+
+def test_a_pack_that_only_a_manifest_is_read_against_is_needed() -> None:
+    session = StagedSession.new()
+    for memory in states(3, 4, 1):
+        session.commit(memory)
+    manifest = session.base.head.manifest
+    assert manifest is not None
+    assert manifest.against is not None
+    session.state.execution_state_ref = None
+    fork = session.forked()
+    alone = replace(fork.base.checkpoint, execution_state=None)
+    placement = fork.base.placement.narrowed(alone.refs(), manifest)
+    assert not placement.extents
+    assert [use.pack for use in placement.packs] == [manifest.pack, manifest.against.pack]
+    fork.base = replace(fork.base, checkpoint=alone, placement=placement)
+    fork.state.execution_state_ref = None
+    fork.commit()
+    assert [use.pack for use in fork.base.places.entries[0].ended] == [manifest.pack, manifest.against.pack]
+
+
+@SCENARIOS
+def test_a_manifest_that_fits_stands_in_the_head_too(step: Step) -> None:
+    for session in run(step, 12, 60):
+        head = session.base.head
+        assert head.manifest is not None
+        record, places = manifest_at(session.packs, head.manifest)
+        raw = manifest_bytes(record, places)
+        fits = len(seal_manifest(raw)) <= INLINE_MANIFEST_BYTES_MAX
+        assert head.inline_manifest == (seal_manifest(raw) if fits else b"")
+        assert inline_manifest(raw) == head.inline_manifest
+
+
+def test_a_manifest_that_does_not_fit_is_read_from_its_pack() -> None:
+    session = StagedSession.new()
+    memory = bytearray(Random(5).randbytes(1 << 20))
+    for start in range(1 << 10):
+        memory[start << 10 : (start << 10) + 8] = start.to_bytes(8, "big")
+    session.commit(bytes(memory))
+    for page in range(0, 1 << 10, 2):
+        memory[page << 10 : (page + 1) << 10] = Random(page).randbytes(1 << 10)
+    staged = session.commit(bytes(memory))
+    assert staged.inline_manifest == b"" == session.base.head.inline_manifest
+    record, places = manifest_at(session.packs, staged.manifest)
+    assert (SessionCheckpoint.decode(record, key="k"), Placement.decode(places, key="k")) == (
+        staged.checkpoint,
+        staged.placement,
+    )
+
+
 # History and ledger.
 
 
@@ -311,9 +503,9 @@ def test_a_commit_without_news_uploads_rows_and_manifest_alone() -> None:
     session = StagedSession.new()
     session.commit(bytes(range(256)) * 400)
     staged = session.commit()
-    store = MemoryStore()
-    store.put("packs/p", staged.data, Create())
-    assert [row.kind for row in read_index(store, "packs/p", staged.name).blobs] == ["history", "places"]
+    logs = {staged.checkpoint.history.ref.digest, staged.placement.places.ref.digest}
+    extents = staged.placement.extents.items()
+    assert {digest for digest, many in extents if staged.name in {extent.pack for extent in many}} == logs
     assert packs_used(staged) == {staged.name, f"{1:032x}.{'f' * 16}"}
 
 
