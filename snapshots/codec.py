@@ -13,6 +13,7 @@ Source: RFC 8949 section 4.2 (core deterministic encoding).
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from datetime import date, datetime
 from decimal import Decimal
@@ -36,7 +37,10 @@ def encode(value: Any) -> bytes:
         InvalidStateError: Something in it is not plain: text with lone surrogates, an integer over 64 bits.
     """
     try:
-        return cbor2.dumps(value, canonical=True, encoders=_ENCODERS)
+        data = cbor2.dumps(value, canonical=True, encoders=_REFUSING)
+        if _MAY_BE_LARGE.search(data):  # or bytes that look like one: look at each integer
+            data = cbor2.dumps(value, canonical=True, encoders=_ENCODERS)
+        return data
     except UnicodeEncodeError as error:
         raise InvalidStateError("a text holds a lone surrogate, which is no UTF-8; replace it") from error
     except cbor2.CBOREncodeError as error:
@@ -55,7 +59,9 @@ def _refuse_type(_: cbor2.CBOREncoder, value: Any) -> None:
 
 # Types that cbor2 would write with a tag, or as something that reads back as another type.
 _NOT_PLAIN = (date, datetime, Decimal, Fraction, set, frozenset, memoryview, cbor2.CBORTag, cbor2.CBORSimpleValue)
-_ENCODERS = {**dict.fromkeys(_NOT_PLAIN, _refuse_type), int: _encode_int}
+_REFUSING = dict.fromkeys(_NOT_PLAIN, _refuse_type)
+_ENCODERS = {**_REFUSING, int: _encode_int}
+_MAY_BE_LARGE = re.compile(b"[\xc2\xc3]|\x3b[\x80-\xff]")  # a bignum, or below -(2**63): RFC 8949 sections 3.1, 3.4.3
 
 
 def decode(data: bytes, *, key: str) -> Any:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from storage.extents import Extent
 
@@ -48,8 +49,7 @@ class Plan:
         return bool(self.carried or self.rewritten)
 
 
-@dataclass(frozen=True, slots=True)
-class Live:
+class Live(NamedTuple):
     """What a revision needs of one pack.
 
     Attributes:
@@ -61,19 +61,36 @@ class Live:
     live_bytes: int
 
 
+_NOTHING = Live(0, 0)
+
+
+def may_be_due(bodies: Mapping[str, int]) -> bool:
+    """Say whether it is worth looking for what to merge."""
+    return len(bodies) >= LARGE_LIVE_PACKS_MAX and (
+        len(bodies) >= LIVE_PACKS_MAX or sum(bodies.values()) >= LARGE_BYTES
+    )
+
+
 def live_in(extents: Iterable[Extent]) -> dict[str, Live]:
     """Return what is needed of each pack, in order of first appearance."""
-    needed: dict[tuple[str, int, int], list[int]] = {}
-    for pack, offset, stored, skip, length in extents:
-        frame = needed.setdefault((pack, offset, stored), [0, 0])
-        frame[0] += length
-        frame[1] = max(frame[1], skip + length)
-    found: dict[str, list[int]] = {}
-    for (pack, _, stored), (length, raw) in needed.items():
-        sums = found.setdefault(pack, [0, 0])
-        sums[0] += stored
-        sums[1] += min(stored, stored * length // max(raw, stored))  # no frame is larger than its raw bytes
-    return {pack: Live(*sums) for pack, sums in found.items()}
+    lengths: dict[tuple[str, int, int], int] = {}
+    raws: dict[tuple[str, int, int], int] = {}
+    for extent in extents:
+        frame = extent[:3]
+        end = extent[3] + extent[4]
+        if frame not in lengths:
+            lengths[frame], raws[frame] = extent[4], end
+            continue
+        lengths[frame] += extent[4]
+        if raws[frame] < end:
+            raws[frame] = end
+    found: dict[str, Live] = {}
+    for frame, length in lengths.items():
+        pack, _, stored = frame
+        live = min(stored, stored * length // max(raws[frame], stored))  # no frame is larger than its raw bytes
+        before = found.get(pack, _NOTHING)
+        found[pack] = Live(before.read_bytes + stored, before.live_bytes + live)
+    return found
 
 
 def planned(

@@ -22,7 +22,7 @@ from typing import Any, Never
 
 from snapshots import codec
 from snapshots.base import Base
-from snapshots.compaction import live_in, planned
+from snapshots.compaction import live_in, may_be_due, planned
 from snapshots.content import Content, Part
 from snapshots.history import HistoryRow
 from snapshots.logs import HeldLog, LogRef
@@ -132,6 +132,8 @@ class Laid:
     def merge_into(self, builder: PackBuilder) -> None:
         """Carry and write again what has to be merged (rule 2)."""
         bodies = {use.pack: use.body_bytes for use in self._base.placement.packs}
+        if not may_be_due(bodies):
+            return
         fixed = {extent.pack for blob in self._blobs if blob.source is None for extent in blob.extents()}
         plan = planned(live_in(self._needed()), bodies, self._base.at_hand, fixed)
         bodies_carried = [self._base.at_hand[pack] for pack in plan.carried]

@@ -281,13 +281,13 @@ class Placement:
 
     def frames(self, before: Sequence[Frame] = ()) -> tuple[Frame, ...]:
         """Return the frames that the extents lie in, those of `before` first, whether they are needed or not."""
-        every = (Frame(*extent[:3]) for many in self.extents.values() for extent in many)
-        return tuple(dict.fromkeys((*before, *every)))
+        every = dict.fromkeys(extent[:3] for many in self.extents.values() for extent in many)
+        return tuple(dict.fromkeys((*before, *map(Frame._make, every))))
 
     def encode(self, frames: Sequence[Frame] | None = None) -> bytes:
         """Return the record's bytes; `frames` is what `frames()` returned, to number them by (rule 4)."""
         frames = self.frames() if frames is None else frames
-        number = {frame: index for index, frame in enumerate(frames)}
+        number: dict[tuple[str, int, int], int] = {frame: index for index, frame in enumerate(frames)}
         names = {name: index for index, name in enumerate(dict.fromkeys(frame.pack for frame in frames))}
         every = [extent for many in self.extents.values() for extent in many]
         return codec.encode(
@@ -302,7 +302,7 @@ class Placement:
                 ],
                 "blobs": [[digest_to_plain(digest), len(many)] for digest, many in self.extents.items()],
                 "extents": [
-                    _column(_FRAME, [number[Frame(*extent[:3])] for extent in every]),
+                    _column(_FRAME, [number[extent[:3]] for extent in every]),
                     _column(_SKIP, [extent.skip for extent in every]),
                     _column(_LENGTH, [extent.length for extent in every]),
                 ],

@@ -172,8 +172,8 @@ def reads_of(checkpoint: SessionCheckpoint, placement: Placement, manifest: Mani
     """Return what a load reads of a revision, the execution state too if that is not much; empty if it is too much."""
     runs = [(run.pack, run.offset, run.stored_bytes) for run in manifest.runs()]
     large = {ref.digest for ref in (checkpoint.execution_state,) if ref is not None and ref.size_bytes > LAZY_BYTES_MIN}
-    extents = (extent for digest, many in placement.extents.items() if digest not in large for extent in many)
-    reads = plan_reads([*runs, *extents])
+    frames = {extent[:3] for digest, many in placement.extents.items() if digest not in large for extent in many}
+    reads = plan_reads([*runs, *frames])
     return tuple(reads) if len(reads) <= READS_MAX else ()
 
 

@@ -23,7 +23,7 @@ ToolExecutionMode = Literal["parallel", "serial"]
 
 
 def _omit_default(default: Any) -> Any:
-    return Field(default=default, exclude_if=lambda value: value == default)
+    return Field(default=default, exclude_if=lambda value: value is default or value == default)
 
 
 class ToolAvailabilityConfig(Value):
