@@ -137,7 +137,7 @@ def content_of(
         ),
         nodes=len(nodes),
         new_nodes=new_nodes,
-        new_bytes=_encoded_nodes(new_nodes),
+        new_bytes=_encoded_nodes(new_nodes, behind=0 if fresh else checkpoint.graph.ref.size_bytes),
         fresh_graph=fresh,
         tool_state=_part(
             "tool_state", _encoded(state.tool_state_snapshot), state.tool_state_ref, checkpoint.tool_state
@@ -207,10 +207,11 @@ def _plugin_revision(state: PersistedSessionState) -> int | None:
     return state.plugin_snapshot_revision if held else None
 
 
-def _encoded_nodes(nodes: Sequence[SessionNodeRecord]) -> bytes:
+def _encoded_nodes(nodes: Sequence[SessionNodeRecord], *, behind: int) -> bytes:
+    """Return the bytes of nodes that are appended to a log of `behind` bytes, which must stay readable."""
     data = codec.encode_entries(nodes_to_plain(nodes))
-    if len(data) > RECORD_BLOB_BYTES_MAX:
-        raise LimitExceededError(f"nodes of one commit of {RECORD_BLOB_BYTES_MAX} bytes", len(data))
+    if behind + len(data) > RECORD_BLOB_BYTES_MAX:
+        raise LimitExceededError(f"graph of {RECORD_BLOB_BYTES_MAX} bytes", behind + len(data))
     return data
 
 

@@ -151,6 +151,10 @@ class StagedSession:
         self._stand_on(staged, content, identity)
         return staged
 
+    def homes(self) -> Homes:
+        """Return where the packs lie now that others carry."""
+        return homes_of(self.base.places.entries)
+
     def forked(self) -> StagedSession:
         """Return a fork: it stands on the manifest of its source, with a history of its own, as a load leaves it."""
         base, manifest = self.base, self.base.head.manifest
@@ -189,6 +193,7 @@ class StagedSession:
             checkpoint_ref=staged.checkpoint_ref,
             manifest=staged.manifest,
             inline_manifest=staged.inline_manifest,
+            reads=staged.reads,
             commits=old.commits.appended(identity.commit_id),
             stamps=stamps_appended(old.stamps, revision, identity.stamp),
         )
@@ -228,8 +233,7 @@ def packs_used(staged: Staged) -> frozenset[str]:
 
 def uses_named(session: StagedSession) -> Mapping[str, list[PackUse]]:
     """Return what head, manifest and the log of places say of every pack, by the one that it lies in now."""
-    rows = session.base.places.entries
-    now = homes_of(rows)
+    rows, now = session.base.places.entries, session.homes()
     uses: dict[str, list[PackUse]] = {}
     for use in (*(use for row in rows for use in row.ended), *session.base.placement.packs):
         uses.setdefault(now.pack(use.pack), []).append(use)

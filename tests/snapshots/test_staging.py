@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,9 +16,11 @@ from hypothesis import strategies as st
 from snapshots import codec
 from snapshots.base import Base, FullManifest
 from snapshots.checkpoint import SessionCheckpoint
+from snapshots.compaction import LIVE_PACKS_MAX
 from snapshots.head import INLINE_MANIFEST_BYTES_MAX
 from snapshots.history import REPLACE, check_history, ledger_along
 from snapshots.layout import pack_name
+from snapshots.logs import HeldLog, LogRef
 from snapshots.parts import EXECUTION_STATE, TOOL_STATE
 from snapshots.placement import (
     ManifestPlace,
@@ -40,7 +44,7 @@ from storage.backends.memory import MemoryStore
 from storage.digest import BlobRef, verify
 from storage.pack_reader import read_blobs
 from storage.packs import read_index
-from storage.store import Create
+from storage.store import ByteRange, Create
 from tests.snapshots.records import AT, ID, StagedSession, packs_used, uses_named
 from tests.snapshots.state.builders import message, node
 
@@ -152,15 +156,17 @@ def manifest_at(packs: Mapping[str, bytes], place: ManifestPlace) -> tuple[bytes
 def check_books(session: StagedSession) -> None:
     """Check that head, manifest and the log of places name every pack that any revision needs, and just then."""
     last = session.base.revision
-    uses = uses_named(session)
+    uses, now = uses_named(session), session.homes()
+    carriers = {move.into for move in now.moves()}
     needed: dict[str, set[int]] = {}
     for revision, packs in session.needed.items():
         for pack in packs:
-            needed.setdefault(pack, set()).add(revision)
+            needed.setdefault(now.pack(pack), set()).add(revision)
     assert needed.keys() == uses.keys(), "a pack that nobody names would be deleted under an old revision"
-    for pack, (use, *again) in uses.items():
-        assert not again, "one interval per pack"
-        assert needed[pack] == set(range(use.first_revision, (use.last_revision or last) + 1))
+    for pack, named in uses.items():
+        spans = [range(use.first_revision, (use.last_revision or last) + 1) for use in named]
+        assert len(spans) == 1 or pack in carriers, "one interval per pack"
+        assert needed[pack] == {revision for span in spans for revision in span}
 
 
 SCENARIOS = pytest.mark.parametrize(
@@ -213,6 +219,7 @@ def test_the_log_of_places_tells_where_every_manifest_lies(step: Step) -> None:
         checkpoints[session.base.revision] = session.base.checkpoint_ref
     for revision, place in session.manifests.items():
         record, places = manifest_at(session.packs, place)
+        assert manifest_at(session.packs, session.homes().place(place)) == (record, places), "where it lies now"
         verify(record, checkpoints[revision], key="k")
         assert SessionCheckpoint.decode(record, key="k").revision == revision
         used = {extent.pack for many in Placement.decode(places, key="k").extents.values() for extent in many}
@@ -248,15 +255,16 @@ def test_every_revision_can_be_read_from_the_packs_that_the_books_give_it(step: 
     nodes: dict[int, list[object]] = {}
     for session in run(step, 9, 60):
         nodes[session.base.revision] = list(nodes_to_plain(session.state.session_graph.nodes))
-    uses = uses_named(session)
+    uses, now = uses_named(session), session.homes()
     last = session.base.revision
-    for revision, place in session.manifests.items():
-        store = MemoryStore()
-        for pack, (use,) in uses.items():
-            if use.first_revision <= revision <= (use.last_revision or last):
+    for revision, written in session.manifests.items():
+        store, place = MemoryStore(), now.place(written)
+        for pack, named in uses.items():
+            if any(use.first_revision <= revision <= (use.last_revision or last) for use in named):
                 store.put(f"packs/{pack}", session.packs[pack], Create())
         record, places = manifest_at({run.pack: store.get(f"packs/{run.pack}").data for run in place.runs()}, place)
-        checkpoint, placement = SessionCheckpoint.decode(record, key="k"), Placement.decode(places, key="k")
+        checkpoint = SessionCheckpoint.decode(record, key="k")
+        placement = now.placement(Placement.decode(places, key="k"))
         wanted = {ref: placement.extents[ref.digest] for ref in checkpoint.refs()}
         blobs = read_blobs(store, wanted, lambda name: f"packs/{name}", executor)
         data = blobs[checkpoint.graph.ref] if checkpoint.graph.count else b""
@@ -300,7 +308,7 @@ def test_the_log_of_the_graph_does_not_tell_by_which_commits_its_nodes_came(coun
 @pytest.mark.parametrize("step", [chat, idle, tools, editing], ids=lambda step: step.__name__)
 def test_a_commit_adds_only_what_is_new_to_each_log(step: Step) -> None:
     session, draw = StagedSession.new(), Random(11)
-    for number in range(1, 50):
+    for number in range(1, LIVE_PACKS_MAX):  # before packs are merged
         before = session.base
         staged = session.commit(step(session, number, draw))
         for old, new in [
@@ -322,11 +330,12 @@ def test_the_bytes_that_a_session_knows_are_those_that_its_logs_name() -> None:
     for session in run(replacing, 3, 40):
         base = session.base
         assert base.graph is not None
-        for log, at in [
+        logs: list[tuple[HeldLog[Any], LogRef]] = [
             (base.graph, base.checkpoint.graph),
             (base.history, base.checkpoint.history),
             (base.places, base.placement.places),
-        ]:
+        ]
+        for log, at in logs:
             assert log.at == at
             verify(b"".join(log.chunks), at.ref, key="k")
 
@@ -334,56 +343,69 @@ def test_the_bytes_that_a_session_knows_are_those_that_its_logs_name() -> None:
 # The manifest.
 
 
-def states(count: int, seed: int, edits: int) -> Iterator[bytes]:
-    """Yield execution states of which some pages are written anew each time."""
+def states(count: int, seed: int) -> Iterator[bytes]:
+    """Yield execution states: one, the same in some hundred pieces, then with a byte more in one place each time."""
     draw = Random(seed)
-    memory = bytearray(draw.randbytes(1 << 20))
-    for _ in range(count):
-        for page in draw.sample(range(256), edits):
-            memory[page << 12 : (page + 1) << 12] = draw.randbytes(1 << 12)
-        yield bytes(memory)
+    memory = draw.randbytes(1 << 20)
+    yield memory
+    cuts = sorted(draw.sample(range(1 << 20), 600))
+    memory = b"".join(memory[start + 1 : end] for start, end in pairwise(cuts) if end - start > 200)
+    yield memory
+    for _ in range(2, count):
+        place = draw.randrange(len(memory))
+        memory = memory[:place] + b"x" + memory[place:]
+        yield memory
 
 
 def test_most_manifests_stand_against_one_in_full_and_it_is_one_step() -> None:
     session = StagedSession.new()
-    full = None
-    for memory in states(60, 1, 5):
+    full: FullManifest | None = None
+    for memory in states(LIVE_PACKS_MAX - 1, 1):
         place = session.commit(memory).manifest
-        if place.against is None:
-            full = place
-        assert place.against in (None, full), "the last one that stands in full, and never one that does not"
         assert session.base.full is not None
-        assert session.base.full.place == full
-        assert session.base.full.raw == manifest_bytes(
-            session.base.checkpoint.encode(), session.base.placement.encode()
-        ) or (place.against is not None)
+        if place.against is None:
+            full = session.base.full
+            record, places = manifest_at(session.packs, place)
+            assert (full.place, full.raw) == (place, manifest_bytes(record, places))
+        assert session.base.full == full
+        assert place.against in (None, session.base.full.place), "the last one that stands in full"
     stood = [revision for revision, place in session.manifests.items() if place.against is None]
-    assert 1 < len(stood) < 30
+    assert 2 < len(stood) < LIVE_PACKS_MAX // 2, stood
 
 
 def test_a_manifest_stands_in_full_again_once_what_changed_takes_a_third_of_it() -> None:
     session = StagedSession.new()
-    for memory in states(60, 2, 5):
+    for memory in states(LIVE_PACKS_MAX - 1, 2):
         before = session.base.full
         staged = session.commit(memory)
         if before is None:
             continue
-        raw = manifest_bytes(staged.checkpoint.encode(), staged.placement.encode())
-        changed = len(seal_manifest(raw, before.raw))
-        assert (staged.manifest.against is None) == (changed * 3 > before.place.stored_bytes)
-        assert staged.manifest.stored_bytes == (changed if staged.manifest.against else len(seal_manifest(raw)))
-        assert staged.full == (FullManifest(staged.manifest, raw) if staged.manifest.against is None else before)
+        record, placement = staged.checkpoint.encode(), staged.placement
+        run = seal_manifest(manifest_bytes(record, placement.encode(placement.frames(before.frames))), before.raw)
+        alone = manifest_bytes(record, placement.encode())
+        if 3 * len(run) <= before.place.stored_bytes:
+            assert (staged.manifest.against, staged.manifest.stored_bytes) == (before.place, len(run))
+            assert staged.full == before
+        else:
+            assert (staged.manifest.against, staged.manifest.stored_bytes) == (None, len(seal_manifest(alone)))
+            assert staged.full == FullManifest(staged.manifest, alone, placement.frames())
+
+
+def against_an_earlier_one(seed: int) -> StagedSession:
+    """Return a session whose present manifest does not stand in full."""
+    session = StagedSession.new()
+    for memory in states(4, seed):
+        session.commit(memory)
+    assert session.base.head.manifest is not None
+    assert session.base.head.manifest.against is not None, "or there is nothing to be tested"
+    return session
 
 
 def test_a_manifest_stands_in_full_again_when_nothing_else_needs_the_pack_of_the_full_one() -> None:
-    session = StagedSession.new()
-    for memory in states(4, 3, 1):
-        session.commit(memory)
-    fork = session.forked()
-    head, full = session.base.head, session.base.full
-    assert head.manifest is not None
-    assert head.manifest.against is not None, "or there is nothing to be tested"
+    session = against_an_earlier_one(3)
+    full = session.base.full
     assert full is not None
+    fork = session.forked()
     fork.base = replace(fork.base, full=full)
     assert fork.commit().manifest.against == full.place, "blobs lie beside it"
     fork = session.forked()
@@ -396,19 +418,16 @@ def test_a_manifest_stands_in_full_again_when_nothing_else_needs_the_pack_of_the
 
 
 def test_a_pack_that_only_a_manifest_is_read_against_is_needed() -> None:
-    session = StagedSession.new()
-    for memory in states(3, 4, 1):
-        session.commit(memory)
+    session = against_an_earlier_one(4)
     manifest = session.base.head.manifest
     assert manifest is not None
     assert manifest.against is not None
-    session.state.execution_state_ref = None
     fork = session.forked()
-    alone = replace(fork.base.checkpoint, execution_state=None)
-    placement = fork.base.placement.narrowed(alone.refs(), manifest)
+    without = replace(fork.base.checkpoint, execution_state=None)
+    placement = fork.base.placement.narrowed(without.refs(), manifest)
     assert not placement.extents
     assert [use.pack for use in placement.packs] == [manifest.pack, manifest.against.pack]
-    fork.base = replace(fork.base, checkpoint=alone, placement=placement)
+    fork.base = replace(fork.base, checkpoint=without, placement=placement)
     fork.state.execution_state_ref = None
     fork.commit()
     assert [use.pack for use in fork.base.places.entries[0].ended] == [manifest.pack, manifest.against.pack]
@@ -428,19 +447,18 @@ def test_a_manifest_that_fits_stands_in_the_head_too(step: Step) -> None:
 
 def test_a_manifest_that_does_not_fit_is_read_from_its_pack() -> None:
     session = StagedSession.new()
-    memory = bytearray(Random(5).randbytes(1 << 20))
-    for start in range(1 << 10):
-        memory[start << 10 : (start << 10) + 8] = start.to_bytes(8, "big")
-    session.commit(bytes(memory))
-    for page in range(0, 1 << 10, 2):
-        memory[page << 10 : (page + 1) << 10] = Random(page).randbytes(1 << 10)
-    staged = session.commit(bytes(memory))
+    for memory in states(2, 5):
+        staged = session.commit(memory)
     assert staged.inline_manifest == b"" == session.base.head.inline_manifest
     record, places = manifest_at(session.packs, staged.manifest)
-    assert (SessionCheckpoint.decode(record, key="k"), Placement.decode(places, key="k")) == (
-        staged.checkpoint,
-        staged.placement,
-    )
+    assert SessionCheckpoint.decode(record, key="k") == staged.checkpoint
+    assert Placement.decode(places, key="k") == staged.placement
+    extents = [extent for many in staged.placement.extents.values() for extent in many]
+    wanted = [*((extent.pack, extent.frame) for extent in extents)]
+    wanted += [(run.pack, ByteRange(run.offset, run.stored_bytes)) for run in staged.manifest.runs()]
+    for pack, place in wanted:
+        ranges = [read.place for read in session.base.head.reads if read.pack == pack]
+        assert any(one.start <= place.start and place.end <= one.end for one in ranges), "a load reads it at once"
 
 
 # History and ledger.
