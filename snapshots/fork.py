@@ -306,6 +306,7 @@ class _Fork:
             commits=Ring(1, (self._identity.commit_id,)),
             origin=Origin(source.read.head.session_id, source.named.revision, source.named.checkpoint_ref),
             relation=self._request.related(),
+            tail=source.read.head.tail,
             updated_at=self._identity.created_at,
         )
 
@@ -314,14 +315,16 @@ class _Fork:
     def _with_pack(self, source: _Source, child: Head) -> Head:
         environment = self._environment
         staged = self._staged(source, child)
-        key = environment.layout.pack(source.read.head.family, staged.name)
-        write_pack(environment.store, key, staged.data, environment.clock)
+        if staged.data is not None:
+            key = environment.layout.pack(source.read.head.family, staged.name)
+            write_pack(environment.store, key, staged.data, environment.clock)
         return replace(
             self._born(source, child),
             checkpoint_ref=staged.checkpoint_ref,
             manifest=staged.manifest,
             inline_manifest=staged.inline_manifest,
             reads=staged.reads,
+            tail=staged.tail,
         )
 
     def _staged(self, source: _Source, child: Head) -> Staged:
@@ -338,7 +341,7 @@ class _Fork:
         content = replace(content_of(state, checkpoint, (), execution_state=None), kind=FORK, parent=0)
         base = Base(
             home=environment.home,
-            head=replace(child, family=source.read.head.family),
+            head=replace(child, family=source.read.head.family, tail=source.read.head.tail),
             version=source.read.version,
             checkpoint=replace(checkpoint, revision=0),
             placement=loaded.base.placement.narrowed(checkpoint.refs(), source.named.manifest),

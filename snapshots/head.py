@@ -9,7 +9,9 @@ Rules:
 4. A commit leaves at most HEAD_COMMIT_BYTES_MAX bytes, so that the writes which cannot move anything away always fit.
 5. The manifest stands in the head while it is small; otherwise the ranges to be read stand there, the manifest's among
    them. Either way a load needs one round of requests after the head.
-6. A checksum ends it: much of what stands here (pins, rings, epoch) is covered by no other digest.
+6. Packs of small revisions lie in the head itself, its tail: such a commit is one request. The next pack that is
+   uploaded carries them. Until then they are read like any other.
+7. A checksum ends it: much of what stands here (pins, rings, epoch) is covered by no other digest.
 
     head = Head.decode(data, key="…")
 """
@@ -49,6 +51,9 @@ from storage.store import ByteRange
 HEAD_BYTES_MAX = 64 << 10  # all writes
 HEAD_COMMIT_BYTES_MAX = 48 << 10  # commits; what is above is for fence, epoch, pin and tombstone
 INLINE_MANIFEST_BYTES_MAX = 2 << 10  # larger ones are read from their pack: every commit would send them again
+TAIL_PACK_BYTES_MAX = 8 << 10  # of one commit
+TAIL_BYTES_MAX = 16 << 10  # of all; each commit sends them again
+HEAD_TAIL_BYTES_MAX = 40 << 10  # a head with a tail, as it is committed: what follows fits in any case
 READS_MAX = 64  # ranges that a load reads at once
 RELATION_BYTES_MAX = 4 << 10  # a hand-over's reason and metadata stand in every head of the session
 RING_MAX = 64  # commit ids and stamps kept in the head
@@ -107,6 +112,14 @@ class StampRow:
 
 
 @dataclass(frozen=True, slots=True)
+class TailPack:
+    """A pack that lies in a head: its frames, without index and footer."""
+
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Origin:
     """Where a fork came from.
 
@@ -152,6 +165,7 @@ class Head:
         manifest: Where the present manifest lies, None while there is none.
         inline_manifest: Its stored form, b"" when it is read from its place (rule 5).
         reads: What a load reads of packs, all at once; empty where it has to find out first.
+        tail: Packs that lie here and not in the store, oldest first (rule 6).
         commits: The newest commit ids.
         stamps: The newest turns of the present lineage, oldest first.
         floor: Retention keeps every revision from here on; below, those in `kept` and those with a pin.
@@ -191,6 +205,7 @@ class Head:
     origin: Origin | None = None
     relation: SessionRelation = ROOT
     reads: tuple[Read, ...] = ()
+    tail: tuple[TailPack, ...] = ()
 
     @property
     def held_by(self) -> str:
@@ -243,6 +258,7 @@ class Head:
                     "overrides": None if self.overrides is None else self.overrides.to_plain(),
                     "origin": None if self.origin is None else self.origin.to_plain(),
                     "relation": self.relation.model_dump(),
+                    "tail": [[name_to_plain(pack.name), pack.data] for pack in self.tail],
                     **dict.fromkeys(_LATER_LISTS, ()),
                 }
             )
@@ -289,10 +305,13 @@ class Head:
             origin=fields.optional("origin", _origin_from_plain),
             relation=fields.parsed("relation", relation_from_plain, fields.value("relation")),
             reads=fields.rows("reads", _read_from_plain, READS_MAX),
+            tail=fields.rows("tail", _tail_pack_from_plain),
         )
         fields.nothing_else()
         if len(head.inline_manifest) > INLINE_MANIFEST_BYTES_MAX:
             raise fields.wrong(f"has an inline manifest of {len(head.inline_manifest)} bytes")
+        if sum(len(pack.data) for pack in head.tail) > TAIL_BYTES_MAX:
+            raise fields.wrong(f"has a tail of over {TAIL_BYTES_MAX} bytes")
         if not head._kept_in_order():
             raise fields.wrong("does not keep rising revisions below its floor in 'kept'")
         if any(pin.revision > head.revision for pin in head.pins):
@@ -307,7 +326,7 @@ class Head:
     def _names_what_its_status_says(self) -> bool:
         named = [self.checkpoint_ref is not None, self.manifest is not None]
         kept = bool(self.pins or self.kept)
-        nothing = not any((*named, self.inline_manifest, self.reads, self.overrides)) and not kept
+        nothing = not any((*named, self.inline_manifest, self.reads, self.tail, self.overrides)) and not kept
         if self.status == LIVE:
             first = self.overrides is None or self.revision == 1
             return all(named) and self.revision > 0 and self.family != "" and first
@@ -317,7 +336,7 @@ class Head:
 
 
 # Fields that later versions of this schema fill; until then they are written empty and refused when they are not.
-_LATER_LISTS = ("staged", "tail")
+_LATER_LISTS = ("staged",)
 
 
 def check_relation(relation: SessionRelation) -> SessionRelation:
@@ -350,6 +369,13 @@ def _revision(plain: Any) -> int:
     if not is_whole(plain, 1):
         raise ValueError("not a revision")
     return int(plain)
+
+
+def _tail_pack_from_plain(plain: Any) -> TailPack:
+    name, data = columns(plain, 2)
+    if not isinstance(data, bytes) or not 0 < len(data) <= TAIL_PACK_BYTES_MAX:
+        raise ValueError("not a pack of a tail")
+    return TailPack(name_from_plain(name), data)
 
 
 def _read_from_plain(plain: Any) -> Read:

@@ -4,8 +4,8 @@ Rules:
 1. What did not change keeps its extents; of what did, only what is new becomes a piece of bytes.
 2. Packs that are merged (`snapshots.compaction`) are gone from the pieces: carried ones are replaced by the new pack,
    of others the bytes are written again.
-3. Whenever packs are merged, a small part is stored in full, and rows that lie in them are written again, carried or
-   not: their pieces would become many.
+3. Whenever packs are merged, a small part is stored in full. Rows that lie in packs which are carried are written
+   again. Their pieces would become many.
 
     laid = Laid(base)
     laid.part(TOOL_STATE, content.tool_state, base.checkpoint.tool_state)
@@ -22,8 +22,9 @@ from typing import Any, Never
 
 from snapshots import codec
 from snapshots.base import Base
-from snapshots.compaction import live_in, may_be_due, planned
+from snapshots.compaction import Plan, live_in, may_be_due, planned
 from snapshots.content import Content, Part
+from snapshots.head import TailPack
 from snapshots.history import HistoryRow
 from snapshots.logs import HeldLog, LogRef
 from snapshots.parts import Parts, Piece, spliced
@@ -31,6 +32,7 @@ from snapshots.placement import Move, PackUse, Placement, PlaceRow
 from storage.digest import BlobRef
 from storage.extents import Extent
 from storage.packs import PREFIX_BYTES_MAX, PackBody, PackBuilder
+from storage.store import ByteRange
 
 GRAPH, HISTORY, PLACES = "graph", "history", "places"
 SMALL_PART_BYTES_MAX = 64 << 10  # rule 3
@@ -76,7 +78,7 @@ class Laid:
     Attributes:
         parts: What is known of the bytes of its parts.
         moves: Packs that its own pack carries.
-        rewritten: Packs of which everything is written again.
+        merged: Whether packs were merged.
     """
 
     def __init__(self, base: Base) -> None:
@@ -85,7 +87,21 @@ class Laid:
         self._places = _Blob(PLACES, base.places.at.ref, self._held(base.places.at.ref), base.places)
         self.parts = Parts()
         self.moves: tuple[Move, ...] = ()
-        self.rewritten: frozenset[str] = frozenset()
+        self.merged = False
+
+    def copy(self) -> Laid:
+        """Return the same, to be put into another pack."""
+        other = Laid(self._base)
+        other._blobs, other.parts = list(self._blobs), self.parts
+        return other
+
+    def estimated_bytes(self) -> int:
+        """Return about how much room the new bytes will take: text gets four times smaller, other things hardly."""
+        new = {GRAPH: 0, HISTORY: 0}
+        for blob in self._blobs:
+            fresh = sum(piece.nbytes for piece in blob.pieces if not isinstance(piece, Extent))
+            new[blob.kind] = new.get(blob.kind, 0) + fresh
+        return sum(new.values()) - new[GRAPH] * 3 // 4
 
     def graph(self, content: Content) -> HeldLog[Never] | None:
         """Return the graph's log, None if nothing is appended and its bytes are not known."""
@@ -130,18 +146,28 @@ class Laid:
         return {extent.pack for extent in self._needed()}
 
     def merge_into(self, builder: PackBuilder) -> None:
-        """Carry and write again what has to be merged (rule 2)."""
-        bodies = {use.pack: use.body_bytes for use in self._base.placement.packs}
+        """Carry the tail of the head, and what has to be merged; write the rest of that again (rule 2)."""
+        tail = {pack.name: self._tail_body(pack) for pack in self._base.head.tail}
+        plan = self._planned(frozenset(tail))
+        carried = [*tail.values(), *(self._base.at_hand[pack] for pack in plan.carried)]
+        self.moves = tuple(Move(body.name, builder.name, builder.carry(body)) for body in carried)
+        self.merged = plan.merges
+        if self.moves or plan.merges:
+            self._blobs = [self._merged(blob, plan.rewritten) for blob in self._blobs]
+            self._places = self._merged(self._places, plan.rewritten)
+
+    def _planned(self, tail: frozenset[str]) -> Plan:
+        bodies = {use.pack: use.body_bytes for use in self._base.placement.packs if use.pack not in tail}
         if not may_be_due(bodies):
-            return
+            return Plan()
         fixed = {extent.pack for blob in self._blobs if blob.source is None for extent in blob.extents()}
-        plan = planned(live_in(self._needed()), bodies, self._base.at_hand, fixed)
-        bodies_carried = [self._base.at_hand[pack] for pack in plan.carried]
-        self.moves = tuple(Move(body.name, builder.name, builder.carry(body)) for body in bodies_carried)
-        self.rewritten = plan.rewritten
-        if plan.merges:
-            self._blobs = [self._merged(blob) for blob in self._blobs]
-            self._places = self._merged(self._places)
+        live = live_in(extent for extent in self._needed() if extent.pack not in tail)
+        return planned(live, bodies, self._base.at_hand, fixed)
+
+    def _tail_body(self, pack: TailPack) -> PackBody:
+        places = [*(row.manifest for row in self._base.places.entries), self._base.head.manifest]
+        found = (ByteRange(one.offset, one.stored_bytes) for one in places if one and one.pack == pack.name)
+        return PackBody(pack.name, pack.data, (), tuple(found))
 
     def put_into(self, builder: PackBuilder, revision: int, places: LogRef) -> Placement:
         """Put what is new into the pack; return where everything lies then."""
@@ -182,12 +208,12 @@ class Laid:
         for blob in (*self._blobs, self._places):
             yield from blob.extents()
 
-    def _merged(self, blob: _Blob) -> _Blob:
-        if isinstance(blob.source, bytes) and len(blob.source) <= SMALL_PART_BYTES_MAX:
+    def _merged(self, blob: _Blob, rewritten: frozenset[str]) -> _Blob:
+        if self.merged and isinstance(blob.source, bytes) and len(blob.source) <= SMALL_PART_BYTES_MAX:
             return replace(blob, pieces=[memoryview(blob.source)])  # Rule 3.
         shifts = {move.pack: move.shift for move in self.moves}
         into = self.moves[0].into if self.moves else ""
-        again = self.rewritten | shifts.keys() if blob.kind in (HISTORY, PLACES) else self.rewritten
+        again = rewritten | shifts.keys() if blob.kind in (HISTORY, PLACES) else rewritten
         pieces: list[Piece] = []
         position = start = 0  # from `start` on everything is written again
         for piece in blob.pieces:

@@ -295,13 +295,14 @@ class Publication:
         return replace(base, graph=before.graph, parts=before.parts, at_hand=before.at_hand)  # of the same revision
 
     def _staged(self, base: Base, build: Build) -> Staged:
-        """Upload the pack for a revision after `base`, under a name that was never used (rule 2)."""
+        """Make the pack of a revision after `base`, under a name never used before; upload it if it is not small."""
         environment = self._environment
         name = pack_name(self.identity.commit_id, environment.clock.new_id())
         with self.doubting():
             staged = build(base, name)
-            key = environment.layout.pack(base.head.family or base.head.session_id, name)
-            write_pack(environment.store, key, staged.data, environment.clock)
+            if staged.data is not None:
+                key = environment.layout.pack(base.head.family or base.head.session_id, name)
+                write_pack(environment.store, key, staged.data, environment.clock)
         self.intent = replace(self.intent, staged_epoch=staged.epoch)
         return staged
 
@@ -319,6 +320,7 @@ class Publication:
             manifest=staged.manifest,
             inline_manifest=staged.inline_manifest,
             reads=staged.reads,
+            tail=staged.tail,
             overrides=None,
             commits=head.commits.appended(self.identity.commit_id),
             stamps=staged.stamps,

@@ -60,6 +60,7 @@ from storage.digest import BlobRef, verify
 from storage.errors import CorruptObjectError, NotFoundError
 from storage.pack_reader import PackReader
 from storage.store import Version
+from storage.wrappers.overlaid import OverlaidStore
 
 T = TypeVar("T")
 LOAD_ATTEMPTS_MAX = 5  # how often a load starts again because the session moved on under it
@@ -165,9 +166,18 @@ def named_by(head: Head) -> PlaceRow:
     return PlaceRow(head.revision, head.checkpoint_ref, head.manifest, head.overrides, ())
 
 
+def with_tail(environment: Environment, head: Head) -> Environment:
+    """Return an environment in which the packs that lie in a head are read like any other."""
+    if not head.tail:
+        return environment
+    packs = {environment.layout.pack(head.family, pack.name): pack.data for pack in head.tail}
+    return replace(environment, store=OverlaidStore(environment.store, packs))
+
+
 def pack_reader(environment: Environment, head: Head) -> PackReader:
-    """Return what reads from the packs of a head's family."""
-    return PackReader(environment.store, partial(environment.layout.pack, head.family), environment.executor)
+    """Return what reads from the packs of a head's family, and from its tail."""
+    store = with_tail(environment, head).store
+    return PackReader(store, partial(environment.layout.pack, head.family), environment.executor)
 
 
 def read_manifest(environment: Environment, head: Head, reader: PackReader | None = None) -> Manifest:
@@ -330,7 +340,8 @@ def read_places(environment: Environment, head: Head, present: Placement) -> Seq
     return blobs.log(present.places, placement.row_from_plain).entries
 
 
-def _manifest_of(environment: Environment, head: Head, revision: int, reader: PackReader) -> Manifest:
+def manifest_of(environment: Environment, head: Head, revision: int, reader: PackReader) -> Manifest:
+    """Return the manifest of a retained revision, as its blobs lie now."""
     if revision == head.revision:
         if head.reads and not head.inline_manifest:
             reader.fetch(head.reads)
@@ -386,7 +397,7 @@ def retried_while_moving(environment: Environment, session_id: str, read_from: C
 def load_from(environment: Environment, read: HeadRead, revision: int, *, execution_state: bool) -> Loaded:
     """Load a retained revision from a live head just read; for use within `retried_while_moving`."""
     reader = pack_reader(environment, read.head)
-    manifest = _manifest_of(environment, read.head, revision, reader)
+    manifest = manifest_of(environment, read.head, revision, reader)
     refs = [*manifest.checkpoint.refs(), *manifest.placement.refs()]
     if not execution_state:
         refs = [ref for ref in refs if ref != manifest.checkpoint.execution_state]

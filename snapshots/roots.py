@@ -3,7 +3,8 @@
 Rules:
 1. A head names the packs of every revision that retention keeps: from the floor on, those that a prune kept below it,
    pinned ones, expired pins too.
-2. A reservation, a tombstone and a session that moved away name nothing.
+2. A reservation, a tombstone and a session that moved away name nothing; what lies in the head itself is no pack of
+   the store.
 3. Head, manifest and the log of places tell; nothing else is read.
 
     named_packs(environment, head)
@@ -33,7 +34,7 @@ def named_packs(environment: Environment, head: Head) -> frozenset[str]:
     rows = read_places(environment, head, placement)
     homes = homes_of(rows)
     ended = (replace(use, pack=homes.pack(use.pack)) for row in rows for use in row.ended)
-    return frozenset(kept_packs(head, [*placement.packs, *ended]))
+    return frozenset(kept_packs(head, [*placement.packs, *ended])).difference(pack.name for pack in head.tail)
 
 
 def named_keys(environment: Environment, head: Head) -> frozenset[str]:

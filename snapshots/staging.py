@@ -1,7 +1,8 @@
 """Staging: from content and base to one pack and the two records of the new revision. Pure.
 
 Rules:
-1. Everything new goes into one pack, in this order: logs and small parts, large parts, manifest, index.
+1. Everything new goes into one pack, in this order: logs and small parts, large parts, manifest, index. A small one
+   lies in the head, as long as its tail has room; one that does not carries the whole tail.
 2. What did not change keeps its extents; nothing is read, nothing is uploaded twice.
 3. The result names only packs that the base names, and the pack itself.
 4. The manifest is compressed against the last one that stands in full, while that pays and needs no pack of its own;
@@ -20,7 +21,18 @@ from typing import Never
 from snapshots.base import Base, FullManifest
 from snapshots.checkpoint import SessionCheckpoint
 from snapshots.content import Content
-from snapshots.head import INLINE_MANIFEST_BYTES_MAX, READS_MAX, RING_MAX, Head, StampRow, stamps_appended
+from snapshots.head import (
+    HEAD_TAIL_BYTES_MAX,
+    INLINE_MANIFEST_BYTES_MAX,
+    READS_MAX,
+    RING_MAX,
+    TAIL_BYTES_MAX,
+    TAIL_PACK_BYTES_MAX,
+    Head,
+    StampRow,
+    TailPack,
+    stamps_appended,
+)
 from snapshots.history import COMMIT, REPLACE, HistoryRow, lineage
 from snapshots.laying import Laid, at_hand
 from snapshots.logs import HeldLog
@@ -58,7 +70,8 @@ class Staged:
 
     Attributes:
         name: Name of the pack.
-        data: The pack.
+        data: The pack; None if it lies in the head.
+        tail: The packs that lie in the head.
         epoch: Epoch of the head that was read before.
         checkpoint: The new revision.
         checkpoint_ref: Its ref.
@@ -77,7 +90,8 @@ class Staged:
     """
 
     name: str
-    data: bytes
+    data: bytes | None
+    tail: tuple[TailPack, ...]
     epoch: int
     checkpoint: SessionCheckpoint
     checkpoint_ref: BlobRef
@@ -104,7 +118,6 @@ def stage(content: Content, base: Base, identity: Identity, name: str) -> Staged
         identity: Which commit it is.
         name: Name of the pack, never used before.
     """
-    builder = PackBuilder(name)
     laid = Laid(base)
     graph = laid.graph(content)
     row = _history_row(content, base.revision + 1, identity)
@@ -119,32 +132,78 @@ def stage(content: Content, base: Base, identity: Identity, name: str) -> Staged
         execution_state=laid.part(EXECUTION_STATE, content.execution_state, base.checkpoint.execution_state),
         tombstones=laid.part(TOMBSTONES, content.tombstones, base.checkpoint.tombstones),
     )
-    laid.merge_into(builder)
-    places = _places(base, laid)
-    placement = laid.put_into(builder, row.revision, places.at)
-    record = checkpoint.encode()
-    full = None if laid.moves or laid.rewritten else base.full
-    manifest = _manifest(builder, record, placement, full)
-    body = builder.body()
+    packed = _packed(laid, base, checkpoint, identity, name)
     return Staged(
         name=name,
-        data=finished(body, _facts(base.head, identity)),
+        data=packed.data,
+        tail=packed.tail,
         epoch=base.head.epoch,
         checkpoint=checkpoint,
-        checkpoint_ref=blob_ref(record),
-        placement=placement,
-        manifest=manifest.place,
-        inline_manifest=manifest.inline,
-        reads=() if manifest.inline else reads_of(checkpoint, placement, manifest.place),
-        full=manifest.full,
+        checkpoint_ref=packed.checkpoint_ref,
+        placement=packed.placement,
+        manifest=packed.manifest.place,
+        inline_manifest=packed.manifest.inline,
+        reads=packed.reads,
+        full=packed.manifest.full,
         graph=graph,
         history=history,
-        places=places,
+        places=packed.places,
         parts=laid.parts,
-        at_hand=at_hand(base.at_hand, body, placement),
+        at_hand=at_hand(base.at_hand, packed.body, packed.placement),
         ledger=content.ledger,
         stamps=_stamps(content, base, row),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """The blobs and the manifest of a revision in a pack: in one of the store, with its data, or in the head's tail."""
+
+    body: PackBody
+    data: bytes | None
+    tail: tuple[TailPack, ...]
+    checkpoint_ref: BlobRef
+    placement: Placement
+    places: HeldLog[PlaceRow]
+    manifest: _Manifest
+    reads: tuple[Read, ...]
+
+
+def _packed(laid: Laid, base: Base, checkpoint: SessionCheckpoint, identity: Identity, name: str) -> _Packed:
+    """Return the pack, in the head if it is small and there is room."""
+    held = sum(len(pack.data) for pack in base.head.tail)
+    if laid.estimated_bytes() <= min(TAIL_PACK_BYTES_MAX, TAIL_BYTES_MAX - held):
+        small = _filled(laid.copy(), base, checkpoint, PackBuilder(name))
+        tail = (*base.head.tail, TailPack(name, small.body.data))
+        if _fits(base.head, tail):
+            return replace(small, tail=tail, reads=_reads(checkpoint, small, tail))
+    builder = PackBuilder(name)
+    laid.merge_into(builder)
+    packed = _filled(laid, base, checkpoint, builder)
+    data = finished(packed.body, _facts(base.head, identity))
+    return replace(packed, data=data, reads=_reads(checkpoint, packed, ()))
+
+
+def _fits(head: Head, tail: tuple[TailPack, ...]) -> bool:
+    size = sum(len(pack.data) for pack in tail)
+    return (
+        len(tail[-1].data) <= TAIL_PACK_BYTES_MAX
+        and size <= TAIL_BYTES_MAX
+        and len(replace(head, tail=tail).encode()) <= HEAD_TAIL_BYTES_MAX
+    )
+
+
+def _filled(laid: Laid, base: Base, checkpoint: SessionCheckpoint, builder: PackBuilder) -> _Packed:
+    """Put blobs and manifest into a pack."""
+    places = _places(base, laid)
+    placement = laid.put_into(builder, checkpoint.revision, places.at)
+    record = checkpoint.encode()
+    manifest = _manifest(builder, record, placement, None if laid.merged else base.full)
+    return _Packed(builder.body(), None, (), blob_ref(record), placement, places, manifest, ())
+
+
+def _reads(checkpoint: SessionCheckpoint, packed: _Packed, tail: tuple[TailPack, ...]) -> tuple[Read, ...]:
+    return () if packed.manifest.inline else reads_of(checkpoint, packed.placement, packed.manifest.place, tail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +227,15 @@ def _manifest(builder: PackBuilder, record: bytes, placement: Placement, before:
     return _Manifest(place, _if_small(run), FullManifest(place, raw, frames))
 
 
-def reads_of(checkpoint: SessionCheckpoint, placement: Placement, manifest: ManifestPlace) -> tuple[Read, ...]:
+def reads_of(
+    checkpoint: SessionCheckpoint, placement: Placement, manifest: ManifestPlace, tail: tuple[TailPack, ...] = ()
+) -> tuple[Read, ...]:
     """Return what a load reads of a revision, the execution state too if that is not much; empty if it is too much."""
     runs = [(run.pack, run.offset, run.stored_bytes) for run in manifest.runs()]
     large = {ref.digest for ref in (checkpoint.execution_state,) if ref is not None and ref.size_bytes > LAZY_BYTES_MIN}
     frames = {extent[:3] for digest, many in placement.extents.items() if digest not in large for extent in many}
-    reads = plan_reads([*runs, *frames])
+    in_head = {pack.name for pack in tail}
+    reads = plan_reads(frame for frame in (*runs, *frames) if frame[0] not in in_head)
     return tuple(reads) if len(reads) <= READS_MAX else ()
 
 
