@@ -27,9 +27,10 @@ from snapshots.errors import (
 from snapshots.fields import Fields
 from snapshots.head import Head
 from snapshots.layout import STORE_KEY, Layout
+from snapshots.logs import log_ref_from_plain
 from snapshots.maintenance.marks import Marks, pack_mark
 from snapshots.overrides import overrides_from_plain
-from snapshots.placement import Placement, open_manifest, seal_manifest
+from snapshots.placement import Placement, open_manifest, seal_manifest, unseal_manifest
 from snapshots.portable import Session, from_state, to_state
 from snapshots.portable.document import document_digest, read_document
 from snapshots.realtime.journal import load_progress, stored_record
@@ -54,6 +55,7 @@ from storage.executor import InlineExecutor
 from storage.frame import (
     FRAME_BYTES_MAX,
     NOTE_BYTES_MAX,
+    Prefix,
     open_frame,
     open_run,
     open_stream,
@@ -62,7 +64,8 @@ from storage.frame import (
     seal_stream,
 )
 from storage.leases import LeaseRegister
-from storage.packs import PackBuilder, read_blobs, read_index
+from storage.pack_reader import read_blobs
+from storage.packs import PackBuilder, read_index
 from storage.store import Overwrite, Version
 from storage.testing.clock import ManualClock
 from tests.fuzz.inputs import Form
@@ -125,7 +128,8 @@ def session(turns: int = 4) -> tuple[MemoryStore, PersistedSessionState]:
 
 STORE, STATE = session()
 HEAD = raw_head(STORE, "s1")
-CHECKPOINT_BYTES, PLACEMENT_BYTES = open_manifest(HEAD.inline_manifest, key=KEY)
+MANIFEST = unseal_manifest(HEAD.inline_manifest, key=KEY)
+CHECKPOINT_BYTES, PLACEMENT_BYTES = open_manifest(MANIFEST, key=KEY)
 NODES = [
     node("n0"),
     plugin_node("n1", "n0"),
@@ -172,8 +176,14 @@ def logs() -> StagedSession:
 
 
 LOGS = logs()
-PLACES = [row.to_plain() for one in LOGS.base.places for row in one.entries]
-FORKED = replace(placement.row_from_plain(PLACES[0]), overrides=valid.OVERRIDES).to_plain()
+PLACES = [row.to_plain() for row in LOGS.base.places.entries]
+FORKED = replace(
+    placement.row_from_plain(PLACES[0]),
+    overrides=valid.OVERRIDES,
+    manifest=valid.PLACE,
+    ended=valid.PLACEMENT.packs[1:],
+    moved=valid.PLACE.moved.moves(),
+).to_plain()
 
 
 def written_by(write: Callable[[Environment], object], key: str) -> bytes:
@@ -194,19 +204,38 @@ def environment_with(objects: dict[str, bytes], store: MemoryStore | None = None
 # Decoders that are not one function of bytes.
 
 
-def rows_of(parse: Callable[[Any], object]) -> Read:
-    """Return what reads a segment of a log."""
-    return lambda data: Fields({"rows": codec.decode(data, key=KEY)}, key=KEY, record="segment").rows("rows", parse)
-
-
-def read_overrides(data: bytes) -> object:
-    return Fields({"overrides": codec.decode(data, key=KEY)}, key=KEY, record="head").optional(
-        "overrides", overrides_from_plain
+def entries_in(data: bytes) -> list[Any]:
+    """Return the entries of a log; the list that they are given as tells how many it should have."""
+    kind, size = (data[0] >> 5, data[0] & 31) if data else (0, 0)
+    if kind != 4 or size > 27:
+        return codec.decode_entries(data, len(data), key=KEY)
+    width = 1 << size - 24 if size > 23 else 0  # RFC 8949 section 3
+    return codec.decode_entries(
+        data[1 + width :], int.from_bytes(data[1 : 1 + width], "big") if width else size, key=KEY
     )
 
 
+def rows_of(parse: Callable[[Any], object]) -> Read:
+    """Return what reads a log."""
+    return lambda data: Fields({"rows": entries_in(data)}, key=KEY, record="log").rows("rows", parse)
+
+
+def read_by(parse: Callable[[Any], object]) -> Read:
+    """Return what reads one field of a record."""
+    return lambda data: Fields({"field": codec.decode(data, key=KEY)}, key=KEY, record="record").optional(
+        "field", parse
+    )
+
+
+def in_a_placement(name: str) -> Callable[[bytes], bytes]:
+    """Return what puts a field of any bytes into a placement that is all right otherwise."""
+    plain = codec.decode(valid.PLACEMENT.encode(), key=KEY)
+    others = b"".join(encoded(key) + encoded(value) for key, value in plain.items() if key != name)
+    return lambda data: bytes([0xA0 | len(plain)]) + others + encoded(name) + data
+
+
 def read_graph(data: bytes) -> object:
-    return SessionGraph.from_nodes(nodes_from_plain(codec.decode(data, key=KEY)), "n4", committed=True)
+    return SessionGraph.from_nodes(nodes_from_plain(entries_in(data)), "n4", committed=True)
 
 
 def read_snapshot(kind: type[ToolState | PluginSessionSnapshot], data: bytes) -> object:
@@ -266,15 +295,30 @@ def loaded(head: Head | bytes) -> object:
 
 
 def loaded_by_placement(data: bytes) -> object:
-    return loaded(replace(HEAD, inline_manifest=seal_manifest(CHECKPOINT_BYTES, data)))
+    return loaded(replace(HEAD, inline_manifest=manifest_of(CHECKPOINT_BYTES, data)))
 
 
 def loaded_by_checkpoint(data: bytes) -> object:
-    return loaded(replace(HEAD, checkpoint_ref=blob_ref(data), inline_manifest=seal_manifest(data, PLACEMENT_BYTES)))
+    return loaded(replace(HEAD, checkpoint_ref=blob_ref(data), inline_manifest=manifest_of(data, PLACEMENT_BYTES)))
+
+
+def manifest_of(checkpoint: bytes, placed: bytes) -> bytes:
+    return seal_manifest(encoded([checkpoint, placed]))
+
+
+def read_manifest(data: bytes) -> object:
+    return open_manifest(unseal_manifest(data, key=KEY), key=KEY)
+
+
+def read_manifest_against_another(data: bytes) -> object:
+    return open_manifest(unseal_manifest(data, key=KEY, against=MANIFEST), key=KEY)
 
 
 BUILDER = PackBuilder(PACK)
-BLOBS = {BUILDER.add("part", bytes(range(256)) * count): count for count in (1, 3, 600)}
+BLOBS = [BUILDER.add("part", bytes(range(256)) * count) for count in (1, 3, 600)]
+LOG = [b"the first entries of a log, and " * 9, b"the next entries of a log, and " * 12]
+BLOBS.append(blob_ref(b"".join(LOG)))
+BUILDER.add_log("graph", BLOBS[-1], LOG, lambda position: b"".join(LOG)[:position])
 PACKED = BUILDER.finish({"session": "s1", "tenant": "default"})
 
 
@@ -294,7 +338,7 @@ def index_json() -> bytes:
         ]
         for blob in BLOBS
     ]
-    return json.dumps({"facts": {"session": "s1"}, "blobs": rows}).encode()
+    return json.dumps({"facts": {"session": "s1"}, "blobs": rows, "runs": [[0, 90], [90, 1]]}).encode()
 
 
 def example_lease() -> bytes:
@@ -435,6 +479,8 @@ HEADS = tuple(unguarded(one.encode()) for one in (valid.HEAD, valid.FORK_HEAD, r
 EPOCH = unguarded(written_by(take_number, Layout("default").epoch))
 IDENTITY = written_by(lambda environment: store_object.open_or_create(environment, create=True, url="here"), STORE_KEY)
 FRAMES = tuple(map(seal_frame, (b"x" * 100, bytes(range(256)) * 40, b"\x00" * FRAME_BYTES_MAX)))
+PREFIX = Prefix(CHECKPOINT_BYTES)
+CONTINUED = tuple(seal_frame(raw, PREFIX) for raw in (CHECKPOINT_BYTES[9:], CHECKPOINT_BYTES * 30, b"x" * 100))
 ROWS = encoded([row.to_plain() for row in LOGS.base.rows])
 
 TURN_BYTES = unguarded(TURN.encode())
@@ -456,14 +502,38 @@ DECODERS: tuple[Decoder, ...] = (
     cbor("placement", partial(Placement.decode, key=KEY), RECORD, examples=(PLACEMENT_BYTES, valid.PLACEMENT.encode())),
     cbor(
         "manifest",
-        partial(open_manifest, key=KEY),
+        read_manifest,
         (*RECORD, CorruptObjectError),
-        examples=(encoded([CHECKPOINT_BYTES, PLACEMENT_BYTES]),),
-        wrap=seal_run,
+        examples=(MANIFEST,),
+        wrap=seal_manifest,
     ),
+    cbor(
+        "manifest against another",
+        read_manifest_against_another,
+        (*RECORD, CorruptObjectError),
+        examples=(MANIFEST, encoded([valid.CHECKPOINT.encode(), PLACEMENT_BYTES])),
+        wrap=partial(seal_manifest, against=MANIFEST),
+    ),
+    cbor(
+        "frames of a placement",
+        partial(Placement.decode, key=KEY),
+        RECORD,
+        examples=(encoded(codec.decode(valid.PLACEMENT.encode(), key=KEY)["frames"]),),
+        wrap=in_a_placement("frames"),
+    ),
+    cbor(
+        "extents of a placement",
+        partial(Placement.decode, key=KEY),
+        RECORD,
+        examples=(encoded(codec.decode(valid.PLACEMENT.encode(), key=KEY)["extents"]),),
+        wrap=in_a_placement("extents"),
+    ),
+    cbor("log ref", read_by(log_ref_from_plain), RECORD, examples=(encoded(valid.PLACEMENT.places.to_plain()),)),
+    cbor("place", read_by(placement.place_from_plain), RECORD, examples=(encoded(valid.PLACE.to_plain()),)),
+    cbor("log", entries_in, (CorruptSnapshotError,), examples=(ROWS, encoded([]), encoded(list(range(300))))),
     cbor("rows of a history", rows_of(history.row_from_plain), RECORD, examples=(ROWS,)),
     cbor("rows of places", rows_of(placement.row_from_plain), RECORD, examples=(encoded([*PLACES, FORKED]),)),
-    cbor("overrides", read_overrides, RECORD, examples=(encoded(valid.OVERRIDES.to_plain()),)),
+    cbor("overrides", read_by(overrides_from_plain), RECORD, examples=(encoded(valid.OVERRIDES.to_plain()),)),
     cbor(
         "turn in flight",
         partial(TurnRecord.decode, key=KEY),
@@ -526,6 +596,7 @@ DECODERS: tuple[Decoder, ...] = (
     cbor("load by its placement", loaded_by_placement, RECORD, examples=(PLACEMENT_BYTES,), fixed_bytes=8 << 20),
     cbor("load by its checkpoint", loaded_by_checkpoint, RECORD, examples=(CHECKPOINT_BYTES,), fixed_bytes=8 << 20),
     in_frames("frame", partial(open_frame, key=KEY), examples=FRAMES),
+    in_frames("frame that continues a log", partial(open_frame, key=KEY, prefix=PREFIX), examples=CONTINUED),
     in_frames(
         "run of frames",
         partial(open_run, key=KEY, bytes_max=RUN_BYTES_MAX),

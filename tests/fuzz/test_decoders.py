@@ -17,7 +17,7 @@ import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_hex
 from types import CodeType, FunctionType
@@ -207,6 +207,22 @@ FORMER: dict[str, tuple[str, bytes]] = {
     "a transcript nested without end": ("transcript", b"[" * DEEP),
     "a transcript with a number of many digits": ("transcript", b"[" + b"9" * DEEP + b"]"),
     "the last number of a collection": ("epoch", last_epoch()),
+    "a log of 2^64 entries": ("log", b"\x9b" + b"\xff" * 8),
+    "a log of more entries than bytes": ("log ref", encoded([bytes(32), 10, 11])),
+    "a log of no entries that has bytes": ("log ref", encoded([bytes(32), 10, 0])),
+    "columns of several lengths": ("extents of a placement", encoded([bytes(8), bytes(8), bytes(4)])),
+    "a frame number without a frame": (
+        "extents of a placement",
+        encoded([bytes([2, 2] * 4), bytes(8), b"\x01\x01" + bytes(6)]),
+    ),
+    "a pack number without a pack": (
+        "frames of a placement",
+        encoded([bytes([2, 2] * 4), bytes(16), b"\x01\x01" + bytes(6)]),
+    ),
+    "an offset beyond all objects": (
+        "frames of a placement",
+        encoded([bytes(8), b"\xff" * 16, b"\x01\x01" + bytes(6)]),
+    ),
 }
 
 
@@ -219,7 +235,7 @@ def test_what_failed_once_is_refused(name: str) -> None:
 # Bombs.
 
 
-@pytest.mark.parametrize("name", ["frame", "run of frames"])
+@pytest.mark.parametrize("name", ["frame", "frame that continues a log", "run of frames"])
 def test_a_bomb_takes_no_more_memory_than_a_frame(name: str) -> None:
     outcomes = Counter(outcome(NAMED[name], bomb) for bomb in BOMBS)
     assert outcomes["CorruptObjectError"] > len(BOMBS) // 2
@@ -252,14 +268,19 @@ def _repeated(plain: list[Any], count: int) -> list[Any]:
 
 
 def _placement(count: int) -> bytes:
-    plain = codec.decode(valid.PLACEMENT.encode(), key="x")
-    extents = [[bytes([0] * 24) + number.to_bytes(8, "big"), plain["extents"][0][1]] for number in range(count)]
-    return encoded({**plain, "extents": extents, "packs": _repeated(plain["packs"], count)})
+    (one,) = (many for many in valid.PLACEMENT.extents.values() if many)
+    extents = {
+        digest(number.to_bytes(8, "big")): tuple(extent._replace(offset=extent.offset + number) for extent in one)
+        for number in range(count)
+    }
+    packs = _repeated(list(valid.PLACEMENT.packs), count)
+    return replace(valid.PLACEMENT, extents=extents, packs=tuple(packs)).encode()
 
 
 def _checkpoint(count: int) -> bytes:
     plain = codec.decode(valid.CHECKPOINT.encode(), key="x")
-    return encoded({**plain, "graph": _repeated(plain["graph"], count), "history": _repeated(plain["history"], count)})
+    options = {**plain["turn"]["mode_turn_options"], "payload": [{"a": [number]} for number in range(count)]}
+    return encoded({**plain, "turn": {**plain["turn"], "mode_turn_options": options}})
 
 
 def _turn(count: int) -> bytes:
@@ -309,6 +330,7 @@ GROWING: dict[str, tuple[str, Callable[[int], bytes]]] = {
     "a checkpoint": ("checkpoint", _checkpoint),
     "a turn in flight": ("turn in flight", _turn),
     "an index": ("index of a pack", _index),
+    "a log": ("log", lambda count: encoded([{"n": [number]} for number in range(count)])),
     "a graph": ("graph", lambda count: encoded(_nodes(count))),
     "a state document": ("state document", _document),
     "a transcript": ("transcript", _chat),

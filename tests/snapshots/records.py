@@ -65,9 +65,9 @@ from snapshots.state import (
 )
 from snapshots.state.values import I64_MAX
 from storage.digest import BLOB_BYTES_MAX, BlobRef, blob_ref, parse_digest
-from storage.extents import Extent
+from storage.extents import READ_BYTES_MAX, Extent, Read
 from storage.frame import FRAME_BYTES_MAX, STORED_BYTES_MAX
-from storage.store import Version
+from storage.store import ByteRange, Version
 from tests.snapshots.state.strategies import json_values
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -409,6 +409,9 @@ _any_head = {
     "origin": st.none() | st.builds(Origin, session_ids, st.integers(1, U64_MAX), refs),
     "relation": relations,
 }
+reads = st.builds(
+    Read, pack_names, st.builds(ByteRange, st.integers(0, BLOB_BYTES_MAX), st.integers(1, READ_BYTES_MAX))
+)
 _nothing = {"checkpoint_ref": st.none(), "manifest": st.none(), "inline_manifest": st.just(b"")}
 unpruned_heads = st.builds(
     Head,
@@ -420,6 +423,7 @@ unpruned_heads = st.builds(
     checkpoint_ref=refs,
     manifest=manifest_places,
     inline_manifest=st.binary(max_size=40),
+    reads=st.lists(reads, max_size=3).map(tuple),
     destination=st.just(""),
     pins=st.lists(pins, max_size=3).map(tuple),
 )

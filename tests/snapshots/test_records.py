@@ -35,6 +35,7 @@ from snapshots.head import (
     INLINE_MANIFEST_BYTES_MAX,
     KEPT_MAX,
     LIVE,
+    READS_MAX,
     RELATION_BYTES_MAX,
     RESERVED,
     RING_MAX,
@@ -77,9 +78,10 @@ from snapshots.state import (
 )
 from storage.digest import BLOB_BYTES_MAX, BlobRef, blob_ref
 from storage.errors import CorruptObjectError
-from storage.extents import Extent
+from storage.extents import READ_BYTES_MAX, Extent, Read
 from storage.frame import FRAME_BYTES_MAX, STORED_BYTES_MAX
 from storage.keys import ID_BYTES_MAX
+from storage.store import ByteRange
 from tests.snapshots import records
 from tests.snapshots.records import AT, ID, PACK, head, ref, reserved_head
 
@@ -122,8 +124,10 @@ PLACEMENT = Placement(
     packs=(PackUse(PACK, 2, 0, 5000), PackUse(OLDER, 1, 3)),
     places=LogRef(ref("places"), 6),
 )
+PLACE = ManifestPlace(PACK, 60, 100, ManifestPlace(OLDER, 5, 300), Homes([Move(OLDER, PACK, 7)]))
 HEAD = head(
-    manifest=ManifestPlace(PACK, 60, 100, ManifestPlace(OLDER, 5, 300), Homes([Move(OLDER, PACK, 7)])),
+    manifest=PLACE,
+    reads=(Read(PACK, ByteRange(60, 100)), Read(OLDER, ByteRange(0, READ_BYTES_MAX))),
     holder=Holder("me", ID),
     stamps=(StampRow(1, StampMark(b"t" * 16, b"c" * 16)),),
     commits=Ring(1, (ID, ID[::-1])),
@@ -625,6 +629,12 @@ def test_a_manifest_that_lies_nowhere_is_refused(plain: Any) -> None:
         {"stamps": [[1, b"t" * 15, b"c" * 16]]},
         {"stamps": [[1, b"t" * 16, b"c" * 16]] * (RING_MAX + 1)},
         {"inline_manifest": b"x" * (INLINE_MANIFEST_BYTES_MAX + 1)},
+        {"reads": [[b"n" * 24, 0, 0]]},
+        {"reads": [[b"n" * 24, -1, 1]]},
+        {"reads": [[b"n" * 24, 0, READ_BYTES_MAX + 1]]},
+        {"reads": [[b"n" * 24, BLOB_BYTES_MAX + 1, 1]]},
+        {"reads": [[b"n" * 23, 0, 1]]},
+        {"reads": [[b"n" * 24, 0, 1]] * (READS_MAX + 1)},
         {"created_at": U64_MAX},
         {"pins": [["ahead", 2, None]]},
         {"created_at": -(1 << 63)},
@@ -786,6 +796,7 @@ def extreme_head(**fields: Any) -> Head:
             "checkpoint_ref": BlobRef(blob_ref(b"").digest, RECORD_BLOB_BYTES_MAX),
             "manifest": ManifestPlace(PACK, 1 << 46, 1 << 26, against=ManifestPlace(OLDER, 1 << 46, 1 << 26)),
             "inline_manifest": b"x" * INLINE_MANIFEST_BYTES_MAX,
+            "reads": (Read(PACK, ByteRange(BLOB_BYTES_MAX, READ_BYTES_MAX)),) * READS_MAX,
             "commits": commits,
             "stamps": stamps,
             "floor": U64_MAX,
