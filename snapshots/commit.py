@@ -194,7 +194,7 @@ class _Commit:
             return self._found(found)
 
     def _build(self, base: Base, name: str) -> Staged:
-        return stage(self._content, base, self._publication.identity, name)
+        return stage(self._content, base, self._publication.identity, name, self._environment.limits)
 
     def _born(self, head: Head) -> Head:
         return replace(head, relation=self._relation)

@@ -1,6 +1,6 @@
 """Compaction: a revision lies in few packs, so that it is read with few requests. Done by commits, now and then. Pure.
 
-When the packs that a revision needs would be more than LIVE_PACKS_MAX, the cheapest of them are merged into the pack
+When the packs that a revision needs would be more than `Limits.packs`, the cheapest of them are merged into the pack
 that this commit writes anyway.
 
 Rules:
@@ -20,15 +20,36 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from snapshots.head import TAIL_BYTES_MAX, TAIL_PACK_BYTES_MAX
 from storage.extents import Extent
 
-LIVE_PACKS_MAX = 22  # of a revision; a resume is one request for each, and one for the head
-LARGE_LIVE_PACKS_MAX = 10  # of a large one, whose first pack takes several
-LARGE_BYTES = 8 << 20  # stored, of what a revision needs
-MERGED_MIN = 8  # packs merged at once, at most half of the limit
-ALIKE = 3.0  # those that cost up to so many times what the last of them does are taken along
+ALIKE = 3.0  # packs that cost up to so many times what the last of the merged ones does are taken along
 CARRIED_SHARE = 0.7  # of a pack that has to be needed still for it to be carried
 DEAD_SHARE = 0.5  # of what a read fetches
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a commit leaves lying apart. Smaller ones are for tests, which then merge after a few commits.
+
+    Attributes:
+        packs: Packs that a revision needs, at most; a resume is one request for each, and one for the head.
+        large_packs: The same of a large revision, whose first pack takes several.
+        large_bytes: Stored size from which on a revision is large.
+        merged: Packs merged at once, at most half of those there may be.
+        tail_pack_bytes: Size of a pack that lies in the head.
+        tail_bytes: Of all of them; each commit sends them again.
+    """
+
+    packs: int = 22
+    large_packs: int = 10
+    large_bytes: int = 8 << 20
+    merged: int = 8
+    tail_pack_bytes: int = TAIL_PACK_BYTES_MAX
+    tail_bytes: int = TAIL_BYTES_MAX
+
+
+LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +85,9 @@ class Live(NamedTuple):
 _NOTHING = Live(0, 0)
 
 
-def may_be_due(bodies: Mapping[str, int]) -> bool:
+def may_be_due(bodies: Mapping[str, int], limits: Limits) -> bool:
     """Say whether it is worth looking for what to merge."""
-    return len(bodies) >= LARGE_LIVE_PACKS_MAX and (
-        len(bodies) >= LIVE_PACKS_MAX or sum(bodies.values()) >= LARGE_BYTES
-    )
+    return len(bodies) >= limits.packs or sum(bodies.values()) >= limits.large_bytes
 
 
 def live_in(extents: Iterable[Extent]) -> dict[str, Live]:
@@ -94,7 +113,11 @@ def live_in(extents: Iterable[Extent]) -> dict[str, Live]:
 
 
 def planned(
-    live: Mapping[str, Live], bodies: Mapping[str, int], at_hand: Container[str], fixed: Container[str]
+    live: Mapping[str, Live],
+    bodies: Mapping[str, int],
+    at_hand: Container[str],
+    fixed: Container[str],
+    limits: Limits = LIMITS,
 ) -> Plan:
     """Return what to merge into the next pack.
 
@@ -103,12 +126,13 @@ def planned(
         bodies: Size of each pack without its index.
         at_hand: Packs whose bytes are there (rule 3).
         fixed: Packs of which something cannot be written again, because its bytes are not there.
+        limits: What may lie apart.
     """
     read, needed = sum(one.read_bytes for one in live.values()), sum(one.live_bytes for one in live.values())
-    if read > LARGE_BYTES and needed < read * DEAD_SHARE and not any(pack in fixed for pack in live):
+    if read > limits.large_bytes and needed < read * DEAD_SHARE and not any(pack in fixed for pack in live):
         return Plan(rewritten=frozenset(live))  # Rule 4.
-    limit = LIVE_PACKS_MAX if needed < LARGE_BYTES else LARGE_LIVE_PACKS_MAX
-    if len(live) < limit:
+    packs_max = limits.packs if needed < limits.large_bytes else limits.large_packs
+    if len(live) < packs_max:
         return Plan()
 
     def is_carried(pack: str) -> bool:
@@ -117,14 +141,16 @@ def planned(
     def cost(pack: str) -> int:
         return bodies[pack] if is_carried(pack) else live[pack].live_bytes
 
-    chosen = _cheapest({pack: cost(pack) for pack in live if is_carried(pack) or pack not in fixed}, limit)
+    costs = {pack: cost(pack) for pack in live if is_carried(pack) or pack not in fixed}
+    chosen = _cheapest(costs, min(limits.merged, packs_max // 2))
     carried = tuple(pack for pack in live if pack in chosen and is_carried(pack))
     return Plan(carried, frozenset(chosen).difference(carried))
 
 
-def _cheapest(costs: Mapping[str, int], limit: int) -> list[str]:
+def _cheapest(costs: Mapping[str, int], count: int) -> list[str]:
     """Return the cheapest, and all that are like the last of them: to merge few small ones into a large one again and
     again would write that each time."""
     order = sorted(costs, key=lambda pack: (costs[pack], pack))
-    count = min(MERGED_MIN, limit // 2)
-    return [pack for pack in order if costs[pack] <= ALIKE * costs[order[count - 1]]]
+    if not order:
+        return []
+    return [pack for pack in order if costs[pack] <= ALIKE * costs[order[: max(count, 1)][-1]]]

@@ -6,6 +6,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol
 
+from snapshots.compaction import LIMITS, Limits
 from snapshots.layout import Layout
 from storage.clock import Clock
 from storage.registers import Register
@@ -22,6 +23,7 @@ class Environment:
         clock: Time, ids and jitter.
         executor: Runs requests side by side.
         home: Identity of store and tenant, for `Base.home`.
+        limits: What commits leave lying apart.
     """
 
     store: ObjectStore
@@ -29,6 +31,7 @@ class Environment:
     clock: Clock
     executor: Executor
     home: tuple[str, str] = ("", "")
+    limits: Limits = LIMITS
 
     def register(self, session_id: str) -> Register:
         """Return the register of a session's head. Raises InvalidKeyError for what is no id."""

@@ -348,4 +348,5 @@ class _Fork:
             graph=loaded.base.graph,
             parts=loaded.base.parts,
         )
-        return stage(content, base, self._identity, pack_name(self._identity.commit_id, environment.clock.new_id()))
+        name = pack_name(self._identity.commit_id, environment.clock.new_id())
+        return stage(content, base, self._identity, name, environment.limits)

@@ -7,7 +7,7 @@ Rules:
 3. Whenever packs are merged, a small part is stored in full. Rows that lie in packs which are carried are written
    again. Their pieces would become many.
 
-    laid = Laid(base)
+    laid = Laid(base, LIMITS)
     laid.part(TOOL_STATE, content.tool_state, base.checkpoint.tool_state)
     laid.merge_into(builder)
     placement = laid.put_into(builder, revision, places.at)
@@ -22,7 +22,7 @@ from typing import Any, Never
 
 from snapshots import codec
 from snapshots.base import Base
-from snapshots.compaction import Plan, live_in, may_be_due, planned
+from snapshots.compaction import Limits, Plan, live_in, may_be_due, planned
 from snapshots.content import Content, Part
 from snapshots.head import TailPack
 from snapshots.history import HistoryRow
@@ -75,14 +75,19 @@ class _Blob:
 class Laid:
     """The blobs of the revision after `base`.
 
+    Args:
+        base: What it stands on.
+        limits: What may lie apart.
+
     Attributes:
         parts: What is known of the bytes of its parts.
         moves: Packs that its own pack carries.
         merged: Whether packs were merged.
     """
 
-    def __init__(self, base: Base) -> None:
+    def __init__(self, base: Base, limits: Limits) -> None:
         self._base = base
+        self._limits = limits
         self._blobs: list[_Blob] = []
         self._places = _Blob(PLACES, base.places.at.ref, self._held(base.places.at.ref), base.places)
         self.parts = Parts()
@@ -91,7 +96,7 @@ class Laid:
 
     def copy(self) -> Laid:
         """Return the same, to be put into another pack."""
-        other = Laid(self._base)
+        other = Laid(self._base, self._limits)
         other._blobs, other.parts = list(self._blobs), self.parts
         return other
 
@@ -158,11 +163,11 @@ class Laid:
 
     def _planned(self, tail: frozenset[str]) -> Plan:
         bodies = {use.pack: use.body_bytes for use in self._base.placement.packs if use.pack not in tail}
-        if not may_be_due(bodies):
+        if not may_be_due(bodies, self._limits):
             return Plan()
         fixed = {extent.pack for blob in self._blobs if blob.source is None for extent in blob.extents()}
         live = live_in(extent for extent in self._needed() if extent.pack not in tail)
-        return planned(live, bodies, self._base.at_hand, fixed)
+        return planned(live, bodies, self._base.at_hand, fixed, self._limits)
 
     def _tail_body(self, pack: TailPack) -> PackBody:
         places = [*(row.manifest for row in self._base.places.entries), self._base.head.manifest]

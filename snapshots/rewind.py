@@ -131,4 +131,4 @@ class _GoingBack:
             checkpoint=replace(target.checkpoint, revision=base.revision),
             placement=replace(base.placement, extents={**target.placement.extents, **base.placement.extents}),
         )
-        return stage(content, joined, self._identity, name)
+        return stage(content, joined, self._identity, name, self._environment.limits)

@@ -20,14 +20,13 @@ from typing import Never
 
 from snapshots.base import Base, FullManifest
 from snapshots.checkpoint import SessionCheckpoint
+from snapshots.compaction import LIMITS, Limits
 from snapshots.content import Content
 from snapshots.head import (
     HEAD_TAIL_BYTES_MAX,
     INLINE_MANIFEST_BYTES_MAX,
     READS_MAX,
     RING_MAX,
-    TAIL_BYTES_MAX,
-    TAIL_PACK_BYTES_MAX,
     Head,
     StampRow,
     TailPack,
@@ -109,7 +108,7 @@ class Staged:
     stamps: tuple[StampRow, ...]
 
 
-def stage(content: Content, base: Base, identity: Identity, name: str) -> Staged:
+def stage(content: Content, base: Base, identity: Identity, name: str, limits: Limits = LIMITS) -> Staged:
     """Return the pack and the records of the revision after `base`.
 
     Args:
@@ -117,8 +116,9 @@ def stage(content: Content, base: Base, identity: Identity, name: str) -> Staged
         base: What it stands on.
         identity: Which commit it is.
         name: Name of the pack, never used before.
+        limits: What may lie apart.
     """
-    laid = Laid(base)
+    laid = Laid(base, limits)
     graph = laid.graph(content)
     row = _history_row(content, base.revision + 1, identity)
     history = laid.history([*base.unstored, row])
@@ -132,7 +132,8 @@ def stage(content: Content, base: Base, identity: Identity, name: str) -> Staged
         execution_state=laid.part(EXECUTION_STATE, content.execution_state, base.checkpoint.execution_state),
         tombstones=laid.part(TOMBSTONES, content.tombstones, base.checkpoint.tombstones),
     )
-    packed = _packed(laid, base, checkpoint, identity, name)
+    small = _in_head(laid, base, checkpoint, name, limits)
+    packed = small or _in_store(laid, base, checkpoint, identity, name)
     return Staged(
         name=name,
         data=packed.data,
@@ -169,28 +170,25 @@ class _Packed:
     reads: tuple[Read, ...]
 
 
-def _packed(laid: Laid, base: Base, checkpoint: SessionCheckpoint, identity: Identity, name: str) -> _Packed:
-    """Return the pack, in the head if it is small and there is room."""
+def _in_head(laid: Laid, base: Base, checkpoint: SessionCheckpoint, name: str, limits: Limits) -> _Packed | None:
+    """Return the pack for the tail of the head, None if it is not small or there is no room."""
     held = sum(len(pack.data) for pack in base.head.tail)
-    if laid.estimated_bytes() <= min(TAIL_PACK_BYTES_MAX, TAIL_BYTES_MAX - held):
-        small = _filled(laid.copy(), base, checkpoint, PackBuilder(name))
-        tail = (*base.head.tail, TailPack(name, small.body.data))
-        if _fits(base.head, tail):
-            return replace(small, tail=tail, reads=_reads(checkpoint, small, tail))
+    room = min(limits.tail_pack_bytes, limits.tail_bytes - held)
+    if laid.estimated_bytes() > room:
+        return None
+    packed = _filled(laid.copy(), base, checkpoint, PackBuilder(name))
+    tail = (*base.head.tail, TailPack(name, packed.body.data))
+    fits = len(packed.body.data) <= room and len(replace(base.head, tail=tail).encode()) <= HEAD_TAIL_BYTES_MAX
+    return replace(packed, tail=tail, reads=_reads(checkpoint, packed, tail)) if fits else None
+
+
+def _in_store(laid: Laid, base: Base, checkpoint: SessionCheckpoint, identity: Identity, name: str) -> _Packed:
+    """Return the pack for the store; it carries the tail of the head."""
     builder = PackBuilder(name)
     laid.merge_into(builder)
     packed = _filled(laid, base, checkpoint, builder)
     data = finished(packed.body, _facts(base.head, identity))
     return replace(packed, data=data, reads=_reads(checkpoint, packed, ()))
-
-
-def _fits(head: Head, tail: tuple[TailPack, ...]) -> bool:
-    size = sum(len(pack.data) for pack in tail)
-    return (
-        len(tail[-1].data) <= TAIL_PACK_BYTES_MAX
-        and size <= TAIL_BYTES_MAX
-        and len(replace(head, tail=tail).encode()) <= HEAD_TAIL_BYTES_MAX
-    )
 
 
 def _filled(laid: Laid, base: Base, checkpoint: SessionCheckpoint, builder: PackBuilder) -> _Packed:
