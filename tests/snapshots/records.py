@@ -16,6 +16,7 @@ from snapshots.checkpoint import (
     SessionCheckpoint,
     SmallFields,
 )
+from snapshots.compaction import LIMITS, Limits
 from snapshots.content import Content, content_of
 from snapshots.fields import U64_MAX
 from snapshots.head import (
@@ -70,6 +71,7 @@ from storage.frame import FRAME_BYTES_MAX, STORED_BYTES_MAX
 from storage.store import ByteRange, Version
 from tests.snapshots.state.strategies import json_values
 
+NO_TAIL = Limits(tail_pack_bytes=-1)  # each commit has a pack in the store
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 ID = "0123456789abcdef" * 2
 PACK = f"{ID}.0123456789abcdef"
@@ -120,8 +122,9 @@ class StagedSession:
         base: What it stands on.
         needed: By revision, the packs that its own placement uses, worked out from its extents.
         manifests: By revision, where its manifest lies.
-        packs: Every pack, by name; a fork's are those of its source too.
+        packs: Every pack, by name, those in the head too; a fork's are those of its source too.
         random: What the names of its packs end with, one for each session of a family.
+        limits: What its commits leave lying apart.
     """
 
     state: PersistedSessionState
@@ -130,12 +133,13 @@ class StagedSession:
     manifests: dict[int, ManifestPlace]
     packs: dict[str, bytes]
     random: str = "f" * 16
+    limits: Limits = LIMITS
 
     @classmethod
-    def new(cls, session_id: str = "s1") -> StagedSession:
+    def new(cls, session_id: str = "s1", *, limits: Limits = LIMITS) -> StagedSession:
         state = PersistedSessionState(session_id=session_id)
         base = Base(home=None, head=reserved_head(session_id=session_id), version=Version("v0"))
-        return cls(state, base, {}, {}, {})
+        return cls(state, base, {}, {}, {}, limits=limits)
 
     def content(self, execution_state: bytes | None = None, *, replaces: bool = False) -> Content:
         """Return what a commit would store."""
@@ -147,7 +151,7 @@ class StagedSession:
         content = self.content(execution_state, replaces=replaces)
         number = self.base.revision + 1
         identity = Identity(f"{number:032x}", AT, StampMark(number.to_bytes(16, "big"), b"c" * 16))
-        staged = stage(content, self.base, identity, pack_name(identity.commit_id, self.random))
+        staged = stage(content, self.base, identity, pack_name(identity.commit_id, self.random), self.limits)
         self._stand_on(staged, content, identity)
         return staged
 
@@ -179,7 +183,7 @@ class StagedSession:
         state.token_ledger, state.head_revision = [], 1
         used = {extent.pack for many in forked.placement.extents.values() for extent in many}
         needed = {1: frozenset({*used, *(run.pack for run in manifest.runs())})}
-        return StagedSession(state, forked, needed, {1: manifest}, dict(self.packs), self.random[1:] + "0")
+        return StagedSession(state, forked, needed, {1: manifest}, dict(self.packs), self.random[1:] + "0", self.limits)
 
     def _stand_on(self, staged: Staged, content: Content, identity: Identity) -> None:
         revision = staged.checkpoint.revision
@@ -194,6 +198,7 @@ class StagedSession:
             manifest=staged.manifest,
             inline_manifest=staged.inline_manifest,
             reads=staged.reads,
+            tail=staged.tail,
             commits=old.commits.appended(identity.commit_id),
             stamps=stamps_appended(old.stamps, revision, identity.stamp),
         )
@@ -214,7 +219,7 @@ class StagedSession:
         )
         self.needed[revision] = packs_used(staged)
         self.manifests[revision] = staged.manifest
-        self.packs[staged.name] = staged.data
+        self.packs[staged.name] = staged.tail[-1].data if staged.data is None else staged.data
         self.state.apply_persisted_commit_result(
             CommitResult(
                 head_revision=revision,

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from snapshots import codec
 from snapshots.base import Base, FullManifest
 from snapshots.checkpoint import SessionCheckpoint
-from snapshots.compaction import LIVE_PACKS_MAX
+from snapshots.compaction import LIMITS, Limits
 from snapshots.head import INLINE_MANIFEST_BYTES_MAX
 from snapshots.history import REPLACE, check_history, ledger_along
 from snapshots.layout import pack_name
@@ -45,7 +45,7 @@ from storage.digest import BlobRef, verify
 from storage.pack_reader import read_blobs
 from storage.packs import read_index
 from storage.store import ByteRange, Create
-from tests.snapshots.records import AT, ID, StagedSession, packs_used, uses_named
+from tests.snapshots.records import AT, ID, NO_TAIL, StagedSession, packs_used, uses_named
 from tests.snapshots.state.builders import message, node
 
 COMMITS = 200
@@ -135,9 +135,11 @@ def editing(session: StagedSession, number: int, draw: Random) -> bytes | None:
     return before[:start] + draw.randbytes(draw.choice([1, 100, 50_000])) + before[start + draw.randrange(3) :]
 
 
-def run(step: Step | Callable[[StagedSession, int, Random], None], seed: int, commits: int) -> Iterator[StagedSession]:
+def run(
+    step: Step | Callable[[StagedSession, int, Random], None], seed: int, commits: int, limits: Limits = LIMITS
+) -> Iterator[StagedSession]:
     """Yield the session after each of its commits."""
-    session, draw = StagedSession.new(), Random(seed)
+    session, draw = StagedSession.new(limits=limits), Random(seed)
     for number in range(1, commits + 1):
         session.commit(step(session, number, draw))
         yield session
@@ -174,16 +176,29 @@ SCENARIOS = pytest.mark.parametrize(
 )
 
 
+EACH_LIMIT = pytest.mark.parametrize(
+    "limits",
+    [
+        LIMITS,
+        NO_TAIL,
+        Limits(packs=4, merged=2, tail_pack_bytes=-1),
+        Limits(packs=3, large_packs=2, large_bytes=50_000, merged=1, tail_pack_bytes=3000, tail_bytes=5000),
+    ],
+    ids=["usual", "no tail", "few packs", "few of a large one"],
+)
+
+
+@EACH_LIMIT
 @SCENARIOS
-@pytest.mark.parametrize("seed", range(2))
-def test_the_books_name_every_pack_of_every_revision(step: Step, seed: int) -> None:
-    for session in run(step, seed, COMMITS):
+def test_the_books_name_every_pack_of_every_revision(step: Step, limits: Limits) -> None:
+    for session in run(step, 1, COMMITS, limits):
         check_books(session)
 
 
+@EACH_LIMIT
 @SCENARIOS
-def test_the_books_of_a_fork_name_every_pack_of_its_revisions(step: Step) -> None:
-    source, draw = StagedSession.new(), Random(4)
+def test_the_books_of_a_fork_name_every_pack_of_its_revisions(step: Step, limits: Limits) -> None:
+    source, draw = StagedSession.new(limits=limits), Random(4)
     for number in range(1, 40):
         source.commit(step(source, number, draw))
         fork = source.forked()
@@ -206,10 +221,11 @@ def test_a_pack_of_which_only_equal_bytes_were_needed_ends() -> None:
     assert [use.pack for use in fork.base.places.entries[0].ended] == [list(session.packs)[1]]
 
 
+@EACH_LIMIT
 @SCENARIOS
-def test_the_log_of_places_tells_where_every_manifest_lies(step: Step) -> None:
+def test_the_log_of_places_tells_where_every_manifest_lies(step: Step, limits: Limits) -> None:
     checkpoints: dict[int, BlobRef] = {}
-    for session in run(step, 5, 70):
+    for session in run(step, 5, 70, limits):
         assert session.base.checkpoint_ref is not None
         rows = session.base.places.entries
         assert [row.revision for row in rows] == list(range(1, session.base.revision))
@@ -250,10 +266,13 @@ def test_a_placement_has_every_blob_and_no_other(step: Step) -> None:
         assert checkpoint.history == session.base.history.at
 
 
+@EACH_LIMIT
 @SCENARIOS
-def test_every_revision_can_be_read_from_the_packs_that_the_books_give_it(step: Step, executor: Executor) -> None:
+def test_every_revision_can_be_read_from_the_packs_that_the_books_give_it(
+    step: Step, limits: Limits, executor: Executor
+) -> None:
     nodes: dict[int, list[object]] = {}
-    for session in run(step, 9, 60):
+    for session in run(step, 9, 60, limits):
         nodes[session.base.revision] = list(nodes_to_plain(session.state.session_graph.nodes))
     uses, now = uses_named(session), session.homes()
     last = session.base.revision
@@ -307,8 +326,8 @@ def test_the_log_of_the_graph_does_not_tell_by_which_commits_its_nodes_came(coun
 
 @pytest.mark.parametrize("step", [chat, idle, tools, editing], ids=lambda step: step.__name__)
 def test_a_commit_adds_only_what_is_new_to_each_log(step: Step) -> None:
-    session, draw = StagedSession.new(), Random(11)
-    for number in range(1, LIVE_PACKS_MAX):  # before packs are merged
+    session, draw = StagedSession.new(limits=Limits(packs=100, tail_pack_bytes=-1)), Random(11)
+    for number in range(1, 60):  # before packs are merged
         before = session.base
         staged = session.commit(step(session, number, draw))
         for old, new in [
@@ -358,9 +377,9 @@ def states(count: int, seed: int) -> Iterator[bytes]:
 
 
 def test_most_manifests_stand_against_one_in_full_and_it_is_one_step() -> None:
-    session = StagedSession.new()
+    session = StagedSession.new(limits=NO_TAIL)
     full: FullManifest | None = None
-    for memory in states(LIVE_PACKS_MAX - 1, 1):
+    for memory in states(LIMITS.packs - 1, 1):
         place = session.commit(memory).manifest
         assert session.base.full is not None
         if place.against is None:
@@ -370,12 +389,12 @@ def test_most_manifests_stand_against_one_in_full_and_it_is_one_step() -> None:
         assert session.base.full == full
         assert place.against in (None, session.base.full.place), "the last one that stands in full"
     stood = [revision for revision, place in session.manifests.items() if place.against is None]
-    assert 2 < len(stood) < LIVE_PACKS_MAX // 2, stood
+    assert 2 < len(stood) < LIMITS.packs // 2, stood
 
 
 def test_a_manifest_stands_in_full_again_once_what_changed_takes_a_third_of_it() -> None:
-    session = StagedSession.new()
-    for memory in states(LIVE_PACKS_MAX - 1, 2):
+    session = StagedSession.new(limits=NO_TAIL)
+    for memory in states(LIMITS.packs - 1, 2):
         before = session.base.full
         staged = session.commit(memory)
         if before is None:
