@@ -21,7 +21,7 @@ from snapshots.head import INLINE_MANIFEST_BYTES_MAX
 from snapshots.history import REPLACE, check_history, ledger_along
 from snapshots.layout import pack_name
 from snapshots.logs import HeldLog, LogRef
-from snapshots.parts import EXECUTION_STATE, TOOL_STATE
+from snapshots.parts import EXECUTION_STATE, TOOL_STATE, Parts
 from snapshots.placement import (
     ManifestPlace,
     Placement,
@@ -135,6 +135,14 @@ def editing(session: StagedSession, number: int, draw: Random) -> bytes | None:
     return before[:start] + draw.randbytes(draw.choice([1, 100, 50_000])) + before[start + draw.randrange(3) :]
 
 
+def reopened(session: StagedSession, number: int, draw: Random) -> bytes | None:
+    """Edit as well, and now and then know no more of the revision than its records: no packs, no parts."""
+    found = editing(session, number, draw) if draw.randrange(2) else replacing(session, number, draw)
+    if draw.randrange(3) == 0:
+        session.base = replace(session.base, at_hand={}, parts=Parts(), full=None)
+    return found
+
+
 def run(
     step: Step | Callable[[StagedSession, int, Random], None], seed: int, commits: int, limits: Limits = LIMITS
 ) -> Iterator[StagedSession]:
@@ -172,7 +180,7 @@ def check_books(session: StagedSession) -> None:
 
 
 SCENARIOS = pytest.mark.parametrize(
-    "step", [chat, idle, tools, execution, replacing, editing], ids=lambda step: step.__name__
+    "step", [chat, idle, tools, execution, replacing, editing, reopened], ids=lambda step: step.__name__
 )
 
 
