@@ -7,7 +7,7 @@ Rules:
 3. What is damaged in a blob is told pack by pack. Where all its frames are sound and it is not what was written, a
    pack that is not what its name says is to blame, or else the one in which it ends.
 
-    blobs = Blobs(environment, head.family, memory)
+    blobs = Blobs(with_tail(environment, head), head, memory)
     faults = blobs.verify(placement, refs, streamed=checkpoint.execution_state)
 """
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from snapshots.environment import Environment
+from snapshots.head import Head
 from snapshots.maintenance.memory import Memory, Remembered, named
 from snapshots.maintenance.pieces import READ_BYTES_MAX, Fault, Fetched, Pieces, windows
 from snapshots.placement import Placement
@@ -28,17 +29,23 @@ Faults = tuple[Fault, ...]
 
 
 class Blobs:
-    """The blobs of one family.
+    """The blobs of one family, as one head names them.
+
+    Args:
+        environment: Where they lie; `with_tail` of the head.
+        head: The head.
+        memory: What was verified.
 
     Attributes:
         pieces: What they are put together from.
     """
 
-    def __init__(self, environment: Environment, family: str, memory: Memory) -> None:
-        self.pieces = Pieces(environment, family, memory.frames)
-        self._passing = Pieces(environment, family, Remembered(0))  # of what is too large to be remembered
+    def __init__(self, environment: Environment, head: Head, memory: Memory) -> None:
+        self.pieces = Pieces(environment, head.family, memory.frames)
+        self._passing = Pieces(environment, head.family, Remembered(0))  # of what is too large to be remembered
         self._environment = environment
-        self._family = family
+        self._family = head.family
+        self._in_head = frozenset(pack.name for pack in head.tail)
         self._memory = memory
 
     def key_of(self, pack: str) -> str:
@@ -99,11 +106,13 @@ class Blobs:
         return error
 
     def index_verdict(self, pack: str) -> Fault | None:
-        """Return what is wrong with a pack's index, None if it is whole and that of this pack.
+        """Return what is wrong with a pack's index, None if it is whole and that of this pack, or if it needs none.
 
         Raises:
             UnavailableError: The store did not answer.
         """
+        if pack in self._in_head:
+            return None
         key, name = self.key_of(pack), named("index", self._family, pack)
         verdict = self._memory.verdicts.find(name)
         if verdict is None:
@@ -155,8 +164,8 @@ class Blobs:
             except (NotFoundError, CorruptObjectError) as error:
                 faults = {**(_by_key(window, fetched) or {error.key: error}), **faults}
         if not faults and hasher.ref() != ref:
-            error = CorruptObjectError(_key_of(extents, self.key_of), f"content is {hasher.ref()}, expected {ref}")
-            return (self.blamed(error, extents),)
+            reason = f"content is {hasher.ref()}, expected {ref}"
+            return (self.blamed(CorruptObjectError(_key_of(extents, self.key_of), reason), extents),)
         return tuple(faults.values())
 
     def _place_of(self, ref: BlobRef, placement: Placement) -> bytes:

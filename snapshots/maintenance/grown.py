@@ -27,6 +27,7 @@ from snapshots.maintenance.pieces import Fault, FrameName, frame_of, windows
 from storage.digest import BlobRef, Hasher, verify
 from storage.errors import CorruptObjectError, NotFoundError
 from storage.extents import Extent
+from storage.packs import PREFIX_BYTES_MAX
 
 T = TypeVar("T")
 CHAINS_MAX = 4  # of one log: after a rewind another one grows from the middle of the one before
@@ -99,7 +100,7 @@ class GrownLog(Generic[T]):
             fetched = self._pieces.fetch(window)
             for extent in window:
                 try:
-                    chain.add(extent, fetched.piece(extent, chain.data))
+                    chain.add(extent, fetched.piece(extent, bytes(chain.data[-PREFIX_BYTES_MAX:])))
                 except (NotFoundError, CorruptObjectError) as error:
                     return error
         return None

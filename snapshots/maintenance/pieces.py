@@ -16,11 +16,10 @@ from functools import partial
 
 from snapshots.environment import Environment
 from snapshots.maintenance.memory import Frames, named
-from storage.digest import Buffer, octets, short_hash
+from storage.digest import short_hash
 from storage.errors import CorruptObjectError, NotFoundError
 from storage.extents import Extent, Read, plan_reads
 from storage.frame import HEADER_BYTES, PREFIX_BYTES_MIN, Prefix, is_prefixed, open_frame
-from storage.packs import PREFIX_BYTES_MAX
 from storage.store import ByteRange
 
 READ_BYTES_MAX = 4 << 20  # raw bytes held for one read of several blobs, or of a window of a large one
@@ -105,12 +104,12 @@ class Fetched:
         self._stored = stored
         self._opened: dict[FrameName, bytes] = {}
 
-    def piece(self, extent: Extent, before: Buffer = b"") -> bytes:
+    def piece(self, extent: Extent, before: bytes = b"") -> bytes:
         """Return the bytes of a piece.
 
         Args:
             extent: One of those that were fetched.
-            before: What stands before it in its blob; a frame that continues a log needs that.
+            before: The last PREFIX_BYTES_MAX bytes before it in its blob; a frame that continues a log needs them.
 
         Raises:
             NotFoundError: Its pack is missing.
@@ -119,7 +118,7 @@ class Fetched:
         frame = frame_of(extent)
         raw = self._opened.get(frame)
         if raw is None:
-            raw = self._opened[frame] = self._open(extent, octets(before))
+            raw = self._opened[frame] = self._open(extent, before)
         piece = raw[extent.skip : extent.skip + extent.length]
         if len(piece) != extent.length:
             raise CorruptObjectError(self._pieces.key_of(extent.pack), "an extent ends behind its frame")
@@ -134,7 +133,7 @@ class Fetched:
             return CorruptObjectError(self._pieces.key_of(extent.pack), "a frame's checksum does not match")
         return None
 
-    def _open(self, extent: Extent, before: memoryview) -> bytes:
+    def _open(self, extent: Extent, before: bytes) -> bytes:
         stored, key = self._stored[frame_of(extent)], self._pieces.key_of(extent.pack)
         if isinstance(stored, Fault):
             raise stored
@@ -142,8 +141,7 @@ class Fetched:
             return open_frame(stored, key=key)
         if extent.skip:
             raise CorruptObjectError(key, "an extent begins within a frame that continues a log")
-        prefix = before[-PREFIX_BYTES_MAX:]
-        return open_frame(stored, key=key, prefix=Prefix(prefix) if prefix.nbytes >= PREFIX_BYTES_MIN else None)
+        return open_frame(stored, key=key, prefix=Prefix(before) if len(before) >= PREFIX_BYTES_MIN else None)
 
 
 def _is_sound(stored: bytes) -> bool:

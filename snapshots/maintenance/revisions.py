@@ -174,10 +174,20 @@ def read_present(environment: Environment, head: Head, logs: Logs, subject: Subj
         damage.append(
             subject.finding(What.PLACES, f"the log of places ends at {placed.places.count} of {head.revision}")
         )
+    damage += _reads(head, manifest, logs.blobs, subject)
     books = books_of(places)
     uses = [use for use in (*placed.packs, *books.ended) if any(kept_packs(head, [use]))]
     by_revision = {row.revision: row for row in (*books.rows, named_by(head))}
     return Present(head, tuple(rows), by_revision, tuple(uses), tuple(damage))
+
+
+def _reads(head: Head, manifest: Manifest, blobs: Blobs, subject: Subject) -> Iterator[Finding]:
+    """Yield the packs that a load reads at once and that nothing keeps for it."""
+    assert head.manifest is not None, "a live head names a manifest"
+    needed = packs_needed(head.manifest, manifest.placement.extents.values())
+    for pack in sorted({read.pack for read in head.reads} - needed.keys()):
+        reason = "a load reads this pack, and the head does not keep it for that"
+        yield subject.finding(What.PACKS, reason, key=blobs.key_of(pack))
 
 
 def _whole_history(stored: Sequence[HistoryRow], manifest: Manifest) -> tuple[HistoryRow, ...]:

@@ -38,7 +38,7 @@ from snapshots.maintenance.pieces import Fault
 from snapshots.maintenance.revisions import DamagedError, Logs, Present, RevisionCheck, head_findings, read_present
 from snapshots.placement import ManifestPlace, PackUse, PlaceRow
 from snapshots.repository import SnapshotRepository
-from snapshots.restore import LOAD_ATTEMPTS_MAX, HeadRead, head_at, read_head
+from snapshots.restore import LOAD_ATTEMPTS_MAX, HeadRead, head_at, read_head, with_tail
 from snapshots.turns import TurnRecord
 from storage.errors import CorruptObjectError, NotFoundError
 
@@ -127,6 +127,24 @@ def _verify_session(environment: Environment, memory: Memory, level: Level, key:
     return [*found, Verified(key, read.head.session_id, check.revisions, len(found))]
 
 
+class _View:
+    """What a verification looks through, as one head names it.
+
+    Args:
+        environment: Where to look.
+        read: The head.
+        memory: What was looked at before.
+        subject: The session.
+    """
+
+    def __init__(self, environment: Environment, read: HeadRead, memory: Memory, subject: Subject) -> None:
+        self.environment = with_tail(environment, read.head)
+        self.blobs = Blobs(self.environment, read.head, memory)
+        self.manifests = Manifests(self.environment, read.head.family, memory)
+        self.logs = Logs(self.blobs)
+        self.revision_check = RevisionCheck(self.logs, subject)
+
+
 class _SessionCheck:
     """The verification of one session.
 
@@ -141,10 +159,7 @@ class _SessionCheck:
         self._read = read
         self._key = key
         self._subject = Subject(read.head.session_id, key)
-        self._blobs = Blobs(environment, read.head.family, memory)
-        self._manifests = Manifests(environment, read.head.family, memory)
-        self._logs = Logs(self._blobs)
-        self._revision_check = RevisionCheck(self._logs, self._subject)
+        self._view = _View(environment, read, memory, self._subject)
         self._known: tuple[HeadRead, Present] | None = None
 
     def family(self) -> list[Finding]:
@@ -190,11 +205,13 @@ class _SessionCheck:
             if again.version == self._read.version:
                 break
             self._read = again
+            self._view = _View(self._environment, again, self._memory, self._subject)
         return found
 
     def _present(self, read: HeadRead) -> Present:
         if self._known is None or self._known[0].version != read.version:
-            self._known = (read, read_present(self._environment, read.head, self._logs, self._of(read.head.revision)))
+            environment, logs = self._view.environment, self._view.logs
+            self._known = (read, read_present(environment, read.head, logs, self._of(read.head.revision)))
         return self._known[1]
 
     def _of(self, revision: int) -> Subject:
@@ -207,7 +224,7 @@ class _SessionCheck:
             return [error.finding]
         listed = self._listing(read.head)
         return list(present.damage) + [
-            self._of(present.first_need(use)).found(NotFoundError(self._blobs.key_of(use.pack)), What.MISSING)
+            self._of(present.first_need(use)).found(NotFoundError(self._view.blobs.key_of(use.pack)), What.MISSING)
             for use in present.uses
             if use.pack not in listed and not self._exists(use)
         ]
@@ -218,19 +235,19 @@ class _SessionCheck:
         found = self._memory.listings.find(name)
         if found is None:
             assert head.manifest is not None, "a live head names a manifest"
-            prefix = self._blobs.key_of(head.manifest.pack).removesuffix(head.manifest.pack)
+            prefix = self._view.blobs.key_of(head.manifest.pack).removesuffix(head.manifest.pack)
             rows = self._environment.store.list(prefix)
             found = frozenset(row.key.removeprefix(prefix) for row in rows)
             self._memory.listings.keep(name, found, max(1, len(found)))
         return found
 
     def _exists(self, use: PackUse) -> bool:
-        """Say whether a pack that was not listed came after the listing."""
-        return self._is_there(self._blobs.key_of(use.pack))
+        """Say whether a pack that was not listed came after the listing, or lies in the head."""
+        return self._is_there(self._view.blobs.key_of(use.pack))
 
     def _is_there(self, key: str) -> bool:
         try:
-            self._environment.store.stat(key)
+            self._view.environment.store.stat(key)
         except NotFoundError:
             return False
         return True
@@ -246,7 +263,7 @@ class _SessionCheck:
         return [*present.damage, *head_findings(present, self._subject), *(one for many in indexes for one in many)]
 
     def _index(self, pack: str) -> list[Finding]:
-        verdict = self._blobs.index_verdict(pack)
+        verdict = self._view.blobs.index_verdict(pack)
         if verdict is None:
             return []
         if isinstance(verdict, NotFoundError):
@@ -280,23 +297,23 @@ class _SessionCheck:
         raw = self._opened(row.manifest, stored) if isinstance(stored, bytes) else stored
         if not isinstance(raw, bytes):
             return [self._of(revision).found(raw, What.MANIFEST)]
-        return self._revision_check.findings(present, row, raw)
+        return self._view.revision_check.findings(present, row, raw)
 
     def _full(self, place: ManifestPlace) -> bytes | Fault:
         try:
-            return self._manifests.full(place)
+            return self._view.manifests.full(place)
         except (NotFoundError, CorruptObjectError) as error:
             return error
 
     def _stored(self, place: ManifestPlace) -> bytes | Fault:
         try:
-            return self._manifests.stored(place)
+            return self._view.manifests.stored(place)
         except (NotFoundError, CorruptObjectError) as error:
             return error
 
     def _opened(self, place: ManifestPlace, stored: bytes) -> bytes | Fault:
         try:
-            return self._manifests.opened(place, stored)
+            return self._view.manifests.opened(place, stored)
         except (NotFoundError, CorruptObjectError) as error:
             return error
 

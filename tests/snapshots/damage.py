@@ -4,18 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
+import pytest
+
+import snapshots.repository
 from snapshots import SnapshotRepository
+from snapshots.compaction import Limits
+from snapshots.environment import Environment
 from snapshots.errors import CorruptSnapshotError
 from snapshots.layout import Layout
-from snapshots.restore import read_live_head
+from snapshots.restore import read_live_head, read_manifest
 from snapshots.rewrite import rewrite_head
 from snapshots.roots import named_keys
+from storage.extents import Extent
 from storage.packs import PackedBlob, read_index
 from storage.store import ObjectStore, Overwrite
 
 LAYOUT = Layout("default")
 Damage = Callable[[ObjectStore, str], None]
+
+
+@pytest.fixture
+def packs_in_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no pack lie in a head, as it is when revisions are not small."""
+    limits = Limits(tail_pack_bytes=0)
+    monkeypatch.setattr(snapshots.repository, "Environment", partial(Environment, limits=limits))
 
 
 def packs(store: ObjectStore) -> list[str]:
@@ -39,8 +53,16 @@ def pack_of(repo: SnapshotRepository, session_id: str, revision: int) -> str:
 
 
 def blobs_of(store: ObjectStore, key: str, kind: str) -> list[PackedBlob]:
-    """Return the blobs of a kind in a pack."""
+    """Return the blobs of a kind that lie whole in a pack."""
     return [one for one in read_index(store, key, key.rpartition("/")[2]).blobs if one.kind == kind]
+
+
+def log_in(repo: SnapshotRepository, session_id: str, key: str, kind: str) -> list[Extent]:
+    """Return the pieces of a log of the present revision that lie in a pack."""
+    environment = repo.environment
+    manifest = read_manifest(environment, read_live_head(environment, session_id).head)
+    at = manifest.placement.places if kind == "places" else getattr(manifest.checkpoint, kind)
+    return [one for one in manifest.placement.extents[at.ref.digest] if one.pack == key.rpartition("/")[2]]
 
 
 def flip(store: ObjectStore, key: str, position: int) -> None:
@@ -75,10 +97,8 @@ def cut_in_half(store: ObjectStore, key: str) -> None:
 
 
 def altered_manifest(store: ObjectStore, key: str) -> None:
-    """Alter the manifest that ends a commit's pack: it follows the last blob."""
-    blobs = read_index(store, key, key.rpartition("/")[2]).blobs
-    end = max(one.offset + one.stored_bytes for blob in blobs for one in blob.extents)
-    flip(store, key, end + 30)
+    """Alter the manifest that ends a commit's pack."""
+    flip(store, key, read_index(store, key, key.rpartition("/")[2]).runs[-1].start + 30)
 
 
 INDEX_DAMAGE: dict[str, Damage] = {one.__name__: one for one in (without_footer, altered_footer, altered_index)}

@@ -29,10 +29,17 @@ from snapshots.maintenance.prune import execute as prune
 from snapshots.maintenance.repair import Action, RepairPlan, RepairReport, execute, plan_repair, restage
 from snapshots.maintenance.repair.places import places_of
 from snapshots.maintenance.repair.remains import Remains
-from snapshots.maintenance.repair.segments import Segments
 from snapshots.maintenance.verify import verify
-from snapshots.placement import ManifestPlace, PackUse, Placement, open_manifest, seal_manifest
-from snapshots.restore import HeadRead, read_base
+from snapshots.placement import (
+    ManifestPlace,
+    PackUse,
+    Placement,
+    manifest_bytes,
+    open_manifest,
+    seal_manifest,
+    unseal_manifest,
+)
+from snapshots.restore import HeadRead, read_base, read_manifest
 from storage.backends import open_store
 from storage.backends.memory import MemoryStore
 from storage.digest import blob_ref
@@ -56,14 +63,19 @@ from tests.snapshots.damage import (
     blobs_of,
     commits,
     flip,
+    log_in,
     missing,
     named,
     pack_of,
     packs,
+    packs_in_store,
     touched,
     whole,
 )
 
+__all__ = ["packs_in_store"]
+
+pytestmark = pytest.mark.usefixtures("packs_in_store")
 TURNS = 5
 LARGE = b"".join(Draws("large").hex_id().encode() for _ in range(3_000))  # has frames of its own
 
@@ -89,6 +101,13 @@ class Place:
         state = self.repo.load(session_id)
         taken = take(state, turn)
         self.repo.commit(state, stamp(turn), execution_state or taken)
+
+    def afresh(self, turn: int) -> None:
+        """Take a turn, and store the whole graph again."""
+        state = self.repo.load(SESSION)
+        execution_state = take(state, turn)
+        state.graph_replace_required = True
+        self.repo.commit(state, stamp(turn), execution_state)
 
     def pack_of(self, revision: int, session_id: str = SESSION) -> str:
         return pack_of(self.repo, session_id, revision)
@@ -252,17 +271,36 @@ def test_a_blob_that_another_pack_holds_as_well_is_rebuilt_from_it(place: Place)
     assert key not in named(place.repo, SESSION)
 
 
-def test_a_segment_that_was_merged_later_is_cut_out_of_the_merged_one() -> None:
-    place = Place(turns=9)  # the eighth commit merges the nodes of the first seven into its own segment
+@pytest.mark.parametrize("revisions", [(2,), (1, 4), (2, 3, 4, 5, 6, 7)], ids=str)
+def test_a_piece_of_a_log_is_cut_out_of_one_that_was_stored_afresh(revisions: tuple[int, ...]) -> None:
+    place = Place(turns=7)
+    place.afresh(8)  # all nodes stand in its own pack again
+    place.turn(9)
     before = whole(place.repo, SESSION)
-    for revision in (2, 3):
-        missing(place.store, place.pack_of(revision))
+    for revision in revisions:
+        altered_begin(place.store, place.pack_of(revision))  # where the nodes of that commit are
     plan, report = place.repair()
-    after = whole(place.repo, SESSION)
-    assert Action.REBUILD in actions(plan)
-    assert all(before[number] == text for number, text in after.items())
-    assert max(after) == 9
-    assert {one.finding.revision for one in report.remaining} >= {2, 3}
+    assert (actions(plan), report.remaining) == ({Action.REBUILD}, ())
+    assert whole(place.repo, SESSION) == before
+    place.close()
+
+
+@pytest.mark.parametrize("revisions", [(3,), (3, 5)], ids=str)
+def test_what_was_uploaded_twice_is_had_from_the_upload_that_was_never_published(revisions: tuple[int, ...]) -> None:
+    place = Place(turns=2)
+    for turn in (3, 4, 5, 6):
+        if turn in revisions:
+            again = Meanwhile(partial(touched, place.other, SESSION, f"{turn:02x}" * 16))
+            place.faulty.plan.on("put", LAYOUT.head(SESSION), fault=again)
+        place.turn(turn)
+        place.faulty.plan.clear()
+    before = whole(place.repo, SESSION)
+    assert len(packs(place.store)) == 6 + len(revisions)
+    for key in [place.pack_of(revision) for revision in revisions]:
+        missing(place.store, key)
+    plan, report = place.repair()
+    assert (actions(plan), report.remaining) == ({Action.REBUILD}, ())
+    assert whole(place.repo, SESSION) == before
     place.close()
 
 
@@ -299,17 +337,16 @@ def test_uploads_that_were_never_published_are_not_taken_for_revisions() -> None
 
 def test_rows_that_stand_nowhere_else_follow_from_the_manifests() -> None:
     place = Place(turns=8)
-    place.repo.rewind(SESSION, 3)  # the ninth revision: its log of places has the rows 5 to 8 in one segment
+    place.repo.rewind(SESSION, 3)
     keys = [place.pack_of(revision) for revision in range(1, 10)]
+    for key in keys[5:8]:  # rows 5 to 7 stand there, the eighth in the pack of the ninth
+        flip(place.store, key, log_in(place.repo, SESSION, key, "places")[0].offset + 30)
     missing(place.store, keys[8])
-    for key in keys[5:8]:  # where rows 5 to 7 stand as well
-        altered_begin(place.store, key)
     head = raw_head(place.store)
-    remains = Remains(place.repo.environment, head.family)
-    placed = Placement.decode(open_manifest(head.inline_manifest, key="")[1], key="")
-    rows = places_of(head, placed, remains, Segments(remains))
+    remains = Remains(place.repo.environment, head)
+    present = read_manifest(place.repo.environment, head)
+    rows = places_of(head, present.checkpoint, present.placement, remains)
     assert [LAYOUT.pack(SESSION, row.manifest.pack) for row in rows] == keys[:8]
-    assert any(row.ended for row in rows[4:])
     place.close()
 
 
@@ -317,7 +354,7 @@ def test_manifests_are_found_in_a_pack_of_which_only_they_are_whole(place: Place
     key = place.pack_of(3)
     altered_begin(place.store, key)
     altered_index(place.store, key)
-    found = Remains(place.repo.environment, SESSION).manifests
+    found = Remains(place.repo.environment, raw_head(place.store)).family.manifests
     assert sorted(one.checkpoint.revision for one in found) == [1, 2, 3, 4, 5]
 
 
@@ -347,10 +384,10 @@ def test_a_pack_that_the_head_does_not_keep_for_a_revision_is_copied_not_named(p
 
     def unnamed(head: Head) -> Head:
         key = LAYOUT.head(SESSION)
-        record, placed = open_manifest(head.inline_manifest, key=key)
+        record, placed = open_manifest(unseal_manifest(head.inline_manifest, key=key), key=key)
         placement = Placement.decode(placed, key=key)
         uses = [replace(use, first_revision=6) if use.first_revision == 1 else use for use in placement.packs]
-        run = seal_manifest(record, replace(placement, packs=tuple(uses)).encode())
+        run = seal_manifest(manifest_bytes(record, replace(placement, packs=tuple(uses)).encode()))
         return replace(head, inline_manifest=run, write_id="ab" * 16)
 
     rewrite_head(place.store, unnamed)
@@ -432,9 +469,11 @@ def test_more_revisions_than_the_head_has_room_for_stay_retained(place: Place, m
 
 
 def test_a_revision_of_which_only_the_history_is_lost_stays_so_that_it_can_be_forked() -> None:
-    place = Place(turns=9)
+    place = Place(turns=7)
+    place.afresh(8)
+    place.turn(9)
     before = whole(place.repo, SESSION)
-    missing(place.store, place.pack_of(4))  # its history was merged there, its nodes were merged by the eighth
+    missing(place.store, place.pack_of(4))
     plan, report = place.repair()
     assert plan.sessions[0].target == 3
     assert 9 not in plan.sessions[0].dropped
@@ -471,7 +510,7 @@ def tools_that_are_none(place: Place) -> None:
     checkpoint = replace(base.checkpoint, tool_state=ref)
     uses = (*base.placement.packs, PackUse(builder.name, head.revision))
     placement = replace(base.placement, extents={**base.placement.extents, **builder.extents}, packs=uses)
-    run = seal_manifest(checkpoint.encode(), placement.encode())
+    run = seal_manifest(manifest_bytes(checkpoint.encode(), placement.encode()))
     where = builder.append_run(run)
     data = builder.finish({"tenant": "default", "family": SESSION, "session": SESSION, "commit": "ab" * 16})
     place.store.put(LAYOUT.pack(SESSION, builder.name), data, Create())

@@ -35,7 +35,11 @@ from storage.testing.draws import Draws
 from storage.testing.faults import FailBefore, FaultyStore
 from tests.integration.builders import SESSION, WatchedStore, raw_head, rewrite_head
 from tests.integration.turns import stamp, take
+from tests.snapshots.damage import packs_in_store
 
+__all__ = ["packs_in_store"]
+
+pytestmark = pytest.mark.usefixtures("packs_in_store")
 TURNS = 5
 LAYOUT = Layout("default")
 LEVELS: tuple[Level, ...] = ("heads", "presence", "full")

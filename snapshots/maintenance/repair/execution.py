@@ -44,9 +44,10 @@ from snapshots.maintenance.repair.plan import (
     SessionPlan,
     repair_again,
 )
-from snapshots.maintenance.repair.remains import LostError, Remains
+from snapshots.maintenance.repair.remains import Remains
 from snapshots.maintenance.repair.restage import Restaged, Restaging
 from snapshots.maintenance.repair.survey import Survey
+from snapshots.maintenance.repair.together import LostError
 from snapshots.restore import read_live_head
 from snapshots.rewrite import rewrite_head
 from snapshots.roots import named_packs
@@ -257,7 +258,7 @@ class _Repair:
         changed = InvalidStateError(f"what is left of session {plan.session_id!r} changed since this plan; plan again")
         try:
             if self._survey is None:
-                remains = Remains(self._environment, head.family)
+                remains = Remains(self._environment, head)
                 self._survey = Survey(self._environment, head, remains, plan.damaged, dict(plan.broken))
             staged = Restaging(self._survey, plan.target, self._identity, names).staged()
         except LostError as error:

@@ -26,9 +26,10 @@ from snapshots.head import HEAD_COMMIT_BYTES_MAX, LIVE, Head
 from snapshots.layout import pack_name
 from snapshots.maintenance.findings import DAMAGE, Finding, Verified, VerifiedSatellite, What
 from snapshots.maintenance.progress import Progress, quiet
-from snapshots.maintenance.repair.remains import LostError, Remains
+from snapshots.maintenance.repair.remains import Family, Remains
 from snapshots.maintenance.repair.restage import Restaged, Restaging
 from snapshots.maintenance.repair.survey import Survey
+from snapshots.maintenance.repair.together import LostError
 from snapshots.maintenance.repair.trial import TrialStore
 from snapshots.maintenance.verify import session_findings, verify
 from snapshots.repository import SnapshotRepository
@@ -207,14 +208,14 @@ class _Families:
 
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
-        self._kept: dict[str, Remains] = {}
+        self._kept: dict[str, Family] = {}
 
-    def remains(self, family: str) -> Remains:
-        found = self._kept.pop(family, None) or Remains(self.environment, family)
-        self._kept[family] = found  # the last one now
+    def remains(self, head: Head) -> Remains:
+        found = self._kept.pop(head.family, None) or Family(self.environment, head.family)
+        self._kept[head.family] = found  # the last one now
         if len(self._kept) > FAMILIES_MAX:
             del self._kept[next(iter(self._kept))]
-        return found
+        return Remains(self.environment, head, found)
 
     def forget(self, family: str) -> None:
         self._kept.pop(family, None)
@@ -234,7 +235,7 @@ def _planned(families: _Families, seen: Verified, found: Sequence[Finding]) -> l
             return []
         if read.head.status != LIVE:
             break
-        plan = _Planning(environment, read, found, families.remains(read.head.family)).plan()
+        plan = _Planning(environment, read, found, families.remains(read.head)).plan()
         if _state_id(environment, key) == read.head.state_id:
             return [plan]
         families.forget(read.head.family)

@@ -1,37 +1,52 @@
 """What is left of a family: blobs and manifests, wherever in its packs they lie.
 
 Rules:
-1. Everything is believed for its digest alone: where a pack says that something lies, it is read and hashed.
+1. Everything is believed for its digest alone: where a pack or a manifest says that something lies, it is read and
+   hashed.
 2. The family's packs are looked through only when something is not where it should be, and then once.
 3. A pack without an index is walked from its beginning, frame by frame, as far as its frames are whole.
+4. A manifest that was compressed against another one is tried against every one that stands in full: a checksum
+   refuses the wrong ones.
 
-    remains = Remains(environment, head.family)
+    remains = Remains(environment, head)
     data = remains.read(ref, extents)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 from snapshots.checkpoint import SessionCheckpoint
 from snapshots.environment import Environment
+from snapshots.head import Head
+from snapshots.laying import GRAPH, PLACES
+from snapshots.logs import LogRef
 from snapshots.maintenance.findings import DAMAGE
-from snapshots.placement import ManifestPlace, Placement, open_manifest
-from snapshots.restore import head_at
+from snapshots.maintenance.memory import FRAMES_BYTES_MAX, Remembered
+from snapshots.maintenance.pieces import Pieces
+from snapshots.maintenance.repair.together import (
+    Beyond,
+    LostError,
+    Positions,
+    nothing_beyond,
+    nowhere,
+    put_together,
+)
+from snapshots.placement import ManifestPlace, Placement, manifest_bytes, open_manifest, unseal_manifest
+from snapshots.restore import head_at, with_tail
 from snapshots.roots import named_packs
 from snapshots.sessions import for_each_head
 from storage.digest import BlobRef, Digest, blob_ref
 from storage.errors import CorruptObjectError, NotFoundError
-from storage.extents import Extent
-from storage.frame import FRAME_BYTES_MAX, open_frame, split_run
-from storage.packs import PackedBlob, read_blobs, read_index
+from storage.extents import Extent, plan_reads
+from storage.frame import FRAME_BYTES_MAX, PREFIX_BYTES_MIN, Prefix, is_prefixed, open_frame, split_run
+from storage.packs import PackedBlob, read_index
 from storage.store import ByteRange, ListedObject
 
-
-class LostError(Exception):
-    """Something cannot be had from what is left; says why. Never leaves this package."""
+_Frames = list[tuple[int, bytes]]  # each with where it begins in its pack
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +58,27 @@ class FoundManifest:
         place: Where it lies, None if that is a head.
         record: The checkpoint's bytes.
         checkpoint: What they say.
-        placement: Where its blobs lay when it was written.
+        placed: The bytes of its placement.
     """
 
     session_id: str
     place: ManifestPlace | None
     record: bytes
     checkpoint: SessionCheckpoint
-    placement: Placement
+    placed: bytes
+
+    def placement(self) -> Placement:
+        """Return where its blobs lay when it was written. Not kept: those of all revisions together are much."""
+        return Placement.decode(self.placed, key="")
+
+
+@dataclass(frozen=True, slots=True)
+class _Sealed:
+    """Frames that need another manifest to be opened, one behind the other, or the bytes of a log."""
+
+    session_id: str
+    pack: str
+    frames: _Frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,40 +87,102 @@ class _Pack:
 
     blobs: tuple[PackedBlob, ...]
     manifests: tuple[FoundManifest, ...]
+    sealed: tuple[_Sealed, ...]
 
 
 class Remains:
-    """The packs of one family."""
+    """The packs of one family, and those that lie in one of its heads.
 
-    def __init__(self, environment: Environment, family: str) -> None:
-        self._environment = environment
-        self._family = family
+    Args:
+        environment: Where they lie.
+        head: The head.
+        family: What was found in the packs so far, None for nothing.
+
+    Attributes:
+        family: What is found in the packs.
+        pieces: What lies in them, and in the head.
+    """
+
+    def __init__(self, environment: Environment, head: Head, family: Family | None = None) -> None:
+        self.family = family or Family(environment, head.family)
+        self.pieces = Pieces(with_tail(environment, head), head.family, Remembered(FRAMES_BYTES_MAX))
 
     def key_of(self, pack: str) -> str:
         """Return the key of a pack of the family."""
-        return self._environment.layout.pack(self._family, pack)
+        return self.pieces.key_of(pack)
 
-    def read(self, ref: BlobRef, *known: Sequence[Extent]) -> bytes:
-        """Return the bytes of a blob, from one of the places known or from wherever a pack says that it has them.
+    def read(
+        self,
+        ref: BlobRef,
+        extents: Sequence[Extent],
+        others: Callable[[], Positions] = nowhere,
+        beyond: Beyond = nothing_beyond,
+    ) -> bytes:
+        """Return the bytes of a blob, from where it should lie or from wherever its pieces are.
+
+        Args:
+            ref: The blob.
+            extents: Where it should lie, () if nothing says so.
+            others: Gives the pieces of logs that it may be the beginning of.
+            beyond: As `put_together` takes it.
 
         Raises:
             LostError: It lies nowhere.
             UnavailableError: The store did not answer.
         """
-        for extents in self._candidates(ref, known):
+        try:
+            return put_together(self.pieces, ref, extents)
+        except LostError:
+            placed = self.family.places(ref)  # Rule 2.
+        for one in placed:
             try:
-                return read_blobs(self._environment.store, {ref: extents}, self.key_of, self._environment.executor)[ref]
-            except (NotFoundError, CorruptObjectError):
+                return put_together(self.pieces, ref, one)
+            except LostError:
                 continue  # the next place; when there is none, that is said
-        raise LostError(f"blob {ref.digest} lies whole in no pack of the family")
+        try:
+            return put_together(self.pieces, ref, extents, Positions(placed))
+        except LostError:
+            return put_together(self.pieces, ref, extents, others(), beyond)
 
     def lies(self, ref: BlobRef, extents: Sequence[Extent]) -> bool:
         """Say whether a blob can be read from that place. Raises UnavailableError."""
         try:
-            read_blobs(self._environment.store, {ref: extents}, self.key_of, self._environment.executor)
-        except (NotFoundError, CorruptObjectError):
+            put_together(self.pieces, ref, extents)
+        except LostError:
             return False
         return True
+
+
+class Family:
+    """What lies in the packs of a family. Looked through once, for all of its sessions.
+
+    Args:
+        environment: Where they lie.
+        family: Whose.
+    """
+
+    def __init__(self, environment: Environment, family: str) -> None:
+        self._environment = environment
+        self._family = family
+        self._logs: dict[tuple[str, str], tuple[tuple[Extent, ...], ...]] = {}
+
+    def places(self, ref: BlobRef) -> list[tuple[Extent, ...]]:
+        """Return where packs and manifests say that a whole blob lies; of logs what packs say."""
+        return list(self._places.get(ref.digest, ()))
+
+    def logs(self, kind: str, session_id: str) -> tuple[tuple[Extent, ...], ...]:
+        """Return where the found manifests say that a log lies; forks have the graph alone in common.
+
+        Args:
+            kind: "graph", "history" or "places".
+            session_id: Whose log.
+        """
+        whose = "" if kind == GRAPH else session_id
+        if (kind, whose) not in self._logs:
+            mine = (one for one in self.manifests if not whose or one.session_id in ("", whose))
+            placed = (_log(one, kind) for one in mine)
+            self._logs[kind, whose] = tuple(dict.fromkeys(extents for extents in placed if extents))
+        return self._logs[kind, whose]
 
     def named_by_no_other(self, session_id: str) -> frozenset[str]:
         """Return the packs that lie there and that no head but this session's is known to name."""
@@ -100,31 +190,36 @@ class Remains:
         others = (names for whose, names in self._named if whose != key)
         return frozenset(row.key.rpartition("/")[2] for row in self._listing).difference(*others)
 
-    def _candidates(self, ref: BlobRef, known: Iterable[Sequence[Extent]]) -> Iterator[Sequence[Extent]]:
-        yield from known
-        yield from self._places.get(ref.digest, ())  # Rule 2.
-
     def record(self, ref: BlobRef) -> FoundManifest:
         """Return the manifest whose checkpoint is `ref`, in a pack or in the head of a fork. Raises LostError."""
-        for found in self.manifests:
-            if blob_ref(found.record) == ref:
-                return found
-        for found in self._in_heads:
+        for found in chain(self.manifests, _later(lambda: self._in_heads)):
             if blob_ref(found.record) == ref:
                 return found
         raise LostError(f"checkpoint {ref.digest} lies in no pack and no head of the family")
 
     @cached_property
     def manifests(self) -> tuple[FoundManifest, ...]:
-        """Every manifest that lies whole in a pack."""
-        return tuple(found for pack in self._packs for found in pack.manifests)
+        """Every manifest that lies whole in a pack, and can be opened with what lies in packs."""
+        return (*self._alone, *_opened(self._alone, self._sealed))
 
     @cached_property
-    def _places(self) -> dict[Digest, list[tuple[Extent, ...]]]:
-        places: dict[Digest, list[tuple[Extent, ...]]] = {}
-        for pack in self._packs:
-            for blob in pack.blobs:
-                places.setdefault(blob.ref.digest, []).append(blob.extents)
+    def _alone(self) -> list[FoundManifest]:
+        return [found for pack in self._packs for found in pack.manifests]
+
+    @cached_property
+    def _sealed(self) -> list[_Sealed]:
+        return [sealed for pack in self._packs for sealed in pack.sealed]
+
+    @cached_property
+    def _places(self) -> dict[Digest, dict[tuple[Extent, ...], None]]:
+        places: dict[Digest, dict[tuple[Extent, ...], None]] = {}
+        for blob in (blob for pack in self._packs for blob in pack.blobs):
+            places.setdefault(blob.ref.digest, {})[blob.extents] = None
+        for found in self.manifests:
+            placed = found.placement()
+            for part in found.checkpoint.parts().values():
+                if part is not None and part.digest in placed.extents:
+                    places.setdefault(part.digest, {})[placed.extents[part.digest]] = None
         return places
 
     @cached_property
@@ -147,80 +242,182 @@ class Remains:
         except DAMAGE:
             return row.key, frozenset()
 
+    # Looking through packs.
+
     def _look(self, row: ListedObject) -> _Pack:
         name = row.key.rpartition("/")[2]
         try:
             index = read_index(self._environment.store, row.key, name)
-            blobs, session_id = index.blobs, index.facts.get("session", "")
+            blobs, session_id, runs = index.blobs, index.facts.get("session", ""), index.runs
         except CorruptObjectError:
-            blobs, session_id = (), ""  # Rule 3.
+            blobs, session_id, runs = (), "", (ByteRange(0, max(1, row.size_bytes)),)  # Rule 3.
         except NotFoundError:
-            return _Pack((), ())
-        found = (self._between(name, session_id, gap) for gap in _gaps(blobs, row.size_bytes))
-        return _Pack(blobs, tuple(one for many in found for one in many))
+            return _Pack((), (), ())
+        reads = plan_reads((name, run.start, run.length) for run in runs)
+        frames = [one for read in reads for one in self._frames(row.key, read.place)]
+        if blobs:
+            frames = [one for one in frames if any(run.start <= one[0] < run.end for run in runs)]
+        manifests = [
+            found
+            for start, stored in _standing_alone(frames)
+            for found in _manifests(stored, session_id, ManifestPlace(name, start, len(stored)))
+        ]
+        sealed = (_Sealed(session_id, name, many) for many in _needing_others(frames))
+        return _Pack(blobs, tuple(manifests), tuple(sealed))
 
-    def _between(self, name: str, session_id: str, gap: ByteRange) -> list[FoundManifest]:
-        """Return the manifests in a stretch of a pack that no blob takes."""
-        key = self.key_of(name)
+    def _frames(self, key: str, stretch: ByteRange) -> _Frames:
+        """Return the frames of a stretch of a pack, up to where none begins."""
         try:
-            data = self._environment.store.get(key, gap).data
+            return _frames_in(self._environment.store.get(key, stretch).data, stretch.start)
         except (NotFoundError, CorruptObjectError):
             return []
-        found: list[FoundManifest] = []
-        for start, end in _runs(data, key):
-            place = ManifestPlace(name, gap.start + start, end - start)
-            found += _manifests(data[start:end], key, session_id, place)
-        return found
 
     @cached_property
     def _in_heads(self) -> tuple[FoundManifest, ...]:
-        """Manifests in the heads of the family: a fork has that of the revision which it came from."""
-        return tuple(one for many in for_each_head(self._environment, self._in_head) for one in many)
+        """Manifests in the heads of the family, and in packs what can be opened with them.
 
-    def _in_head(self, row: ListedObject) -> list[FoundManifest]:
+        A fork has that of the revision which it came from.
+        """
+        looked = list(for_each_head(self._environment, self._in_head))
+        alone = [one for found, _ in looked for one in found]
+        in_heads = [one for _, many in looked for one in many]
+        return (*alone, *_opened([*alone, *self._alone], [*in_heads, *self._sealed]))
+
+    def _in_head(self, row: ListedObject) -> tuple[list[FoundManifest], list[_Sealed]]:
         try:
             head = head_at(self._environment, row.key).head
         except DAMAGE:
-            return []
-        if head.family != self._family or not head.inline_manifest:
-            return []
-        return _manifests(head.inline_manifest, row.key, head.session_id, None)
+            return [], []
+        if head.family != self._family:
+            return [], []
+        frames = [one for pack in head.tail for one in _frames_in(pack.data, 0)]
+        found = _manifests(head.inline_manifest, head.session_id, None) if head.inline_manifest else []
+        found += [one for _, stored in _standing_alone(frames) for one in _manifests(stored, head.session_id, None)]
+        return found, [_Sealed(head.session_id, "", many) for many in _needing_others(frames)]
 
 
-def _manifests(stored: bytes, key: str, session_id: str, place: ManifestPlace | None) -> list[FoundManifest]:
-    """Return the manifest that a run of frames is, if it is one."""
-    try:
-        record, placed = open_manifest(stored, key=key)
-        checkpoint, placement = SessionCheckpoint.decode(record, key=key), Placement.decode(placed, key=key)
-    except DAMAGE:
-        return []
-    return [FoundManifest(session_id, place, record, checkpoint, placement)]
+class _Key:
+    """A manifest that others may have been compressed against."""
 
+    def __init__(self, found: FoundManifest) -> None:
+        self.found = found
 
-def _gaps(blobs: Iterable[PackedBlob], size_bytes: int) -> Iterator[ByteRange]:
-    """Yield the stretches of a pack that no blob takes: there lie manifests, and the index."""
-    end = 0
-    for start, length in sorted({(one.offset, one.stored_bytes) for blob in blobs for one in blob.extents}):
-        if start > end:
-            yield ByteRange(end, start - end)
-        end = max(end, start + length)
-    if size_bytes > end:
-        yield ByteRange(end, size_bytes - end)
+    @cached_property
+    def _prefix(self) -> Prefix:
+        raw = manifest_bytes(self.found.record, self.found.placed)
+        assert len(raw) >= PREFIX_BYTES_MIN, "a manifest names its blobs by digest"
+        return Prefix(raw)
 
-
-def _runs(data: bytes, key: str) -> Iterator[tuple[int, int]]:
-    """Yield where runs of whole frames begin and end: all of a run but its last frame are full."""
-    begin = end = 0
-    try:
-        for frame in split_run(data, key=key):
-            end += frame.nbytes
+    def opened(self, frames: _Frames) -> tuple[bytes, bytes]:
+        """Return the run that begins these frames, stored and raw; both empty if it was not sealed against this."""
+        stored, raw = [], []
+        for _, frame in frames:
             try:
-                full = len(open_frame(frame, key=key)) == FRAME_BYTES_MAX
+                piece = open_frame(frame, key="", prefix=self._prefix)
             except CorruptObjectError:
-                begin = end
-                continue
-            if not full:
-                yield begin, end
-                begin = end
+                return b"", b""
+            stored.append(frame)
+            raw.append(piece)
+            if len(piece) < FRAME_BYTES_MAX:
+                break
+        return b"".join(stored), b"".join(raw)
+
+
+def _later(found: Callable[[], Iterable[FoundManifest]]) -> Iterator[FoundManifest]:
+    """Yield these; look for them only now."""
+    yield from found()
+
+
+def _opened(full: Sequence[FoundManifest], sealed: Iterable[_Sealed]) -> Iterator[FoundManifest]:
+    """Yield the manifests that can be opened with one of these (rule 4)."""
+    keys = [_Key(found) for found in full]
+    for one in sealed:
+        keys.sort(key=lambda key: key.found.session_id != one.session_id)
+        frames = one.frames
+        while frames:
+            taken = 1
+            for key in keys:
+                stored, raw = key.opened(frames)
+                place = None
+                if one.pack and key.found.place is not None and stored:
+                    place = ManifestPlace(one.pack, frames[0][0], len(stored), key.found.place)
+                found = _manifest(raw, one.session_id, place)
+                if found is not None:
+                    yield found
+                    keys.remove(key)
+                    keys.insert(0, key)  # what was compressed next was so against the same one
+                    taken = len(list(split_run(stored, key="")))
+                    break
+            frames = frames[taken:]
+
+
+def _frames_in(data: bytes, start: int) -> _Frames:
+    """Return the frames that stand one behind the other, each with where it begins; up to where none does."""
+    frames: _Frames = []
+    try:
+        for frame in split_run(data, key=""):
+            frames.append((start, bytes(frame)))
+            start += frame.nbytes
     except CorruptObjectError:
-        return  # the footer, or where the pack was cut: no frame begins behind it
+        pass  # the footer, or where the pack was cut: no frame begins behind it
+    return frames
+
+
+def _log(found: FoundManifest, kind: str) -> tuple[Extent, ...]:
+    placed = found.placement()
+    at: LogRef = placed.places if kind == PLACES else getattr(found.checkpoint, kind)
+    return placed.extents.get(at.ref.digest, ()) if at.count else ()
+
+
+def _manifests(stored: bytes, session_id: str, place: ManifestPlace | None) -> list[FoundManifest]:
+    """Return the manifest that a run of frames is, if it is one that stands in full."""
+    try:
+        found = _manifest(unseal_manifest(stored, key=""), session_id, place)
+    except CorruptObjectError:
+        return []
+    return [] if found is None else [found]
+
+
+def _manifest(raw: bytes, session_id: str, place: ManifestPlace | None) -> FoundManifest | None:
+    """Return the manifest that these bytes are, None if they are none."""
+    try:
+        record, placed = open_manifest(raw, key="")
+        checkpoint = SessionCheckpoint.decode(record, key="")
+        Placement.decode(placed, key="")
+    except DAMAGE:
+        return None
+    return FoundManifest(session_id, place, record, checkpoint, placed)
+
+
+def _standing_alone(frames: _Frames) -> Iterator[tuple[int, bytes]]:
+    """Yield the runs of frames that can be opened alone: all of a run but its last frame are full."""
+    run: _Frames = []
+    end = -1
+    for start, frame in frames:
+        if start != end:
+            run = []
+        end = start + len(frame)
+        try:
+            full = len(open_frame(frame, key="")) == FRAME_BYTES_MAX
+        except CorruptObjectError:
+            run = []
+            continue
+        run.append((start, frame))
+        if not full:
+            yield run[0][0], b"".join(frame for _, frame in run)
+            run = []
+
+
+def _needing_others(frames: _Frames) -> Iterator[_Frames]:
+    """Yield the stretches of frames that cannot be opened alone."""
+    stretch: _Frames = []
+    end = -1
+    for start, frame in frames:
+        if stretch and (start != end or not is_prefixed(frame)):
+            yield stretch
+            stretch = []
+        if is_prefixed(frame):
+            stretch.append((start, frame))
+        end = start + len(frame)
+    if stretch:
+        yield stretch

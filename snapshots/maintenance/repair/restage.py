@@ -18,22 +18,26 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from snapshots import codec
-from snapshots.base import Base
+from snapshots.base import Base, FullManifest
 from snapshots.content import content_again
-from snapshots.head import INLINE_MANIFEST_BYTES_MAX, KEPT_MAX, Head
-from snapshots.history import RESTORE, HistoryRow, ledger_along, row_from_plain
-from snapshots.logs import LoadedSegment, Log, Segment, entries_of
+from snapshots.head import KEPT_MAX, Head
+from snapshots.history import RESTORE, HistoryRow, ledger_along
+from snapshots.laying import PLACES
+from snapshots.logs import HeldLog, LogRef, held_log
+from snapshots.maintenance.needs import books_of
 from snapshots.maintenance.repair.past import UnknownCommitError, rows_after
-from snapshots.maintenance.repair.remains import LostError
-from snapshots.maintenance.repair.segments import places
-from snapshots.maintenance.repair.survey import Revision, Survey
-from snapshots.placement import ManifestPlace, PackUse, Placement, PlaceRow, seal_manifest
+from snapshots.maintenance.repair.rescued import Stored
+from snapshots.maintenance.repair.survey import Revision, Survey, lies_at
+from snapshots.maintenance.repair.together import LostError
+from snapshots.placement import ManifestPlace, PackUse, Placement, PlaceRow, manifest_bytes, seal_manifest
 from snapshots.roots import kept_packs
-from snapshots.staging import Identity, Staged, stage
-from storage.digest import BlobRef, Digest, blob_ref
-from storage.extents import Extent
+from snapshots.staging import FULL_SHARE, Identity, Staged, inline_manifest, reads_of, stage
+from storage.digest import Digest, blob_ref
+from storage.extents import Extent, coalesced
 from storage.packs import PackBuilder
 from storage.store import Version
+
+Extents = dict[Digest, tuple[Extent, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,65 +82,80 @@ class Restaging:
         self._builder = PackBuilder(names[0])
         self._changed: list[int] = []
         self._first = survey.head.revision  # that needs the new pack
+        self._stored = Stored({}, {})
+        self._full: FullManifest | None = None  # in the new pack, to compress others against
 
     def staged(self) -> Restaged:
-        """Return packs and head; without packs and with the head as it is when there is nothing to be done."""
-        for ref, data in self._survey.rescued.items():
-            self._builder.add(self._kind_of(ref), data)
-        self._builder.flush()
+        """Return packs and head; without packs and with the head as it is when there is nothing to be done.
+
+        Raises:
+            LostError: The revision to go on with is not whole, or nothing tells what came after it.
+        """
+        going_on = self._survey.head.revision if self._target is None else self._target
+        if going_on not in self._survey.whole:
+            raise LostError(f"revision {going_on} is not whole")
+        self._stored = self._survey.rescued.stored_in(self._builder)
         moved = [one for number, one in sorted(self._survey.whole.items()) if self._survey.moved(one)]
         self._changed = [one.number for one in moved]
         self._first = min([self._survey.head.revision, *self._changed])
         rows = self._rows({one.number: self._written(one) for one in moved if one is not self._survey.present})
         log, where = self._places(rows)
         if self._target is None:
-            return self._rebuilt(rows, log, where)
+            return self._rebuilt(log, where)
         return self._fallen_back(self._target, log, where)
-
-    def _kind_of(self, ref: BlobRef) -> str:
-        for revision in self._survey.whole.values():
-            checkpoint = revision.checkpoint
-            if ref in [segment.ref for segment in checkpoint.graph]:
-                return "graph"
-            parts = {
-                checkpoint.tool_state: "tool-state",
-                checkpoint.plugin_snapshot: "plugin-snapshot",
-                checkpoint.execution_state: "execution-state",
-                checkpoint.tombstones: "tombstones",
-            }
-            if ref in parts:
-                return parts[ref]
-        return "history"
 
     # Where everything lies now.
 
-    def _extents(self, revision: Revision) -> dict[Digest, tuple[Extent, ...]]:
+    def _extents(self, revision: Revision) -> Extents:
         """Return where the blobs of a whole revision lie."""
-        found = {}
+        placed, needed = revision.placement(), set(revision.checkpoint.refs())
+        found: Extents = {}
         for ref in revision.recorded():
-            whole = [one for one in places(ref, revision.placement) if self._survey.stays(one, revision.number)]
-            if ref in self._survey.rescued and not whole:
-                whole = [self._builder.extents[ref.digest]]
-            (found[ref.digest],) = whole or places(ref, revision.placement)
+            extents = lies_at(ref, placed)
+            if extents is None:
+                found[ref.digest] = self._stored.blob(ref)
+            elif ref in needed:
+                pieces = (one for extent in extents for one in self._now(extent, revision.number))
+                found[ref.digest] = coalesced(pieces)
+            else:
+                found[ref.digest] = extents  # that a fork never reads
         return found
+
+    def _now(self, extent: Extent, number: int) -> Sequence[Extent]:
+        return [extent] if self._survey.stays([extent], number) else self._stored.extents(extent)
 
     def _keeps(self, use: PackUse) -> bool:
         """Say whether the head goes on naming a pack for these revisions (rule 3)."""
         last = use.last_revision or self._survey.head.revision
         needing = (number for number in self._survey.lost if self._retaining.retains(number))
-        return use.pack not in self._survey.damaged or any(use.first_revision <= one <= last for one in needing)
+        pack = self._survey.homes.pack(use.pack)
+        return pack not in self._survey.damaged or any(use.first_revision <= one <= last for one in needing)
 
     def _written(self, revision: Revision) -> ManifestPlace:
         """Put the manifest of an earlier revision into the pack (rule 2)."""
         extents = self._extents(revision)
-        first = {use.pack: use.first_revision for use in revision.placement.packs}
-        packs = dict.fromkeys(one.pack for many in extents.values() for one in many)
+        first = {use.pack: use.first_revision for use in revision.placement().packs}
+        packs = dict.fromkeys((*(one.pack for many in extents.values() for one in many), self._builder.name))
         uses = tuple(PackUse(pack, first.get(pack, revision.number)) for pack in packs)
-        return self._append(seal_manifest(revision.record, Placement(extents, uses).encode()))
+        return self._appended(revision.record, Placement(extents, uses))[0]
 
-    def _append(self, run: bytes) -> ManifestPlace:
+    def _appended(self, record: bytes, placement: Placement) -> tuple[ManifestPlace, bytes]:
+        """Put a manifest into the pack, against one that stands there in full where that pays; return its bytes too."""
+        full = self._full
+        if full is not None:
+            raw = manifest_bytes(record, placement.encode(placement.frames(full.frames)))
+            run = seal_manifest(raw, full.raw)
+            if len(run) * FULL_SHARE <= full.place.stored_bytes:
+                return self._placed(run, full.place), raw
+        frames = placement.frames()
+        raw = manifest_bytes(record, placement.encode(frames))
+        place = self._placed(seal_manifest(raw), None)
+        self._full = FullManifest(place, raw, frames)
+        return place, raw
+
+    def _placed(self, run: bytes, against: ManifestPlace | None) -> ManifestPlace:
         place = self._builder.append_run(run)
-        return ManifestPlace(self._builder.name, place.start, place.length)
+        return ManifestPlace(self._builder.name, place.start, place.length, against)
 
     def _rows(self, written: dict[int, ManifestPlace]) -> list[PlaceRow]:
         return [
@@ -148,114 +167,107 @@ class Restaging:
             for row in self._survey.rows
         ]
 
-    def _places(self, rows: Sequence[PlaceRow]) -> tuple[Log[PlaceRow], dict[Digest, tuple[Extent, ...]]]:
-        """Return the log of places with these rows, cut as it was, and where its segments lie."""
-        old = self._survey.present.placement if rows else Placement()
-        log: list[LoadedSegment[PlaceRow]] = []
-        first = 0
-        for segment in old.places:
-            entries = tuple(rows[first : first + segment.count])
-            data = codec.encode([row.to_plain() for row in entries])
-            where = places(segment.ref, old)
-            if (
-                blob_ref(data) != segment.ref
-                or not where
-                or not self._survey.stays(where[0], self._survey.head.revision)
-            ):
-                segment = Segment(self._builder.add("places", data), segment.count, segment.level)
-            log.append(LoadedSegment(segment, entries))
-            first += segment.count
-        self._builder.flush()
-        held = {**old.extents, **self._builder.extents}
-        return tuple(log), {one.segment.ref.digest: held[one.segment.ref.digest] for one in log}
+    def _places(self, rows: Sequence[PlaceRow]) -> tuple[HeldLog[PlaceRow], Extents]:
+        """Return the log of places with these rows, and where it lies: what of it is as it was stays if it can."""
+        if not rows:
+            return HeldLog(), {}
+        data = codec.encode_entries([row.to_plain() for row in rows])
+        at = LogRef(blob_ref(data), len(rows))
+        kept, position = self._kept_places(data)
+        self._builder.add_spliced(PLACES, at.ref, [*kept, memoryview(data)[position:]])
+        return held_log(at, data, rows), {at.ref.digest: self._builder.extents_of(at.ref)}
+
+    def _kept_places(self, data: bytes) -> tuple[list[Extent], int]:
+        """Return the pieces that the log of places goes on to begin with, and how many bytes these are."""
+        survey = self._survey
+        placed = survey.present.placement()
+        old = placed.extents.get(placed.places.ref.digest, ()) if placed.places.count else ()
+        kept: list[Extent] = []
+        position = 0
+        for extent in old:
+            end = position + extent.length
+            if not survey.stays([extent], survey.head.revision) or data[position:end] != survey.places[position:end]:
+                break
+            kept.append(extent)
+            position = end
+        return kept, position
 
     def _uses(self, old: Iterable[PackUse]) -> tuple[PackUse, ...]:
         kept = tuple(use for use in old if self._keeps(use))
         return (*kept, PackUse(self._builder.name, self._first)) if self._fills() else kept
 
     def _fills(self) -> bool:
-        return bool(self._builder.extents or self._changed)
+        return self._builder.body().data != b""
 
     # The two ways to go on.
 
-    def _rebuilt(
-        self, rows: Sequence[PlaceRow], log: Log[PlaceRow], where: dict[Digest, tuple[Extent, ...]]
-    ) -> Restaged:
+    def _rebuilt(self, log: HeldLog[PlaceRow], where: Extents) -> Restaged:
         survey, head = self._survey, self._survey.head
-        uses = survey.uses
-        if not self._fills() and all(map(self._keeps, uses)):
+        uses, overrides = survey.uses, survey.present.row.overrides
+        reads_left = any(read.pack in survey.damaged for read in head.reads)
+        if not self._fills() and not self._changed and all(map(self._keeps, uses)) and not reads_left:
             return Restaged((), head, (), (), ())
         own = PackUse(self._builder.name, self._first)  # the manifest at least lies there
         packs = (*(use for use in uses if self._keeps(use)), own)
         extents = {**self._extents(survey.present), **where}
         unnamed = {one.pack for many in extents.values() for one in many} - {use.pack for use in packs}
-        assert not unnamed or survey.present.row.overrides is not None, "what is not named was moved"
+        assert not unnamed or overrides is not None, "what is not named was moved"
         packs = (*packs, *(PackUse(pack, head.revision) for pack in sorted(unnamed)))  # that a fork never reads
-        placement = Placement(extents, packs, tuple(one.segment for one in log))
-        run = seal_manifest(survey.present.record, placement.encode())
-        place = self._append(run)
+        placement = Placement(extents, packs, log.at)
+        place, raw = self._appended(survey.present.record, placement)
+        if overrides is not None:
+            placement = placement.narrowed(survey.present.checkpoint.refs(), place)
+        inline = inline_manifest(raw)
         after = replace(
             head,
             state_id=self._identity.commit_id,
             updated_at=self._identity.created_at,
             manifest=place,
-            inline_manifest=run if len(run) <= INLINE_MANIFEST_BYTES_MAX else b"",
+            inline_manifest=inline,
+            reads=() if inline else reads_of(survey.present.checkpoint, placement, place, head.tail),
         )
         written = tuple(sorted({*self._changed, head.revision}))
-        if survey.present.row.overrides is not None:
-            packs = placement.narrowed(survey.present.checkpoint.refs(), place.pack).packs
-        named = {*kept_packs(after, [*packs, *(use for row in rows for use in row.ended)])}
-        return Restaged((self._pack(),), after, written, (), self._left(named))
+        return Restaged((self._pack(),), after, written, (), self._left(after, placement, log))
 
-    def _fallen_back(self, target: int, log: Log[PlaceRow], where: dict[Digest, tuple[Extent, ...]]) -> Restaged:
+    def _fallen_back(self, target: int, log: HeldLog[PlaceRow], where: Extents) -> Restaged:
         survey, head = self._survey, self._survey.head
         revision = survey.whole[target]
         past, unstored = self._past(revision)
+        extents = {**self._extents(revision), **where}
+        uses = self._uses(survey.uses)
+        more = {one.pack for many in extents.values() for one in many} - {use.pack for use in uses}
         base = Base(
             home=None,
             head=head,
             version=Version(""),
             checkpoint=replace(revision.checkpoint, revision=head.revision),
             checkpoint_ref=head.checkpoint_ref,
-            placement=Placement({**self._extents(revision), **where}, self._uses(survey.uses)),
+            placement=Placement(extents, (*uses, *(PackUse(pack, target) for pack in sorted(more)))),
             history=past,
             unstored=unstored,
             places=log,
         )
-        ledger = ledger_along([*entries_of(past), *unstored], target)
+        ledger = ledger_along([*past.entries, *unstored], target)
         content = content_again(revision.checkpoint, ledger, kind=RESTORE)
-        staged = stage(content, base, self._identity, self._names[1])
+        staged = stage(content, base, self._identity, self._names[1], survey.limits)
         after = self._next_head(staged)
-        ended = [use for row in entries_of(staged.places) for use in row.ended]
-        named = {*kept_packs(after, [*staged.placement.packs, *ended])}
-        packs = ((self._pack(),) if self._fills() else ()) + ((staged.name, staged.data),)
-        return Restaged(packs, after, tuple(self._changed), self._dropped, self._left(named))
+        packs = [self._pack()] if self._fills() else []
+        if staged.data is not None:
+            packs.append((staged.name, staged.data))
+        left = self._left(after, staged.placement, staged.places)
+        return Restaged(tuple(packs), after, tuple(self._changed), self._dropped, left)
 
-    def _past(self, revision: Revision) -> tuple[Log[HistoryRow], tuple[HistoryRow, ...]]:
+    def _past(self, revision: Revision) -> tuple[HeldLog[HistoryRow], tuple[HistoryRow, ...]]:
         """Return the log of a whole revision, and the rows from there up to the present one. Raises LostError."""
         survey, checkpoint, overrides = self._survey, revision.checkpoint, revision.row.overrides
-        log = tuple(
-            LoadedSegment(one, survey.segments.rows(one, revision.placement, row_from_plain))
-            for one in checkpoint.history
-        )
+        data, rows = survey.history(revision) if checkpoint.history.count else (b"", ())
         own = () if overrides is None else (overrides.row(checkpoint.node_count),)
-        last = (*entries_of(log), *own)[-1]
+        last = (*rows, *own)[-1]
         try:
-            return log, (*own, *rows_after(survey.head, self._rows_known(), last, survey.present.checkpoint.node_count))
+            after = rows_after(survey.head, survey.history_rows(), last, survey.present.checkpoint.node_count)
         except UnknownCommitError as error:
             raise LostError(str(error)) from error
-
-    def _rows_known(self) -> dict[int, HistoryRow]:
-        """Return the rows that can be read."""
-        rows: dict[int, HistoryRow] = {}
-        for revision in self._survey.known.values():
-            for segment in revision.checkpoint.history:
-                try:
-                    found = self._survey.segments.rows(segment, revision.placement, row_from_plain)
-                except LostError:
-                    continue  # its rows may stand in another one
-                rows |= {row.revision: row for row in found}
-        return rows
+        return held_log(checkpoint.history, data, rows), (*own, *after)
 
     def _next_head(self, staged: Staged) -> Head:
         return replace(
@@ -266,6 +278,8 @@ class Restaging:
             checkpoint_ref=staged.checkpoint_ref,
             manifest=staged.manifest,
             inline_manifest=staged.inline_manifest,
+            reads=staged.reads,
+            tail=staged.tail,
             overrides=None,
             commits=self._survey.head.commits.appended(self._identity.commit_id),
             stamps=staged.stamps,
@@ -277,9 +291,10 @@ class Restaging:
         facts = {"tenant": head.tenant, "family": head.family, "session": head.session_id}
         return self._builder.name, self._builder.finish({**facts, "commit": self._identity.commit_id})
 
-    def _left(self, named: set[str]) -> tuple[str, ...]:
-        """Return the packs that were named before and are not among those `named` now."""
-        return tuple(sorted(self._survey.named() - named))
+    def _left(self, after: Head, placement: Placement, log: HeldLog[PlaceRow]) -> tuple[str, ...]:
+        """Return the packs that were named before and are not named by the head that is to come."""
+        uses = (*placement.packs, *books_of(log.entries).ended)
+        return tuple(sorted(self._survey.named() - {*kept_packs(after, uses), *(pack.name for pack in after.tail)}))
 
 
 def _retention(survey: Survey, target: int | None) -> tuple[Head, tuple[int, ...]]:
