@@ -9,6 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from snapshots import SnapshotRepository
 from snapshots.base import Base
 from snapshots.checkpoint import (
     EXECUTION_STATE_BYTES_MAX,
@@ -29,6 +30,7 @@ from snapshots.head import (
     Origin,
     Ring,
     StampRow,
+    TailPack,
     stamps_appended,
 )
 from snapshots.history import KINDS, HistoryRow
@@ -79,6 +81,17 @@ PACK = f"{ID}.0123456789abcdef"
 
 def ref(text: str) -> BlobRef:
     return blob_ref(text.encode())
+
+
+def with_limits(repo: SnapshotRepository, limits: Limits) -> SnapshotRepository:
+    """Return the repository; from now on its commits leave so much lying apart."""
+    repo._environment = replace(repo.environment, limits=limits)
+    return repo
+
+
+def without_tail(repo: SnapshotRepository) -> SnapshotRepository:
+    """Return the repository; from now on each of its commits has a pack in the store."""
+    return with_limits(repo, NO_TAIL)
 
 
 def head(**fields: Any) -> Head:
@@ -429,6 +442,7 @@ unpruned_heads = st.builds(
     manifest=manifest_places,
     inline_manifest=st.binary(max_size=40),
     reads=st.lists(reads, max_size=3).map(tuple),
+    tail=st.lists(st.builds(TailPack, pack_names, st.binary(min_size=1, max_size=40)), max_size=3).map(tuple),
     destination=st.just(""),
     pins=st.lists(pins, max_size=3).map(tuple),
 )

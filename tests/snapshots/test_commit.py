@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from random import Random
 
 import pytest
 
@@ -16,6 +17,7 @@ from snapshots import (
     TurnStamp,
 )
 from snapshots.base import Tracking, track, tracking_of
+from snapshots.compaction import LIMITS, Limits
 from snapshots.errors import (
     CommitUnknownError,
     CorruptSnapshotError,
@@ -27,7 +29,7 @@ from snapshots.errors import (
     SessionMovedError,
     TurnConflictError,
 )
-from snapshots.head import LIVE, MOVED, RESERVED, RING_MAX, TOMBSTONE, Head, Holder
+from snapshots.head import LIVE, MOVED, RESERVED, RING_MAX, TAIL_BYTES_MAX, TOMBSTONE, Head, Holder
 from storage.backends.memory import MemoryStore
 from storage.digest import blob_ref
 from storage.errors import UnavailableError
@@ -56,21 +58,28 @@ from tests.integration.builders import (
     take_turn,
     usage_of,
 )
+from tests.snapshots.records import NO_TAIL, with_limits, without_tail
 from tests.snapshots.state.builders import node, raw_graph
 
 NONCE = "bb" * 16
 
 
 class Place:
-    """A store, a repository that is watched and can fail, and one beside it."""
+    """A store, a repository that is watched and can fail, and one beside it. Each commit has a pack in the store.
 
-    def __init__(self) -> None:
+    Args:
+        limits: What commits leave lying apart.
+    """
+
+    def __init__(self, limits: Limits = NO_TAIL) -> None:
         self.store = MemoryStore()
         self.faulty = FaultyStore(self.store)
         self.watched = WatchedStore(self.faulty)
         self.clock = ManualClock(seed=1)
         self.repo = SnapshotRepository(self.watched, clock=self.clock)
         self.other = SnapshotRepository(self.store, clock=ManualClock(seed=2))
+        for repo in (self.repo, self.other):
+            with_limits(repo, limits)
         self.watched.start_over()
 
     def sent(self) -> list[tuple[str, str]]:
@@ -104,6 +113,16 @@ def place() -> Iterator[Place]:
     made.other.close()
 
 
+@pytest.fixture
+def usual() -> Iterator[Place]:
+    """Give a place where small packs lie in the head, as usual."""
+    made = Place(LIMITS)
+    yield made
+    check_puts(made.watched.puts)
+    made.repo.close()
+    made.other.close()
+
+
 def before_publish(place: Place, change: Callable[[Head], Head], *, number: int = 2) -> None:
     """Rewrite the head by hand when the pack is staged and the head is about to be sent."""
 
@@ -127,6 +146,79 @@ def test_a_steady_commit_stages_and_publishes(place: Place) -> None:
     assert place.sent() == [("put", "packs"), ("put", "heads")]
     assert (result.head_revision, result.requests) == (2, 2)
     assert result.uploaded_bytes == sum(len(put.data) for put in place.watched.puts[-2:] if isinstance(put.data, bytes))
+
+
+def test_a_small_commit_is_one_request(usual: Place) -> None:
+    state = new_session(SESSION, "a0")
+    assert usual.repo.commit(state).requests == 2
+    assert usual.sent() == [("put", "heads")] * 2
+    for number in range(1, 4):
+        result = usual.repo.commit(take_turn(state, f"a{number}"))
+        assert usual.sent() == [("put", "heads")]
+        assert (result.head_revision, result.requests) == (number + 1, 1)
+    assert usual.packs() == []
+    assert [len(raw_head(usual.store).tail)] == [4]
+    check_every_revision(usual.other)
+
+
+def test_a_large_commit_carries_what_lies_in_the_head(usual: Place) -> None:
+    state = usual.begun()
+    usual.repo.commit(state)
+    tail = raw_head(usual.store).tail
+    usual.sent()
+    memory = Random(1).randbytes(TAIL_BYTES_MAX)
+    usual.repo.commit(take_turn(state, "a2"), execution_state=memory)
+    assert usual.sent() == [("put", "packs"), ("put", "heads")]
+    assert raw_head(usual.store).tail == ()
+    (pack,) = usual.packs()
+    carried = usual.store.get(pack).data
+    assert all(one.data in carried for one in tail)
+    check_every_revision(usual.other)
+    assert usual.other.load(SESSION, execution_state=True).execution_state_snapshot == memory
+
+
+def test_a_tail_without_room_goes_into_a_pack(usual: Place) -> None:
+    state, sizes = usual.begun(), []
+    for number in range(1, 60):
+        usual.repo.commit(take_turn(state, f"a{number}"))
+        sizes.append(sum(len(pack.data) for pack in raw_head(usual.store).tail))
+        assert sizes[-1] <= TAIL_BYTES_MAX
+    assert 0 in sizes
+    assert len(usual.packs()) == sizes.count(0)
+    check_every_revision(usual.other)
+
+
+def test_in_the_head_a_raised_epoch_and_a_changed_state_id_are_one_more_write(usual: Place) -> None:
+    state = usual.begun()
+    before_publish(usual, lambda head: replace(head, epoch=9), number=1)
+    assert usual.repo.commit(state).head_revision == 2
+    assert usual.sent() == [("put", "heads"), ("get", "heads"), ("put", "heads")]
+    before_publish(usual, lambda head: replace(head, state_id="dd" * 16), number=1)
+    assert usual.repo.commit(take_turn(state, "a2")).head_revision == 3
+    assert raw_head(usual.store).epoch == 9
+    check_every_revision(usual.other)
+
+
+def test_a_state_that_was_loaded_uploads_as_little_as_the_one_that_was_committed() -> None:
+    """The second one knows no packs and, of the manifests, only those that it read."""
+    draw, memory = Random(2), Random(3).randbytes(1 << 20)
+    steady, opened = Place(LIMITS), Place(LIMITS)
+    states = [new_session(SESSION) for _ in (steady, opened)]
+    for number in range(12):
+        start = draw.randrange(1 << 20)
+        memory = memory[:start] + draw.randbytes(4000) + memory[start + 4000 :]
+        for place, state in zip((steady, opened), states, strict=True):
+            place.repo.commit(take_turn(state, f"a{number}"), execution_state=memory)
+    memory = memory[: 1 << 19] + draw.randbytes(4000) + memory[(1 << 19) + 4000 :]
+    loaded = opened.other.load(SESSION, execution_state=True)
+    uploads = [
+        steady.repo.commit(take_turn(states[0], "last"), execution_state=memory).uploaded_bytes,
+        opened.other.commit(take_turn(loaded, "last"), execution_state=memory).uploaded_bytes,
+    ]
+    assert max(uploads) < TAIL_BYTES_MAX + 16_000, "the tail of the head is carried"
+    assert abs(uploads[0] - uploads[1]) < 3000, "a manifest that stands in full at most"
+    without = steady.other.load(SESSION)
+    assert steady.other.commit(take_turn(without, "x"), execution_state=memory + b"x").uploaded_bytes > 1 << 20
 
 
 def test_a_loaded_state_commits_as_cheaply(place: Place) -> None:
@@ -406,7 +498,7 @@ def test_of_two_creators_that_take_over_from_each_other_one_wins(place: Place, n
 def test_a_creator_whose_reservation_was_taken_over_may_still_win(place: Place) -> None:
     def take_over_and_die() -> None:
         dying = FaultyStore(place.store)
-        with SnapshotRepository(dying, clock=ManualClock(seed=3)) as repo:
+        with without_tail(SnapshotRepository(dying, clock=ManualClock(seed=3))) as repo:
             dying.plan.on("put", "/packs/", fault=CrashBefore())
             with pytest.raises(Crash):
                 repo.commit(new_session(SESSION, "dead0"))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from snapshots import CommitResult
+from snapshots import CommitResult, PersistedSessionState, SnapshotRepository
 from snapshots.head import TOMBSTONE
 from storage.backends.memory import MemoryStore
 from storage.testing.clock import ManualClock
@@ -34,15 +34,19 @@ from storage.testing.faults import (
 )
 from tests.integration.builders import check_puts, raw_head
 from tests.integration.world import WAYS, Outcome, Phase, World, check, outcome_of
+from tests.snapshots.records import without_tail
 
 ALWAYS = 60  # more than all attempts together
+IN_HEAD = "head with its pack"
 # Number of each PUT among the requests of an undisturbed commit, and what of its key tells it from the others.
 PUTS: dict[tuple[Phase, str], tuple[int, str, int]] = {
     ("create", "reservation"): (1, "/heads/", 1),
     ("create", "pack"): (2, "/packs/", 1),
     ("create", "head"): (3, "/heads/", 2),
+    ("create", IN_HEAD): (2, "/heads/", 2),
     ("steady", "pack"): (1, "/packs/", 1),
     ("steady", "head"): (2, "/heads/", 1),
+    ("steady", IN_HEAD): (1, "/heads/", 1),
 }
 FAULTS: dict[str, tuple[Fault, int]] = {
     "fails, not applied": (FailBefore("no"), 1),
@@ -73,22 +77,31 @@ UNREADABLE = ("missing", "damaged", "packs damaged")  # what may be taken for co
 
 
 class FaultyWorld(World):
-    """A world in memory, our side of it behind a `FaultyStore`."""
+    """A world in memory, our side of it behind a `FaultyStore`; packs lie in the store, or as usual in the head."""
 
-    def __init__(self, phase: Phase) -> None:
+    def __init__(self, phase: Phase, put: str) -> None:
         store = MemoryStore(ManualClock())
         self.faulty = FaultyStore(store)
+        self._in_head = put == IN_HEAD
         super().__init__(phase, store, self.faulty)
+        if not self._in_head:
+            without_tail(self.other)
+
+    def opened(self, repo: SnapshotRepository) -> PersistedSessionState:
+        return super().opened(repo if self._in_head else without_tail(repo))
+
+
+Worlds = Callable[[Phase, str], FaultyWorld]
 
 
 @pytest.fixture
-def worlds() -> Iterator[Callable[[Phase], FaultyWorld]]:
+def worlds() -> Iterator[Worlds]:
     made: list[FaultyWorld] = []
 
-    def new(phase: Phase) -> FaultyWorld:
+    def new(phase: Phase, put: str) -> FaultyWorld:
         for old in made:
             old.close()
-        made[:] = [FaultyWorld(phase)]
+        made[:] = [FaultyWorld(phase, put)]
         return made[0]
 
     yield new
@@ -152,7 +165,7 @@ def read_backs_of(put: str, fault: str) -> Sequence[str]:
     """Return the ways to disturb the read-back that this fault leads to."""
     if fault in SETTLED_AT_ONCE:
         return ("read",)
-    return [name for name in READ_BACKS if put == "head" or not name.startswith("packs")]
+    return [name for name in READ_BACKS if put in ("head", IN_HEAD) or not name.startswith("packs")]
 
 
 def scenes_of(phase: Phase, put: str, fault: str) -> Iterator[Scene]:
@@ -164,12 +177,10 @@ def scenes_of(phase: Phase, put: str, fault: str) -> Iterator[Scene]:
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize(("phase", "put"), PUTS)
-def test_a_commit_is_applied_once_or_not_at_all(
-    worlds: Callable[[Phase], FaultyWorld], phase: Phase, put: str, fault: str
-) -> None:
+def test_a_commit_is_applied_once_or_not_at_all(worlds: Worlds, phase: Phase, put: str, fault: str) -> None:
     for scene in scenes_of(phase, put, fault):
         try:
-            play(worlds(phase), scene)
+            play(worlds(phase, put), scene)
         except BaseException as error:
             error.add_note(str(scene))
             raise
@@ -178,12 +189,10 @@ def test_a_commit_is_applied_once_or_not_at_all(
 @pytest.mark.parametrize("other", ["commits 70 times", "commits 70 times and deletes"])
 @pytest.mark.parametrize("fault", ["answer lost", "delayed", "412 from its own retry", "crash after", "fails, unknown"])
 @pytest.mark.parametrize(("phase", "put"), PUTS)
-def test_a_commit_is_found_beyond_the_ring(
-    worlds: Callable[[Phase], FaultyWorld], phase: Phase, put: str, fault: str, other: str
-) -> None:
-    for way in WAYS if put == "head" else WAYS[-1:]:
+def test_a_commit_is_found_beyond_the_ring(worlds: Worlds, phase: Phase, put: str, fault: str, other: str) -> None:
+    for way in WAYS if put in ("head", IN_HEAD) else WAYS[-1:]:
         scene = Scene(phase, put, fault, "read", other, False, way)
-        world = worlds(phase)
+        world = worlds(phase, put)
         try:
             if other.endswith("deletes"):
                 play_until_deleted(world, scene)
@@ -218,12 +227,10 @@ FIRST = ("always delayed", "answer lost", "crash before", "crash after")
 
 @pytest.mark.parametrize("second", FAULTS)
 @pytest.mark.parametrize("phase", ["create", "steady"])
-def test_a_repetition_that_fails_too_forgets_no_doubt(
-    worlds: Callable[[Phase], FaultyWorld], phase: Phase, second: str
-) -> None:
+def test_a_repetition_that_fails_too_forgets_no_doubt(worlds: Worlds, phase: Phase, second: str) -> None:
     puts = [name for one, name in PUTS if one == phase]
     for first, put, read_back, way in itertools.product(FIRST, puts, ("read", "never read"), WAYS[:2]):
-        world = worlds(phase)
+        world = worlds(phase, put)
         try:
             disturb(world, phase, "head", first, "never read")
             commit, again = world.ways(way)
@@ -256,14 +263,12 @@ POINTS: Sequence[str] = (
 
 @pytest.mark.parametrize("fault", [Delay(), Repeat()], ids=["delayed", "delivered twice"])
 @pytest.mark.parametrize(("phase", "put"), PUTS)
-def test_a_late_write_changes_nothing_whenever_it_lands(
-    worlds: Callable[[Phase], FaultyWorld], phase: Phase, put: str, fault: Fault
-) -> None:
+def test_a_late_write_changes_nothing_whenever_it_lands(worlds: Worlds, phase: Phase, put: str, fault: Fault) -> None:
     number, key_part, nth = PUTS[phase, put]
     for index, point in enumerate(POINTS):
         for others in (0, 1) if point != "70 later" else (0,):
             for way in WAYS[::2] if point != "70 later" else WAYS[-1:]:
-                world = worlds(phase)
+                world = worlds(phase, put)
                 world.faulty.plan.on("put", key_part, fault=fault, nth=nth)
                 for _ in range(others):
                     world.watched.act(number + 1, world.other_commits)

@@ -136,6 +136,7 @@ def test_a_load_does_not_read_what_was_not_asked_for(place: Place) -> None:
 def test_damage_is_found_and_named(place: Place) -> None:
     state = new_session(SESSION)
     place.repo.commit(state, execution_state=noise(400_000))
+    loaded = place.repo.load(SESSION)
     (pack,) = (row.key for row in place.store.list("default/packs/"))
     whole = bytearray(place.store.get(pack).data)
     whole[300] ^= 1
@@ -143,17 +144,18 @@ def test_damage_is_found_and_named(place: Place) -> None:
     assert state.execution_state_ref is not None
     for read in (place.repo.read_execution_state, lambda held: place.repo.open_execution_state(held).read()):
         with pytest.raises(CorruptSnapshotError) as caught:
-            read(state)
+            read(loaded)
         assert (caught.value.key, caught.value.ref) == (pack, state.execution_state_ref.digest)
     place.store.delete(pack)
     for read in (place.repo.read_execution_state, lambda held: place.repo.open_execution_state(held).read()):
         with pytest.raises(CorruptSnapshotError, match="missing"):
-            read(state)
+            read(loaded)
+    assert place.repo.read_execution_state(state) == noise(400_000), "what was committed here is known here"
 
 
 def test_what_was_collected_is_not_called_corrupt(place: Place) -> None:
-    state = new_session(SESSION)
-    place.repo.commit(state, execution_state=noise(400_000))
+    place.repo.commit(new_session(SESSION), execution_state=noise(400_000))
+    state = place.repo.load(SESSION)
     reads = (place.repo.read_execution_state, lambda held: place.repo.open_execution_state(held).read())
     for row in place.store.list("default/packs/"):
         place.store.delete(row.key)

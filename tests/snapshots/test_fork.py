@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from snapshots import PersistedSessionState, SessionPolicy, SnapshotRepository, TurnStamp
+from snapshots.compaction import LIMITS, Limits
 from snapshots.errors import (
     CommitUnknownError,
     CorruptSnapshotError,
@@ -54,6 +55,7 @@ from tests.integration.builders import (
     take_turn,
     usage_of,
 )
+from tests.snapshots.records import NO_TAIL, with_limits
 
 LAYOUT = Layout("default")
 LAST = 6
@@ -61,13 +63,17 @@ STATE = bytes(range(256)) * 1200  # an execution state of several frames
 
 
 class Place:
-    """A store with one session of six revisions, and a repository that can be watched and fail."""
+    """A store with one session of six revisions, and a repository that can be watched and fail.
 
-    def __init__(self) -> None:
+    Args:
+        limits: What commits leave lying apart.
+    """
+
+    def __init__(self, limits: Limits = LIMITS) -> None:
         self.store = MemoryStore(ManualClock())
         self.faulty = FaultyStore(self.store)
         self.watched = WatchedStore(self.faulty)
-        self.repo = SnapshotRepository(self.watched, clock=ManualClock(seed=1))
+        self.repo = with_limits(SnapshotRepository(self.watched, clock=ManualClock(seed=1)), limits)
         self.state = PersistedSessionState(session_id=SESSION, policy=SessionPolicy(model="m1", session_id=SESSION))
         for number in range(1, LAST + 1):
             take_turn(self.state, f"a{number}")
@@ -88,6 +94,14 @@ class Place:
 def plugins(revision: int) -> PluginSessionSnapshot:
     meta = PluginSnapshotMeta(plugin_id="p", plugin_version="1", revision=revision, state={"n": revision})
     return PluginSessionSnapshot(plugins={"p": PluginSnapshot(meta=meta)})
+
+
+@pytest.fixture
+def packing() -> Iterator[Place]:
+    """Give a place where each commit has a pack in the store."""
+    made = Place(NO_TAIL)
+    yield made
+    made.repo.close()
 
 
 @pytest.fixture
@@ -267,18 +281,18 @@ def test_forks_of_forks_stand_alone(place: Place) -> None:
 
 
 @pytest.mark.parametrize("gone", [SESSION, "c1"])
-def test_deleting_one_leaves_the_other_whole(place: Place, gone: str) -> None:
-    place.repo.fork(SESSION, "c1", 3)
-    place.repo.commit(take_turn(place.repo.load("c1"), "b1"))
-    expected = {name: loaded(place, name) for name in (SESSION, "c1") if name != gone}
-    place.repo.delete(gone)
-    assert place.collected() > 0
+def test_deleting_one_leaves_the_other_whole(packing: Place, gone: str) -> None:
+    packing.repo.fork(SESSION, "c1", 3)
+    packing.repo.commit(take_turn(packing.repo.load("c1"), "b1"))
+    expected = {name: loaded(packing, name) for name in (SESSION, "c1") if name != gone}
+    packing.repo.delete(gone)
+    assert packing.collected() > 0
     for name, state in expected.items():
-        assert loaded(place, name) == state
-        check_every_revision(place.repo, name)
-    place.repo.delete(*expected)
-    place.collected()
-    assert not list(place.store.list(LAYOUT.packs))
+        assert loaded(packing, name) == state
+        check_every_revision(packing.repo, name)
+    packing.repo.delete(*expected)
+    packing.collected()
+    assert not list(packing.store.list(LAYOUT.packs))
 
 
 def test_turn_ids_of_the_source_are_free_in_the_fork(place: Place) -> None:
@@ -482,18 +496,18 @@ def reserve(place: Place, session_id: str) -> None:
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_cannot_be_forked_is_refused(place: Place, name: str) -> None:
+def test_what_cannot_be_forked_is_refused(packing: Place, name: str) -> None:
     prepare, fork, expected = BAD[name]
-    prepare(place)
-    before = place.keys()
+    prepare(packing)
+    before = packing.keys()
     with pytest.raises(expected):
-        fork(place)
-    assert set(place.keys()) - set(before) <= {LAYOUT.head("c1")}  # a reservation, which reads as "not found"
+        fork(packing)
+    assert set(packing.keys()) - set(before) <= {LAYOUT.head("c1")}  # a reservation, which reads as "not found"
     with pytest.raises(SessionNotFoundError):
-        place.repo.load("c1")
+        packing.repo.load("c1")
     other = new_session("c1", "mine")  # and which the next creator takes over
-    place.repo.commit(other)
-    assert message_ids(place.repo.load("c1")) == ["mine"]
+    packing.repo.commit(other)
+    assert message_ids(packing.repo.load("c1")) == ["mine"]
 
 
 @pytest.mark.parametrize(

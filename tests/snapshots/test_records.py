@@ -39,12 +39,14 @@ from snapshots.head import (
     RELATION_BYTES_MAX,
     RESERVED,
     RING_MAX,
+    TAIL_PACK_BYTES_MAX,
     TOMBSTONE,
     Head,
     Holder,
     Origin,
     Ring,
     StampRow,
+    TailPack,
     check_relation,
     stamps_appended,
 )
@@ -129,6 +131,7 @@ HEAD = head(
     manifest=PLACE,
     reads=(Read(PACK, ByteRange(60, 100)), Read(OLDER, ByteRange(0, READ_BYTES_MAX))),
     holder=Holder("me", ID),
+    tail=(TailPack(OLDER, b"the frames of a pack"),),
     stamps=(StampRow(1, StampMark(b"t" * 16, b"c" * 16)),),
     commits=Ring(1, (ID, ID[::-1])),
     pins=(Pin("first", 1), Pin("later", 1, AT)),
@@ -356,7 +359,7 @@ def changed(plain: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 # Where a value of another type is another valid value: opaque JSON, and what may be null.
 OPAQUE = ("policy", "turn", "relation", "overrides")
-LATER = ("staged", "tail")
+LATER = ("staged",)
 
 
 @EACH
@@ -629,6 +632,11 @@ def test_a_manifest_that_lies_nowhere_is_refused(plain: Any) -> None:
         {"stamps": [[1, b"t" * 15, b"c" * 16]]},
         {"stamps": [[1, b"t" * 16, b"c" * 16]] * (RING_MAX + 1)},
         {"inline_manifest": b"x" * (INLINE_MANIFEST_BYTES_MAX + 1)},
+        {"tail": [[b"n" * 24, b""]]},
+        {"tail": [[b"n" * 24, b"x" * (TAIL_PACK_BYTES_MAX + 1)]]},
+        {"tail": [[b"n" * 24, b"x" * TAIL_PACK_BYTES_MAX]] * 3},
+        {"tail": [[b"n" * 23, b"x"]]},
+        {"tail": [[b"n" * 24, "x"]]},
         {"reads": [[b"n" * 24, 0, 0]]},
         {"reads": [[b"n" * 24, -1, 1]]},
         {"reads": [[b"n" * 24, 0, READ_BYTES_MAX + 1]]},

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from snapshots import PersistedSessionState, SnapshotRepository, TurnStamp
+from snapshots.compaction import LIMITS, Limits
 from snapshots.errors import (
     CommitUnknownError,
     FencedError,
@@ -37,6 +38,7 @@ from tests.integration.builders import (
     take_turn,
     usage_of,
 )
+from tests.snapshots.records import NO_TAIL, with_limits
 
 LAYOUT = Layout("default")
 LAST = 6
@@ -44,13 +46,17 @@ OWN_FIELDS = frozenset({"head_revision", "checkpoint_ref"})  # what a revision d
 
 
 class Place:
-    """A store with one session of six stamped revisions, each with an execution state of its own."""
+    """A store with one session of six stamped revisions, each with an execution state of its own.
 
-    def __init__(self) -> None:
+    Args:
+        limits: What commits leave lying apart.
+    """
+
+    def __init__(self, limits: Limits = LIMITS) -> None:
         self.store = MemoryStore(ManualClock())
         self.faulty = FaultyStore(self.store)
         self.watched = WatchedStore(self.faulty)
-        self.repo = SnapshotRepository(self.watched, clock=ManualClock(seed=1))
+        self.repo = with_limits(SnapshotRepository(self.watched, clock=ManualClock(seed=1)), limits)
         self.state = PersistedSessionState(session_id=SESSION)
         for number in range(1, LAST + 1):
             take_turn(self.state, f"a{number}")
@@ -64,6 +70,14 @@ class Place:
         state = self.repo.load(SESSION)
         for name in names:
             self.repo.commit(take_turn(state, name), TurnStamp(name, "h"))
+
+
+@pytest.fixture
+def packing() -> Iterator[Place]:
+    """Give a place where each commit has a pack in the store."""
+    made = Place(NO_TAIL)
+    yield made
+    made.repo.close()
 
 
 @pytest.fixture
@@ -92,14 +106,14 @@ def test_the_new_revision_has_the_old_content(place: Place, kind: str, target: i
     assert row.node_count == len(found.session_graph.nodes)
 
 
-def test_no_byte_of_content_is_copied(place: Place) -> None:
-    before = {row.key: row.size_bytes for row in place.store.list(LAYOUT.packs)}
-    result = place.repo.rewind(SESSION, 2)
-    new = [row.size_bytes for row in place.store.list(LAYOUT.packs) if row.key not in before]
+def test_no_byte_of_content_is_copied(packing: Place) -> None:
+    before = {row.key: row.size_bytes for row in packing.store.list(LAYOUT.packs)}
+    result = packing.repo.rewind(SESSION, 2)
+    new = [row.size_bytes for row in packing.store.list(LAYOUT.packs) if row.key not in before]
     assert len(new) == 1
     assert new[0] < 4 << 10
     assert result.uploaded_bytes < 8 << 10
-    check_puts(place.watched.puts)
+    check_puts(packing.watched.puts)
 
 
 def test_what_came_after_stays_in_the_history(place: Place) -> None:
@@ -262,7 +276,7 @@ def test_a_rewind_that_landed_and_was_built_upon(place: Place) -> None:
 
 
 def _number_of_the_request_after_the_head(place: Place) -> int:
-    probe = Place()
+    probe = Place(place.repo.environment.limits)
     probe.repo.rewind(SESSION, 2)
     count = len(probe.watched.requests)
     probe.repo.close()
@@ -291,12 +305,12 @@ def test_without_an_answer_nothing_was_done(place: Place) -> None:
 
 
 @pytest.mark.parametrize("read", range(1, 9))
-def test_a_target_that_is_collected_while_it_is_read_again_is_not_found(place: Place, read: int) -> None:
-    place.commit(*(f"n{number}" for number in range(6)))
-    place.repo.pin(SESSION, 2, "good")
-    place.repo.pin(SESSION, 4, "other")
-    rewrite_head(place.store, lambda head: replace(head, floor=head.revision, write_id="f" * 32, state_id="e" * 32))
-    other = SnapshotRepository(place.store, clock=ManualClock(seed=2))
+def test_a_target_that_is_collected_while_it_is_read_again_is_not_found(packing: Place, read: int) -> None:
+    packing.commit(*(f"n{number}" for number in range(6)))
+    packing.repo.pin(SESSION, 2, "good")
+    packing.repo.pin(SESSION, 4, "other")
+    rewrite_head(packing.store, lambda head: replace(head, floor=head.revision, write_id="f" * 32, state_id="e" * 32))
+    other = SnapshotRepository(packing.store, clock=ManualClock(seed=2))
 
     def unpin_and_collect() -> None:
         other.unpin(SESSION, "good")
@@ -304,41 +318,41 @@ def test_a_target_that_is_collected_while_it_is_read_again_is_not_found(place: P
 
     def unpin_another() -> None:
         other.unpin(SESSION, "other")  # another state id: the rewind looks again
-        place.faulty.plan.on("get", LAYOUT.packs, nth=read, fault=Meanwhile(unpin_and_collect))
+        packing.faulty.plan.on("get", LAYOUT.packs, nth=read, fault=Meanwhile(unpin_and_collect))
 
-    place.watched.start_over()
-    place.watched.act_before("put", LAYOUT.head(SESSION), unpin_another)
+    packing.watched.start_over()
+    packing.watched.act_before("put", LAYOUT.head(SESSION), unpin_another)
     with pytest.raises(RevisionNotFoundError):
-        place.repo.rewind(SESSION, "good")
-    assert place.loaded().head_revision == LAST + 6
+        packing.repo.rewind(SESSION, "good")
+    assert packing.loaded().head_revision == LAST + 6
     other.close()
 
 
-def test_a_target_that_lost_its_pin_meanwhile_is_not_named_again(place: Place) -> None:
-    place.commit(*(f"n{number}" for number in range(6)))  # so that nodes are merged, and old packs needed no more
-    place.repo.pin(SESSION, 2, "good")
-    rewrite_head(place.store, lambda head: replace(head, floor=head.revision, write_id="f" * 32, state_id="e" * 32))
-    other = SnapshotRepository(place.store, clock=ManualClock(seed=2))
+def test_a_target_that_lost_its_pin_meanwhile_is_not_named_again(packing: Place) -> None:
+    packing.commit(*(f"n{number}" for number in range(6)))  # so that nodes are merged, and old packs needed no more
+    packing.repo.pin(SESSION, 2, "good")
+    rewrite_head(packing.store, lambda head: replace(head, floor=head.revision, write_id="f" * 32, state_id="e" * 32))
+    other = SnapshotRepository(packing.store, clock=ManualClock(seed=2))
 
     def unpin_and_collect() -> None:
         other.unpin(SESSION, "good")
         assert collect(other.environment).deleted
 
-    place.watched.start_over()
-    place.watched.act_before("put", LAYOUT.head(SESSION), unpin_and_collect)
+    packing.watched.start_over()
+    packing.watched.act_before("put", LAYOUT.head(SESSION), unpin_and_collect)
     with pytest.raises(RevisionNotFoundError):
-        place.repo.rewind(SESSION, "good")
-    place.loaded()
-    assert place.repo.load(SESSION).head_revision == LAST + 6
+        packing.repo.rewind(SESSION, "good")
+    packing.loaded()
+    assert packing.repo.load(SESSION).head_revision == LAST + 6
     other.close()
 
 
-def test_a_collection_meanwhile_makes_it_stage_again(place: Place) -> None:
-    when = _number_of_the_request_after_the_head(place) - 1
-    place.watched.act(when, lambda: collect(place.repo.environment))
-    place.repo.rewind(SESSION, 2)
-    check_equal(place.loaded(), place.loaded(2))
-    assert len(list(place.store.list(LAYOUT.packs))) == LAST + 1  # the one that was staged too early is gone
+def test_a_collection_meanwhile_makes_it_stage_again(packing: Place) -> None:
+    when = _number_of_the_request_after_the_head(packing) - 1
+    packing.watched.act(when, lambda: collect(packing.repo.environment))
+    packing.repo.rewind(SESSION, 2)
+    check_equal(packing.loaded(), packing.loaded(2))
+    assert len(list(packing.store.list(LAYOUT.packs))) == LAST + 1  # the one that was staged too early is gone
 
 
 def test_a_new_session_has_nothing_to_go_back_to(place: Place) -> None:

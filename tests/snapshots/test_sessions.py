@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from random import Random
 
 import pytest
 
@@ -52,7 +53,7 @@ def test_every_session_is_listed_once_whatever_its_status(place: Place) -> None:
     place.repo.delete("dead")
     place.faulty.plan.on("put", "/packs/", fault=CrashBefore())
     with pytest.raises(Crash):
-        place.repo.commit(new_session("begun", "a0"))
+        place.repo.commit(new_session("begun", "a0"), execution_state=Random(0).randbytes(20_000))
     place.faulty.restart()
     infos = {info.session_id: info for info in place.repo.sessions()}
     assert {name: (info.status, info.revision) for name, info in infos.items()} == {
@@ -100,7 +101,8 @@ def test_a_cut_listing_is_no_short_listing(place: Place) -> None:
 def test_sizes_are_those_in_the_store(place: Place) -> None:
     state = new_session("s1")
     for number in range(3):
-        place.repo.commit(take_turn(state, f"a{number}"))
+        place.repo.commit(take_turn(state, f"a{number}"), execution_state=Random(number).randbytes(20_000))
+    place.repo.commit(take_turn(state, "small"))
     stats = place.repo.stats()
     packs = list(place.store.list("default/packs/"))
     assert (stats.packs, stats.packs_bytes) == (3, sum(row.size_bytes for row in packs))
