@@ -16,6 +16,7 @@ from typing import BinaryIO, TypeVar
 
 from snapshots.base import Tracking, track, tracking_of
 from snapshots.commit import commit
+from snapshots.compaction import Limits
 from snapshots.environment import Environment
 from snapshots.errors import (
     CommitUnknownError,
@@ -166,6 +167,12 @@ def take_turn(state: PersistedSessionState, name: str) -> None:
     state.book_usage([TokenLedgerEntry(source="turn", model="m", usage=SPENT)], source="turn")
 
 
+def drawn_limits(draws: Draws) -> Limits:
+    """Return what a host leaves lying apart: little, so that a run of few commits merges, and moves its tail, often."""
+    tail = draws.below(3) * 1024
+    return Limits(packs=3 + draws.below(4), large_packs=3, merged=2, tail_pack_bytes=tail, tail_bytes=2 * tail)
+
+
 class Host:
     """One host of a run.
 
@@ -202,7 +209,8 @@ class Host:
     def live(self, store: ObjectStore, clock: Clock) -> None:
         """Run processes until everything that was to be done is done: the actor."""
         paged = PagedStore(store, 1 + self.draws.below(6))
-        self.environment = Environment(paged, self._layout, clock, InlineExecutor(), home=HOME)
+        limits = drawn_limits(self.draws)
+        self.environment = Environment(paged, self._layout, clock, InlineExecutor(), home=HOME, limits=limits)
         while self._left > 0 or self._notes.instant < self._role.lasts:
             self._left -= 1
             try:
