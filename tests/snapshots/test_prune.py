@@ -630,19 +630,17 @@ def test_a_store_shrinks_after_prune_commits_and_collection(place: Place) -> Non
     collect(place.repo.environment)
     assert place.packs() == before
     place.prune(Retention(last=2))
-    place.turn("a13")
-    place.turn("a14")
+    for number in range(13, 33):  # more than lie apart: rows of the logs are written again elsewhere, and packs end
+        place.turn(f"a{number}")
+    before |= place.packs()
+    place.prune(Retention(last=2))
     report = collect(place.repo.environment)
     after = place.packs()
     assert report.stopped == ""
-    assert set(after) == {*before, *after} - set(report.deleted)
-    assert sum(after.values()) < 0.8 * sum(before.values())  # with two commits more
+    assert set(after) == before.keys() - set(report.deleted)
+    assert len(after) <= 10  # of 32: what the two of them need
+    assert sum(after.values()) < 0.4 * sum(before.values())
     named = named_packs(place.repo.environment, raw_head(place.store))
     assert {key.rpartition("/")[2] for key in after} == named
-    assert sorted(place.loaded()) == [11, 12, 13, 14]
-    for number in range(15, 33):
-        place.turn(f"a{number}")
-    place.prune()
-    collect(place.repo.environment)
-    assert len(place.packs()) <= 10  # of 32: what the present revision needs
+    assert sorted(place.loaded()) == [31, 32]
     assert message_ids(place.repo.load(SESSION)) == [f"a{number}" for number in range(1, 33)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -20,27 +19,38 @@ from snapshots.errors import (
     UnsupportedSchemaError,
 )
 from snapshots.layout import pack_name
-from snapshots.logs import Segment
 from snapshots.maintenance.collect import execute as collect
 from snapshots.maintenance.collect import plan_collect
-from snapshots.maintenance.repair import Action, RepairPlan, execute, execution, plan_repair, restage
+from snapshots.maintenance.repair import Action, RepairPlan, execute, execution, plan_repair
 from snapshots.maintenance.repair import plan as planning
-from snapshots.maintenance.repair.places import places_of
 from snapshots.maintenance.repair.remains import Remains
 from snapshots.maintenance.repair.restage import Restaging
-from snapshots.maintenance.repair.segments import Segments
 from snapshots.maintenance.repair.survey import Survey
-from snapshots.placement import Placement
-from snapshots.restore import read_live_head, read_manifest
+from snapshots.restore import read_live_head
 from snapshots.staging import Identity
-from storage.digest import BlobRef
 from storage.store import ObjectStore, Overwrite
 from storage.testing.faults import CrashAfter, LoseAnswer, Meanwhile
 from storage.testing.plan import Crash
 from tests.integration.builders import SESSION, raw_head
 from tests.integration.turns import stamp, take
-from tests.snapshots.damage import LAYOUT, Damage, altered_begin, altered_index, blobs_of, flip, missing, named, whole
+from tests.snapshots.damage import (
+    LAYOUT,
+    Damage,
+    altered_begin,
+    altered_index,
+    blobs_of,
+    flip,
+    log_in,
+    missing,
+    named,
+    packs_in_store,
+    whole,
+)
 from tests.snapshots.test_repair import LARGE, TURNS, Place, commit
+
+__all__ = ["packs_in_store"]
+
+pytestmark = pytest.mark.usefixtures("packs_in_store")
 
 
 @pytest.fixture
@@ -56,7 +66,7 @@ def place() -> Iterator[Place]:
 @pytest.fixture
 def large_manifests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no manifest stand in a head, as it is when they are large."""
-    for module in (snapshots.staging, snapshots.fork, restage):
+    for module in (snapshots.staging, snapshots.fork):
         monkeypatch.setattr(module, "INLINE_MANIFEST_BYTES_MAX", 10)
 
 
@@ -156,9 +166,9 @@ def test_a_revision_that_loads_without_its_execution_state_stays_retained(place:
 def test_a_revision_of_which_more_is_lost_is_dropped(place: Place) -> None:
     place.turn(TURNS + 1, execution_state=LARGE)
     key = place.pack_of(TURNS + 1)
-    for kind in ("execution-state", "graph"):
-        blob = blobs_of(place.store, key, kind)[0]
-        flip(place.store, key, blob.extents[0].offset + 30)
+    pieces = [*blobs_of(place.store, key, "execution-state")[0].extents, *log_in(place.repo, SESSION, key, "graph")]
+    for piece in pieces:
+        flip(place.store, key, piece.offset + 30)
     plan, _ = place.repair()
     assert (plan.sessions[0].target, plan.sessions[0].dropped) == (TURNS, (TURNS + 1,))
 
@@ -318,41 +328,9 @@ def test_whole_revisions_that_a_fall_back_gives_up_are_told(place: Place) -> Non
     missing(place.store, key)
     environment = place.repo.environment
     head = read_live_head(environment, SESSION).head
-    survey = Survey(environment, head, Remains(environment, SESSION), frozenset({key.rpartition("/")[2]}))
+    survey = Survey(environment, head, Remains(environment, head), frozenset({key.rpartition("/")[2]}))
     identity = Identity(environment.clock.new_id(), environment.clock.now(), None)
     names = (pack_name(identity.commit_id, "1" * 32), pack_name(identity.commit_id, "2" * 32))
     staged = Restaging(survey, TURNS - 2, identity, names).staged()
     assert set(survey.whole) == set(range(1, TURNS))
     assert staged.dropped == (TURNS - 1, TURNS)
-
-
-# Many revisions.
-
-
-class CountedSegments(Segments):
-    """Counts how often each segment of rows is parsed."""
-
-    def __init__(self, remains: Remains) -> None:
-        super().__init__(remains)
-        self.parsed: list[BlobRef] = []
-
-    def rows(self, segment: Segment, where: Placement, parse: Any) -> tuple[Any, ...]:
-        self.parsed.append(segment.ref)
-        return super().rows(segment, where, parse)
-
-
-def test_each_segment_of_the_logs_of_places_is_parsed_once() -> None:
-    place = Place(turns=40)
-    environment = place.repo.environment
-    head = read_live_head(environment, SESSION).head
-    present = read_manifest(environment, head).placement
-    expected = places_of(head, present, Remains(environment, SESSION), Segments(Remains(environment, SESSION)))
-    lost = present.places[0]
-    assert lost.count >= 16
-    missing(place.store, LAYOUT.pack(SESSION, present.extents[lost.ref.digest][0].pack))
-    remains = Remains(environment, SESSION)
-    segments = CountedSegments(remains)
-    assert places_of(head, present, remains, segments) == expected
-    parsed = [ref for ref in segments.parsed if ref != lost.ref]
-    assert len(parsed) == len(set(parsed))
-    place.close()
