@@ -1,6 +1,6 @@
 """How the cost of a commit grows with the length of a session. Prints one JSON object.
 
-python -m tests.benchmarks.growth --execution-state-bytes 1048576 --turns 504
+python -m tests.benchmarks.growth --execution-state-bytes 1048576 --turns 550
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from statistics import mean
+from statistics import mean, median
 
 from snapshots import PersistedSessionState, SnapshotRepository
 from tests.benchmarks.agent_turns import EXECUTION_STATE_BYTES, AgentTurns
 
-WINDOW = 8  # turns averaged: the merges of the logs make single turns uneven, a node log merges every eighth
+WINDOW = 100  # turns averaged: now and then a commit merges packs, and uploads what it carries
 EARLY, LATE = 50, 500
 TURNS = LATE + WINDOW // 2
 
@@ -42,10 +42,20 @@ def run(repo: SnapshotRepository, turns: int, execution_state_bytes: int) -> lis
     return costs
 
 
-def around(costs: Sequence[Cost], turn: int) -> Cost:
-    """Return the mean cost of the WINDOW turns around a turn (counted from 1)."""
-    window = costs[turn - WINDOW // 2 : turn + WINDOW // 2]
-    assert len(window) == WINDOW, f"turn {turn} is too near to the end"
+def window_around(costs: Sequence[Cost], turn: int, size: int = WINDOW) -> Sequence[Cost]:
+    """Return the costs of so many turns around a turn (counted from 1)."""
+    window = costs[turn - size // 2 : turn + size // 2]
+    assert len(window) == size, f"turn {turn} is too near to the end"
+    return window
+
+
+def usual_upload(window: Sequence[Cost]) -> float:
+    """Return what a commit uploads that merges nothing."""
+    return median(cost.uploaded_bytes for cost in window)
+
+
+def averaged(window: Sequence[Cost]) -> Cost:
+    """Return the mean cost; of the requests the most."""
     return Cost(
         max(cost.requests for cost in window),
         round(mean(cost.uploaded_bytes for cost in window)),
@@ -65,8 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with SnapshotRepository.open(given.store) as repo:
         costs = run(repo, given.turns, given.execution_state_bytes)
         stored = repo.stats()
-    last = min(LATE, given.turns - WINDOW // 2)
-    early, late = around(costs, min(EARLY, last)), around(costs, last)
+    size = min(WINDOW, given.turns // 2)
+    last = min(LATE, given.turns - size // 2)
+    windows = [window_around(costs, turn, size) for turn in (min(EARLY, last), last)]
+    early, late = map(averaged, windows)
     figures = {
         "turns": given.turns,
         "execution_state_bytes": given.execution_state_bytes,
@@ -76,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "stored_bytes_per_turn": round((stored.packs_bytes + stored.heads_bytes) / given.turns),
         f"around_turn_{min(EARLY, last)}": asdict(early),
         f"around_turn_{last}": asdict(late),
+        "usual_uploaded_bytes": list(map(usual_upload, windows)),
         "uploaded_ratio": round(late.uploaded_bytes / early.uploaded_bytes, 4),
     }
     print(json.dumps(figures, indent=2))

@@ -24,6 +24,8 @@ from snapshots.head import (
     LIVE,
     MOVED,
     RESERVED,
+    TAIL_BYTES_MAX,
+    TAIL_PACK_BYTES_MAX,
     TOMBSTONE,
     Head,
     Holder,
@@ -73,7 +75,8 @@ from storage.frame import FRAME_BYTES_MAX, STORED_BYTES_MAX
 from storage.store import ByteRange, Version
 from tests.snapshots.state.strategies import json_values
 
-NO_TAIL = Limits(tail_pack_bytes=-1)  # each commit has a pack in the store
+NO_TAIL = Limits(tail_pack_bytes=0)  # each commit has a pack in the store
+TAIL = Limits(tail_pack_bytes=TAIL_PACK_BYTES_MAX, tail_bytes=TAIL_BYTES_MAX)  # that of a small one lies in the head
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 ID = "0123456789abcdef" * 2
 PACK = f"{ID}.0123456789abcdef"

@@ -17,7 +17,7 @@ from snapshots import (
     TurnStamp,
 )
 from snapshots.base import Tracking, track, tracking_of
-from snapshots.compaction import LIMITS, Limits
+from snapshots.compaction import Limits
 from snapshots.errors import (
     CommitUnknownError,
     CorruptSnapshotError,
@@ -58,7 +58,7 @@ from tests.integration.builders import (
     take_turn,
     usage_of,
 )
-from tests.snapshots.records import NO_TAIL, with_limits, without_tail
+from tests.snapshots.records import NO_TAIL, TAIL, with_limits, without_tail
 from tests.snapshots.state.builders import node, raw_graph
 
 NONCE = "bb" * 16
@@ -114,9 +114,9 @@ def place() -> Iterator[Place]:
 
 
 @pytest.fixture
-def usual() -> Iterator[Place]:
-    """Give a place where small packs lie in the head, as usual."""
-    made = Place(LIMITS)
+def tailed() -> Iterator[Place]:
+    """Give a place where small packs lie in the head."""
+    made = Place(TAIL)
     yield made
     check_puts(made.watched.puts)
     made.repo.close()
@@ -148,61 +148,61 @@ def test_a_steady_commit_stages_and_publishes(place: Place) -> None:
     assert result.uploaded_bytes == sum(len(put.data) for put in place.watched.puts[-2:] if isinstance(put.data, bytes))
 
 
-def test_a_small_commit_is_one_request(usual: Place) -> None:
+def test_a_small_commit_is_one_request(tailed: Place) -> None:
     state = new_session(SESSION, "a0")
-    assert usual.repo.commit(state).requests == 2
-    assert usual.sent() == [("put", "heads")] * 2
+    assert tailed.repo.commit(state).requests == 2
+    assert tailed.sent() == [("put", "heads")] * 2
     for number in range(1, 4):
-        result = usual.repo.commit(take_turn(state, f"a{number}"))
-        assert usual.sent() == [("put", "heads")]
+        result = tailed.repo.commit(take_turn(state, f"a{number}"))
+        assert tailed.sent() == [("put", "heads")]
         assert (result.head_revision, result.requests) == (number + 1, 1)
-    assert usual.packs() == []
-    assert [len(raw_head(usual.store).tail)] == [4]
-    check_every_revision(usual.other)
+    assert tailed.packs() == []
+    assert [len(raw_head(tailed.store).tail)] == [4]
+    check_every_revision(tailed.other)
 
 
-def test_a_large_commit_carries_what_lies_in_the_head(usual: Place) -> None:
-    state = usual.begun()
-    usual.repo.commit(state)
-    tail = raw_head(usual.store).tail
-    usual.sent()
+def test_a_large_commit_carries_what_lies_in_the_head(tailed: Place) -> None:
+    state = tailed.begun()
+    tailed.repo.commit(state)
+    tail = raw_head(tailed.store).tail
+    tailed.sent()
     memory = Random(1).randbytes(TAIL_BYTES_MAX)
-    usual.repo.commit(take_turn(state, "a2"), execution_state=memory)
-    assert usual.sent() == [("put", "packs"), ("put", "heads")]
-    assert raw_head(usual.store).tail == ()
-    (pack,) = usual.packs()
-    carried = usual.store.get(pack).data
+    tailed.repo.commit(take_turn(state, "a2"), execution_state=memory)
+    assert tailed.sent() == [("put", "packs"), ("put", "heads")]
+    assert raw_head(tailed.store).tail == ()
+    (pack,) = tailed.packs()
+    carried = tailed.store.get(pack).data
     assert all(one.data in carried for one in tail)
-    check_every_revision(usual.other)
-    assert usual.other.load(SESSION, execution_state=True).execution_state_snapshot == memory
+    check_every_revision(tailed.other)
+    assert tailed.other.load(SESSION, execution_state=True).execution_state_snapshot == memory
 
 
-def test_a_tail_without_room_goes_into_a_pack(usual: Place) -> None:
-    state, sizes = usual.begun(), []
+def test_a_tail_without_room_goes_into_a_pack(tailed: Place) -> None:
+    state, sizes = tailed.begun(), []
     for number in range(1, 60):
-        usual.repo.commit(take_turn(state, f"a{number}"))
-        sizes.append(sum(len(pack.data) for pack in raw_head(usual.store).tail))
+        tailed.repo.commit(take_turn(state, f"a{number}"))
+        sizes.append(sum(len(pack.data) for pack in raw_head(tailed.store).tail))
         assert sizes[-1] <= TAIL_BYTES_MAX
     assert 0 in sizes
-    assert len(usual.packs()) == sizes.count(0)
-    check_every_revision(usual.other)
+    assert len(tailed.packs()) == sizes.count(0)
+    check_every_revision(tailed.other)
 
 
-def test_in_the_head_a_raised_epoch_and_a_changed_state_id_are_one_more_write(usual: Place) -> None:
-    state = usual.begun()
-    before_publish(usual, lambda head: replace(head, epoch=9), number=1)
-    assert usual.repo.commit(state).head_revision == 2
-    assert usual.sent() == [("put", "heads"), ("get", "heads"), ("put", "heads")]
-    before_publish(usual, lambda head: replace(head, state_id="dd" * 16), number=1)
-    assert usual.repo.commit(take_turn(state, "a2")).head_revision == 3
-    assert raw_head(usual.store).epoch == 9
-    check_every_revision(usual.other)
+def test_in_the_head_a_raised_epoch_and_a_changed_state_id_are_one_more_write(tailed: Place) -> None:
+    state = tailed.begun()
+    before_publish(tailed, lambda head: replace(head, epoch=9), number=1)
+    assert tailed.repo.commit(state).head_revision == 2
+    assert tailed.sent() == [("put", "heads"), ("get", "heads"), ("put", "heads")]
+    before_publish(tailed, lambda head: replace(head, state_id="dd" * 16), number=1)
+    assert tailed.repo.commit(take_turn(state, "a2")).head_revision == 3
+    assert raw_head(tailed.store).epoch == 9
+    check_every_revision(tailed.other)
 
 
 def test_a_state_that_was_loaded_uploads_as_little_as_the_one_that_was_committed() -> None:
     """The second one knows no packs and, of the manifests, only those that it read."""
     draw, memory = Random(2), Random(3).randbytes(1 << 20)
-    steady, opened = Place(LIMITS), Place(LIMITS)
+    steady, opened = Place(TAIL), Place(TAIL)
     states = [new_session(SESSION) for _ in (steady, opened)]
     for number in range(12):
         start = draw.randrange(1 << 20)

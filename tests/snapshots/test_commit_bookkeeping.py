@@ -19,6 +19,7 @@ from storage.backends.memory import MemoryStore
 from storage.errors import InvalidKeyError, UnavailableError
 from storage.testing.clock import ManualClock
 from storage.testing.faults import FailBefore, FaultPlan, FaultyStore, LoseAnswer
+from tests.snapshots.records import without_tail
 
 MODEL = "m"
 
@@ -84,7 +85,7 @@ def test_a_state_goes_on_after_its_repository_was_opened_again(tmp_path: Path) -
         state = stored(first, "s", 2)
     take_turn(state, 2)
     with SnapshotRepository.open(url) as again:
-        assert again.commit(state).requests == 1
+        assert without_tail(again).commit(state).requests == 2
         assert [row.kind for row in again.history("s")] == ["commit"] * 3
 
 

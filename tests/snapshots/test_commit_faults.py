@@ -34,7 +34,7 @@ from storage.testing.faults import (
 )
 from tests.integration.builders import check_puts, raw_head
 from tests.integration.world import WAYS, Outcome, Phase, World, check, outcome_of
-from tests.snapshots.records import without_tail
+from tests.snapshots.records import NO_TAIL, TAIL, with_limits
 
 ALWAYS = 60  # more than all attempts together
 IN_HEAD = "head with its pack"
@@ -77,18 +77,17 @@ UNREADABLE = ("missing", "damaged", "packs damaged")  # what may be taken for co
 
 
 class FaultyWorld(World):
-    """A world in memory, our side of it behind a `FaultyStore`; packs lie in the store, or as usual in the head."""
+    """A world in memory, our side of it behind a `FaultyStore`; packs lie in the store, or small ones in the head."""
 
     def __init__(self, phase: Phase, put: str) -> None:
         store = MemoryStore(ManualClock())
         self.faulty = FaultyStore(store)
-        self._in_head = put == IN_HEAD
+        self._limits = TAIL if put == IN_HEAD else NO_TAIL
         super().__init__(phase, store, self.faulty)
-        if not self._in_head:
-            without_tail(self.other)
+        with_limits(self.other, self._limits)
 
     def opened(self, repo: SnapshotRepository) -> PersistedSessionState:
-        return super().opened(repo if self._in_head else without_tail(repo))
+        return super().opened(with_limits(repo, self._limits))
 
 
 Worlds = Callable[[Phase, str], FaultyWorld]

@@ -24,6 +24,7 @@ from storage.store import Create, Overwrite
 from storage.testing.clock import ManualClock
 from storage.testing.faults import Crash, CrashBefore, FailBefore, FaultyStore
 from tests.integration.builders import WatchedStore, new_session, raw_head, rewrite_head, take_turn
+from tests.snapshots.records import without_tail
 
 LAYOUT = Layout("default")
 CHAIN = 5000
@@ -168,6 +169,7 @@ def test_a_child_of_a_missing_parent_is_a_root_that_names_it(place: Place) -> No
 
 
 def test_a_child_of_a_reservation_is_a_root_and_a_reservation_is_none(place: Place) -> None:
+    without_tail(place.repo)
     place.faulty.plan.on("put", "/packs/", fault=CrashBefore())
     with pytest.raises(Crash):
         place.repo.commit(new_session("begun", "a0"))
@@ -235,6 +237,7 @@ def test_sizes_are_those_of_the_packs_that_heads_name(place: Place) -> None:
 
 
 def test_what_is_its_own_is_what_a_deletion_frees(place: Place) -> None:
+    without_tail(place.repo)
     place.session("s1", "a0", "a1")
     place.fork("s1", "s2", 1)
     place.repo.commit(take_turn(place.repo.load("s2"), "b0"))

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from snapshots import PersistedSessionState, SessionPolicy, SnapshotRepository, TurnStamp
-from snapshots.compaction import LIMITS, Limits
+from snapshots.compaction import Limits
 from snapshots.errors import (
     CommitUnknownError,
     CorruptSnapshotError,
@@ -55,7 +55,7 @@ from tests.integration.builders import (
     take_turn,
     usage_of,
 )
-from tests.snapshots.records import NO_TAIL, with_limits
+from tests.snapshots.records import NO_TAIL, TAIL, with_limits
 
 LAYOUT = Layout("default")
 LAST = 6
@@ -69,7 +69,7 @@ class Place:
         limits: What commits leave lying apart.
     """
 
-    def __init__(self, limits: Limits = LIMITS) -> None:
+    def __init__(self, limits: Limits = TAIL) -> None:
         self.store = MemoryStore(ManualClock())
         self.faulty = FaultyStore(self.store)
         self.watched = WatchedStore(self.faulty)

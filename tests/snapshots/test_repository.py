@@ -42,6 +42,7 @@ from tests.integration.builders import (
     take_turn,
     usage_of,
 )
+from tests.snapshots.records import TAIL, with_limits
 from tests.snapshots.state.builders import call
 
 THREADS = 8
@@ -400,6 +401,8 @@ def test_eight_threads_on_one_head_lose_nothing(place: SnapshotRepository) -> No
 
 
 def test_eight_threads_on_eight_sessions_do_not_meet(place: SnapshotRepository) -> None:
+    with_limits(place, TAIL)
+
     def work(number: int) -> None:
         session_id = f"s{number}"
         state = PersistedSessionState(session_id=session_id)

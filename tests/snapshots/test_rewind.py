@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from snapshots import PersistedSessionState, SnapshotRepository, TurnStamp
-from snapshots.compaction import LIMITS, Limits
+from snapshots.compaction import Limits
 from snapshots.errors import (
     CommitUnknownError,
     FencedError,
@@ -38,7 +38,7 @@ from tests.integration.builders import (
     take_turn,
     usage_of,
 )
-from tests.snapshots.records import NO_TAIL, with_limits
+from tests.snapshots.records import NO_TAIL, TAIL, with_limits
 
 LAYOUT = Layout("default")
 LAST = 6
@@ -52,7 +52,7 @@ class Place:
         limits: What commits leave lying apart.
     """
 
-    def __init__(self, limits: Limits = LIMITS) -> None:
+    def __init__(self, limits: Limits = TAIL) -> None:
         self.store = MemoryStore(ManualClock())
         self.faulty = FaultyStore(self.store)
         self.watched = WatchedStore(self.faulty)

@@ -17,6 +17,7 @@ from storage.errors import UnavailableError
 from storage.testing.clock import START, ManualClock
 from storage.testing.faults import Crash, CrashBefore, CutList, FaultyStore
 from tests.integration.builders import add_usage, new_session, take_turn
+from tests.snapshots.records import TAIL, with_limits
 
 
 class Place:
@@ -26,7 +27,7 @@ class Place:
         self.store = MemoryStore()
         self.faulty = FaultyStore(self.store)
         self.clock = ManualClock()
-        self.repo = SnapshotRepository(self.faulty, clock=self.clock)
+        self.repo = with_limits(SnapshotRepository(self.faulty, clock=self.clock), TAIL)
 
 
 @pytest.fixture

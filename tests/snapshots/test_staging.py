@@ -45,7 +45,7 @@ from storage.digest import BlobRef, verify
 from storage.pack_reader import read_blobs
 from storage.packs import read_index
 from storage.store import ByteRange, Create
-from tests.snapshots.records import AT, ID, NO_TAIL, StagedSession, packs_used, uses_named
+from tests.snapshots.records import AT, ID, NO_TAIL, TAIL, StagedSession, packs_used, uses_named
 from tests.snapshots.state.builders import message, node
 
 COMMITS = 200
@@ -187,12 +187,12 @@ SCENARIOS = pytest.mark.parametrize(
 EACH_LIMIT = pytest.mark.parametrize(
     "limits",
     [
-        LIMITS,
+        TAIL,
         NO_TAIL,
-        Limits(packs=4, merged=2, tail_pack_bytes=-1),
+        Limits(packs=4, merged=2, tail_pack_bytes=0),
         Limits(packs=3, large_packs=2, large_bytes=50_000, merged=1, tail_pack_bytes=3000, tail_bytes=5000),
     ],
-    ids=["usual", "no tail", "few packs", "few of a large one"],
+    ids=["tail", "no tail", "few packs", "few of a large one"],
 )
 
 
@@ -334,7 +334,7 @@ def test_the_log_of_the_graph_does_not_tell_by_which_commits_its_nodes_came(coun
 
 @pytest.mark.parametrize("step", [chat, idle, tools, editing], ids=lambda step: step.__name__)
 def test_a_commit_adds_only_what_is_new_to_each_log(step: Step) -> None:
-    session, draw = StagedSession.new(limits=Limits(packs=100, tail_pack_bytes=-1)), Random(11)
+    session, draw = StagedSession.new(limits=Limits(packs=100, tail_pack_bytes=0)), Random(11)
     for number in range(1, 60):  # before packs are merged
         before = session.base
         staged = session.commit(step(session, number, draw))
