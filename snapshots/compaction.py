@@ -45,7 +45,7 @@ class Limits:
     large_packs: int = 10
     large_bytes: int = 8 << 20
     merged: int = 8
-    tail_pack_bytes: int = 0  # TAIL_PACK_BYTES_MAX
+    tail_pack_bytes: int = TAIL_PACK_BYTES_MAX
     tail_bytes: int = TAIL_BYTES_MAX
 
 

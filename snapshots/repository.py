@@ -36,11 +36,13 @@ from snapshots import (
     writer,
 )
 from snapshots.children import ChildRequest, CurrentStart, Start, start_child
+from snapshots.compaction import Limits
 from snapshots.diff import SessionDiff
 from snapshots.environment import Environment
-from snapshots.errors import InvalidStateError
+from snapshots.errors import InvalidStateError, LimitExceededError
 from snapshots.forest import SessionTree
 from snapshots.fork import ForkRequest, ForkResult, InitialNodes
+from snapshots.head import TAIL_PACK_BYTES_MAX
 from snapshots.history import RESTORE, REWIND
 from snapshots.layout import Layout
 from snapshots.overrides import INHERIT
@@ -81,6 +83,8 @@ class SnapshotRepository:
         create: Whether to make a store where there is none.
         clock: Time, ids and jitter; tests pass their own.
         url: How to name the store in errors.
+        inline_limit_bytes: A commit that stores no more is one request, its bytes lie in the head for a while; 0 for
+            none, at most 8 KiB.
 
     Raises:
         StoreNotFoundError: There is no store and `create` is False.
@@ -95,11 +99,15 @@ class SnapshotRepository:
         create: bool = True,
         clock: Clock | None = None,
         url: str = "this store",
+        inline_limit_bytes: int = TAIL_PACK_BYTES_MAX,
     ) -> None:
+        if not 0 <= inline_limit_bytes <= TAIL_PACK_BYTES_MAX:
+            raise LimitExceededError(f"inline_limit_bytes of 0..{TAIL_PACK_BYTES_MAX}", inline_limit_bytes)
         metered = MeteredStore(store)
         self._metrics = metered.metrics
         self._executor = NestingExecutor(THREADS_MAX, thread_name_prefix="snapshots")
-        self._environment = Environment(metered, Layout(tenant), clock or SystemClock(), self._executor)
+        limits = Limits(tail_pack_bytes=inline_limit_bytes)
+        self._environment = Environment(metered, Layout(tenant), clock or SystemClock(), self._executor, limits=limits)
         try:
             store_id = store_object.open_or_create(self._environment, create=create, url=url)
         except BaseException:
@@ -108,13 +116,16 @@ class SnapshotRepository:
         self._environment = replace(self._environment, home=(store_id, tenant))
 
     @classmethod
-    def open(cls, url: str, tenant: str = "default", *, create: bool = True) -> SnapshotRepository:
+    def open(
+        cls, url: str, tenant: str = "default", *, create: bool = True, inline_limit_bytes: int = TAIL_PACK_BYTES_MAX
+    ) -> SnapshotRepository:
         """Open the store at `url`: `memory:`, `file:PATH` or `s3://bucket/prefix?endpoint_url=…&region=…`.
 
         Args:
             url: Where the store is.
             tenant: Whose sessions.
             create: Whether to make a store where there is none.
+            inline_limit_bytes: As for the class.
 
         Raises:
             StoreNotFoundError: There is none, and `create` is False.
@@ -122,7 +133,7 @@ class SnapshotRepository:
             PermissionDeniedError: The store refused us.
             UnavailableError: The store did not answer.
         """
-        return cls(open_store(url), tenant=tenant, create=create, url=url)
+        return cls(open_store(url), tenant=tenant, create=create, url=url, inline_limit_bytes=inline_limit_bytes)
 
     @property
     def tenant(self) -> str:

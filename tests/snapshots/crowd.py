@@ -18,7 +18,7 @@ TURNS = 2  # packs of each; the log of places is in one of them
 def crowd(count: int, *, garbage_in: int) -> MemoryStore:
     """Return a store of `count` families of one session each; so many of them have a pack that nobody names."""
     store, clock = MemoryStore(ManualClock()), ManualClock(seed=3)
-    with SnapshotRepository(store, clock=clock) as repo:
+    with SnapshotRepository(store, clock=clock, inline_limit_bytes=0) as repo:
         state = new_session("s0")
         for turn in range(TURNS):
             repo.commit(take_turn(state, f"turn{turn}"))
@@ -37,4 +37,4 @@ def crowd(count: int, *, garbage_in: int) -> MemoryStore:
 
 def repository(store: MemoryStore) -> SnapshotRepository:
     """Return a repository that does one request at a time."""
-    return SnapshotRepository(store, clock=ManualClock(seed=4))
+    return SnapshotRepository(store, clock=ManualClock(seed=4), inline_limit_bytes=0)

@@ -21,7 +21,7 @@ class Place:
     def __init__(self) -> None:
         self.store = MemoryStore(ManualClock())
         self.faulty = FaultyStore(self.store)
-        self.repo = SnapshotRepository(self.faulty, clock=ManualClock(seed=1))
+        self.repo = SnapshotRepository(self.faulty, clock=ManualClock(seed=1), inline_limit_bytes=0)
         for name in ("s1", "s2", "gone"):
             state = new_session(name)
             for number in range(3):

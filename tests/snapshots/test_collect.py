@@ -116,7 +116,7 @@ def test_a_session_that_came_to_life_after_the_plan_is_kept(place: Place) -> Non
 
 
 def test_an_empty_store_is_left_alone() -> None:
-    with SnapshotRepository(MemoryStore(), clock=ManualClock()) as repo:
+    with SnapshotRepository(MemoryStore(), clock=ManualClock(), inline_limit_bytes=0) as repo:
         before = [row.key for row in repo.environment.store.list("")]
         assert collect(repo).number == 0
         assert [row.key for row in repo.environment.store.list("")] == before
@@ -430,7 +430,7 @@ def test_a_cache_that_was_lost_is_written_anew(place: Place) -> None:
 
 
 def test_a_cache_whose_file_was_cut_is_removed_and_written_anew(tmp_path: Path) -> None:
-    with SnapshotRepository(LocalStore(tmp_path / "store"), clock=ManualClock()) as repo:
+    with SnapshotRepository(LocalStore(tmp_path / "store"), clock=ManualClock(), inline_limit_bytes=0) as repo:
         for name in ("s1", "s2", "s3"):
             repo.commit(take_turn(new_session(name), "one"))
         repo.delete("s1")
@@ -502,7 +502,7 @@ def leave_temporary(store: LocalStore, age: timedelta, name: str) -> Path:
 
 def test_old_temporary_files_go_and_younger_ones_stay(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "store")
-    with SnapshotRepository(store, clock=ManualClock()) as repo:
+    with SnapshotRepository(store, clock=ManualClock(), inline_limit_bytes=0) as repo:
         state = new_session("s1")
         repo.commit(take_turn(state, "one"))
         old = leave_temporary(store, timedelta(days=1, seconds=1), "a" * 32)
@@ -540,7 +540,9 @@ class LosingDisk(RealDisk):
 
 def test_a_commit_whose_upload_is_discarded_writes_it_again(tmp_path: Path) -> None:
     disk = LosingDisk()
-    with SnapshotRepository(LocalStore(tmp_path / "store", disk=disk), clock=ManualClock()) as repo:
+    with SnapshotRepository(
+        LocalStore(tmp_path / "store", disk=disk), clock=ManualClock(), inline_limit_bytes=0
+    ) as repo:
         state = new_session("s1")
         repo.commit(take_turn(state, "one"))
         disk.losses = 1
@@ -560,7 +562,7 @@ def test_a_commit_whose_upload_is_discarded_writes_it_again(tmp_path: Path) -> N
 def test_an_old_upload_is_discarded_and_one_under_way_is_not(ministack_url: str) -> None:
     store = open_store(ministack_url)
     clock = ManualClock(start=datetime.now(UTC))
-    with store_at(ministack_url) as bucket, SnapshotRepository(store, clock=clock) as repo:
+    with store_at(ministack_url) as bucket, SnapshotRepository(store, clock=clock, inline_limit_bytes=0) as repo:
         repo.commit(take_turn(new_session("s1"), "one"))
         key = f"agents/{LAYOUT.pack('s1', pack_name('a' * 32, 'b' * 32))}"
         others = f"agents/{Layout('other').pack('s1', pack_name('a' * 32, 'b' * 32))}"
@@ -577,7 +579,7 @@ def test_an_old_upload_is_discarded_and_one_under_way_is_not(ministack_url: str)
 
 def test_a_store_that_refuses_to_list_uploads_is_collected_all_the_same(tmp_path: Path) -> None:
     faulty = FaultyStore(LocalStore(tmp_path / "store"))
-    with SnapshotRepository(faulty, clock=ManualClock()) as repo:
+    with SnapshotRepository(faulty, clock=ManualClock(), inline_limit_bytes=0) as repo:
         repo.commit(take_turn(new_session("s1"), "one"))
         repo.delete("s1")
         faulty.plan.on("list", LAYOUT.everything, nth=4, fault=Deny())
@@ -590,7 +592,7 @@ def test_a_store_that_refuses_to_list_uploads_is_collected_all_the_same(tmp_path
 def test_a_store_that_refuses_to_discard_is_collected_all_the_same(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "store")
     faulty = FaultyStore(store)
-    with SnapshotRepository(faulty, clock=ManualClock()) as repo:
+    with SnapshotRepository(faulty, clock=ManualClock(), inline_limit_bytes=0) as repo:
         repo.commit(take_turn(new_session("s1"), "one"))
         repo.delete("s1")
         old = [leave_temporary(store, timedelta(days=2), name * 32) for name in "ab"]

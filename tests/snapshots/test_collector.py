@@ -37,7 +37,7 @@ def test_what_nobody_names_is_deleted_and_nothing_else(place: Place) -> None:
 
 
 def test_an_empty_store_is_left_alone() -> None:
-    with SnapshotRepository(MemoryStore(), clock=ManualClock()) as repo:
+    with SnapshotRepository(MemoryStore(), clock=ManualClock(), inline_limit_bytes=0) as repo:
         before = [row.key for row in repo.environment.store.list("")]
         assert collect(repo.environment).number == 0
         assert [row.key for row in repo.environment.store.list("")] == before

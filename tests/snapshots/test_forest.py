@@ -38,7 +38,7 @@ class Place:
         self.store = MemoryStore(self.clock)
         self.faulty = FaultyStore(self.store)
         self.watched = WatchedStore(self.faulty)
-        self.repo = SnapshotRepository(self.watched, clock=self.clock)
+        self.repo = SnapshotRepository(self.watched, clock=self.clock, inline_limit_bytes=0)
 
     def session(self, session_id: str, *turns: str) -> PersistedSessionState:
         """Commit each turn as a revision of its own, with an execution state of its own."""
@@ -412,7 +412,7 @@ def test_a_session_deleted_and_collected_meanwhile_is_read_again(place: Place) -
     place.session("s2")
 
     def gone() -> None:
-        with SnapshotRepository(place.store, clock=place.clock) as other:
+        with SnapshotRepository(place.store, clock=place.clock, inline_limit_bytes=0) as other:
             other.delete("s1")
             assert collect(other.environment).deleted
 
@@ -425,7 +425,7 @@ def test_a_session_collected_between_its_head_and_its_log_is_read_again(place: P
     place.session("s1", "a0", "a1")
 
     def gone() -> None:
-        with SnapshotRepository(place.store, clock=place.clock) as other:
+        with SnapshotRepository(place.store, clock=place.clock, inline_limit_bytes=0) as other:
             other.delete("s1")
             assert collect(other.environment).deleted
 
@@ -450,7 +450,7 @@ def test_a_session_that_moves_on_meanwhile_is_shown_as_it_was_or_is(place: Place
     place.session("s1")
 
     def committed() -> None:
-        with SnapshotRepository(place.store, clock=place.clock) as other:
+        with SnapshotRepository(place.store, clock=place.clock, inline_limit_bytes=0) as other:
             other.commit(take_turn(other.load("s1"), "late"))
 
     before_the_packs_are_listed(place, committed)
