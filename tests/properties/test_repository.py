@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from random import Random
 from typing import TypeVar
 
 import pytest
@@ -29,6 +30,7 @@ from hypothesis.stateful import (
 )
 
 from snapshots import CommitResult, PersistedSessionState, SnapshotRepository, TurnStamp
+from snapshots.compaction import Limits
 from snapshots.errors import (
     CommitUnknownError,
     FencedError,
@@ -47,6 +49,7 @@ from storage.errors import UnavailableError
 from storage.testing.clock import ManualClock
 from storage.testing.faults import Delay, FailBefore, Fault, FaultyStore, LoseAnswer, OwnRetry, Repeat
 from tests.integration.builders import message_ids, new_session, take_turn, usage_of
+from tests.snapshots.records import NO_TAIL, TAIL, with_limits
 
 T = TypeVar("T")
 PINS = ("first", "keep")
@@ -59,6 +62,12 @@ FAULTS: dict[str, Fault] = {
     "delivered twice": Repeat(3),
     "412 from its own retry": OwnRetry(),
 }
+LIMITS = (
+    TAIL,
+    NO_TAIL,
+    Limits(packs=3, merged=2, tail_pack_bytes=0),
+    Limits(packs=3, large_packs=2, large_bytes=10_000, merged=1, tail_pack_bytes=4000, tail_bytes=6000),
+)
 SETTLE_MAX = 5  # repetitions after the faults are over: the first must settle it
 
 
@@ -72,6 +81,7 @@ class Revision:
         parent: Revision whose content it builds on, 0 for none.
         turn: Turn id of its stamp, "" without one.
         replay: Hash of its stamp.
+        memory: Its execution state, None without one.
     """
 
     messages: tuple[str, ...]
@@ -79,6 +89,7 @@ class Revision:
     parent: int
     turn: str = ""
     replay: str = ""
+    memory: bytes | None = None
 
 
 @dataclass
@@ -189,8 +200,9 @@ class Repositories(RuleBasedStateMachine):
 
     # Commits.
 
-    @initialize(target=session_ids)
-    def create_first(self) -> str:
+    @initialize(target=session_ids, limits=st.sampled_from(LIMITS))
+    def create_first(self, limits: Limits) -> str:
+        with_limits(self.repo, limits)
         return self.create()
 
     @rule(target=session_ids)
@@ -216,7 +228,8 @@ class Repositories(RuleBasedStateMachine):
 
     def held(self, session_id: str) -> Held:
         session = self.model[session_id]
-        state = self.settled(lambda: self.repo.load(session_id))
+        whole = self.made % 2 == 0  # its next commit knows what the execution state was, or it does not
+        state = self.settled(lambda: self.repo.load(session_id, execution_state=whole))
         return Held(session_id, state, len(session.revisions), session.fence)
 
     @rule(target=states, held=consumes(states), stamped=st.booleans())
@@ -297,7 +310,7 @@ class Repositories(RuleBasedStateMachine):
         held: Held,
         name: str,
         turn: str,
-        commit: Callable[[PersistedSessionState, TurnStamp | None], CommitResult],
+        commit: Callable[[PersistedSessionState, TurnStamp | None, bytes | None], CommitResult],
         *,
         owner: int,
         replay: str = "",
@@ -314,14 +327,16 @@ class Repositories(RuleBasedStateMachine):
         """
         session = self.model[held.session_id]
         state = take_turn(held.state, name)
-        wanted = replace(revision_of(state, parent=held.revision), turn=turn, replay=replay)
+        before = session.revisions[held.revision - 1].memory
+        memory = edited(before or b"", self.made)
+        wanted = replace(revision_of(state, parent=held.revision), turn=turn, replay=replay, memory=memory or before)
         stamp = TurnStamp(turn, content_hash=turn + replay) if turn else None
         held_by_others = session.holder != "" and owner != session.fence
         fenced = held_by_others or session.fence > held.fence
         known = session.turn(turn) if turn else None
         event(f"a commit{' of a known turn' if known else ''}{' by a writer' if owner else ''}")
         try:
-            result = self.settled(lambda: commit(state, stamp))
+            result = self.settled(lambda: commit(state, stamp, memory))
         except SessionDeletedError:
             assert session.deleted
         except FencedError:
@@ -487,7 +502,7 @@ class Repositories(RuleBasedStateMachine):
         rows = self.plain.history(session_id)
         assert [row.parent for row in rows] == [one.parent for one in session.revisions]
         assert [row.turn for row in rows] == [one.turn != "" for one in session.revisions]
-        check_state(self.plain.load(session_id), session.present)
+        check_state(self.plain.load(session_id, execution_state=True), session.present)
 
     @rule(session_id=session_ids)
     def load_every_revision(self, session_id: str) -> None:
@@ -495,7 +510,7 @@ class Repositories(RuleBasedStateMachine):
         if session.deleted:
             return
         for number, expected in enumerate(session.revisions, start=1):
-            check_state(self.settled(partial(self.repo.load, session_id, number)), expected)
+            check_state(self.settled(partial(self.repo.load, session_id, number, execution_state=True)), expected)
         for name, number in session.pins.items():
             assert self.settled(partial(self.repo.load, session_id, name)).head_revision == number
 
@@ -507,6 +522,18 @@ def revision_of(state: PersistedSessionState, *, parent: int) -> Revision:
 def check_state(state: PersistedSessionState, expected: Revision) -> None:
     assert tuple(message_ids(state)) == expected.messages
     assert usage_of(state) == expected.usage
+    assert state.execution_state_snapshot == expected.memory
+
+
+def edited(memory: bytes, number: int) -> bytes | None:
+    """Return the execution state after a turn: a little other, quite another one, or None for the same."""
+    draw = Random(number)
+    start = draw.randrange(len(memory) + 1)
+    if number % 3 == 0:
+        return None
+    if number % 7 == 0:
+        return draw.randbytes(20_000)
+    return memory[:start] + draw.randbytes(draw.choice([1, 500, 3000])) + memory[start + draw.randrange(2000) :]
 
 
 TestRepositories = Repositories.TestCase
