@@ -35,7 +35,7 @@ class Place:
         self.clock = ManualClock(seed=1)
         self.store = MemoryStore(self.clock)
         self.faulty = FaultyStore(self.store)
-        self.repo = SnapshotRepository(self.faulty, clock=self.clock)
+        self.repo = SnapshotRepository(self.faulty, clock=self.clock, inline_limit_bytes=0)
         self.state = new_session(SESSION)
         for number in range(1, LAST + 1):
             self.repo.commit(take_turn(self.state, f"a{number}"), execution_state=bytes([number]) * 200_000)
@@ -194,7 +194,7 @@ def test_unpinning_the_last_name_of_a_pruned_revision_changes_what_the_head_name
 
 
 def test_a_name_given_anew_meanwhile_is_not_taken_away(place: Place) -> None:
-    other = SnapshotRepository(place.store, clock=ManualClock(seed=2))
+    other = SnapshotRepository(place.store, clock=ManualClock(seed=2), inline_limit_bytes=0)
     place.repo.pin(SESSION, 1, "good")
     place.faulty.plan.on("put", KEY, fault=LoseAnswer())
     place.faulty.plan.on("get", KEY, nth=2, fault=Meanwhile(lambda: other.pin(SESSION, 5, "good")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from random import Random
 
 import pytest
 
@@ -140,9 +141,19 @@ def test_a_commit_under_way_is_fenced_too(hosts: Hosts) -> None:
     first = hosts.a.acquire(SESSION, "host-a")
     take_turn(first.state, "lost")
     hosts.watched.start_over()
-    hosts.watched.act(2, lambda: hosts.b.acquire(SESSION, "host-b"))  # between the pack and the head
+    hosts.watched.act(1, lambda: hosts.b.acquire(SESSION, "host-b"))  # before the head
     with pytest.raises(FencedError):
         first.commit(first.state)
+    assert hosts.ids() == ["a1"]
+
+
+def test_a_commit_under_way_is_fenced_after_its_pack_too(hosts: Hosts) -> None:
+    first = hosts.a.acquire(SESSION, "host-a")
+    take_turn(first.state, "lost")
+    hosts.watched.start_over()
+    hosts.watched.act(2, lambda: hosts.b.acquire(SESSION, "host-b"))  # between the pack and the head
+    with pytest.raises(FencedError):
+        first.commit(first.state, execution_state=Random(1).randbytes(20_000))
     assert hosts.ids() == ["a1"]
 
 

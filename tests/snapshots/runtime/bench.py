@@ -46,8 +46,8 @@ def opened(behind: MemoryStore | None = None) -> Iterator[Bench]:
     behind = MemoryStore() if behind is None else behind
     faulty = FaultyStore(behind)
     with (
-        SnapshotRepository(behind, clock=ManualClock(seed=1)) as their_repo,
-        SnapshotRepository(faulty, clock=ManualClock(seed=2)) as my_repo,
+        SnapshotRepository(behind, clock=ManualClock(seed=1), inline_limit_bytes=0) as their_repo,
+        SnapshotRepository(faulty, clock=ManualClock(seed=2), inline_limit_bytes=0) as my_repo,
     ):
         faulty.log.clear()
         stores = RuntimeSessionStore(my_repo), RuntimeSessionStore(their_repo)
