@@ -354,7 +354,7 @@ def test_manifests_are_found_in_a_pack_of_which_only_they_are_whole(place: Place
     key = place.pack_of(3)
     altered_begin(place.store, key)
     altered_index(place.store, key)
-    found = Remains(place.repo.environment, raw_head(place.store)).family.manifests
+    found = Remains(place.repo.environment, raw_head(place.store)).family.in_packs.manifests
     assert sorted(one.checkpoint.revision for one in found) == [1, 2, 3, 4, 5]
 
 

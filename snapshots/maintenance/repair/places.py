@@ -113,10 +113,10 @@ class _Log:
     def _put_together(self, reason: str) -> tuple[PlaceRow, ...]:
         own = list(self._rows_at([self._extents]))
         homes = books_of(own).homes
-        logs = self._remains.family.logs(PLACES, self._head.session_id)
+        logs = self._remains.family.in_packs.logs(PLACES, self._head.session_id)
         elsewhere = dict.fromkeys((*logs, *(tuple(map(homes.extent, log)) for log in logs)))
         try:
-            return self._decoded(self._remains.read(self._at.ref, self._extents, lambda: Positions(elsewhere)))
+            return self._decoded(self._remains.read(self._at.ref, self._extents, lambda _: Positions(elsewhere)))
         except LostError:
             others = list(self._rows_at(elsewhere))
         guesses = self._guesses([move for row in (*own, *others) for move in row.moved])
@@ -142,7 +142,9 @@ class _Log:
     def _guesses(self, moves: Sequence[Move]) -> dict[int, list[Option]]:
         """Return what the manifests of each revision say that its row may have been, the likeliest first."""
         whose = ("", self._head.session_id)
-        mine = [one for one in self._remains.family.manifests if one.session_id in whose and one.place is not None]
+        mine = [
+            one for one in self._remains.family.in_packs.manifests if one.session_id in whose and one.place is not None
+        ]
         for found in mine:
             if found.place is not None:
                 end = found.place.offset + found.place.stored_bytes

@@ -16,8 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import chain
+from functools import cached_property, partial
 
 from snapshots.checkpoint import SessionCheckpoint
 from snapshots.environment import Environment
@@ -32,7 +31,6 @@ from snapshots.maintenance.repair.together import (
     LostError,
     Positions,
     nothing_beyond,
-    nowhere,
     put_together,
 )
 from snapshots.placement import ManifestPlace, Placement, manifest_bytes, open_manifest, unseal_manifest
@@ -90,6 +88,11 @@ class _Pack:
     sealed: tuple[_Sealed, ...]
 
 
+def nowhere(_: Found) -> Positions:
+    """Say that nothing else has the bytes of a blob."""
+    return Positions()
+
+
 class Remains:
     """The packs of one family, and those that lie in one of its heads.
 
@@ -115,7 +118,7 @@ class Remains:
         self,
         ref: BlobRef,
         extents: Sequence[Extent],
-        others: Callable[[], Positions] = nowhere,
+        others: Callable[[Found], Positions] = nowhere,
         beyond: Beyond = nothing_beyond,
     ) -> bytes:
         """Return the bytes of a blob, from where it should lie or from wherever its pieces are.
@@ -123,26 +126,32 @@ class Remains:
         Args:
             ref: The blob.
             extents: Where it should lie, () if nothing says so.
-            others: Gives the pieces of logs that it may be the beginning of.
+            others: Gives, of what was found, the pieces of logs that it may be the beginning of.
             beyond: As `put_together` takes it.
 
         Raises:
-            LostError: It lies nowhere.
+            LostError: It lies nowhere; its gap is one for all longer logs too.
             UnavailableError: The store did not answer.
         """
-        try:
-            return put_together(self.pieces, ref, extents)
-        except LostError:
-            placed = self.family.places(ref)  # Rule 2.
-        for one in placed:
+        lost = LostError(f"blob {ref.digest} lies whole in no pack of the family")
+        for way in self._ways(ref, extents, others, beyond):
             try:
-                return put_together(self.pieces, ref, one)
-            except LostError:
-                continue  # the next place; when there is none, that is said
-        try:
-            return put_together(self.pieces, ref, extents, Positions(placed))
-        except LostError:
-            return put_together(self.pieces, ref, extents, others(), beyond)
+                return way()
+            except LostError as error:
+                lost = error  # the next way; when there is none, that is said
+        raise lost
+
+    def _ways(
+        self, ref: BlobRef, extents: Sequence[Extent], others: Callable[[Found], Positions], beyond: Beyond
+    ) -> Iterator[Callable[[], bytes]]:
+        """Yield how the bytes of a blob may be had; what each needs is looked for only then (rule 2)."""
+        yield partial(put_together, self.pieces, ref, extents)
+        for found in self.family.found():
+            placed = found.places(ref)
+            for one in placed:
+                yield partial(put_together, self.pieces, ref, one)
+            yield partial(put_together, self.pieces, ref, extents, Positions(placed))
+            yield partial(put_together, self.pieces, ref, extents, others(found), beyond)
 
     def lies(self, ref: BlobRef, extents: Sequence[Extent]) -> bool:
         """Say whether a blob can be read from that place. Raises UnavailableError."""
@@ -153,17 +162,20 @@ class Remains:
         return True
 
 
-class Family:
-    """What lies in the packs of a family. Looked through once, for all of its sessions.
+class Found:
+    """What was found, and what it says of where everything lies.
 
     Args:
-        environment: Where they lie.
-        family: Whose.
+        manifests: Manifests.
+        blobs: What packs say of blobs that lie whole in them.
+
+    Attributes:
+        manifests: As given.
     """
 
-    def __init__(self, environment: Environment, family: str) -> None:
-        self._environment = environment
-        self._family = family
+    def __init__(self, manifests: Sequence[FoundManifest], blobs: Sequence[PackedBlob]) -> None:
+        self.manifests = manifests
+        self._blobs = blobs
         self._logs: dict[tuple[str, str], tuple[tuple[Extent, ...], ...]] = {}
 
     def places(self, ref: BlobRef) -> list[tuple[Extent, ...]]:
@@ -171,7 +183,7 @@ class Family:
         return list(self._places.get(ref.digest, ()))
 
     def logs(self, kind: str, session_id: str) -> tuple[tuple[Extent, ...], ...]:
-        """Return where the found manifests say that a log lies; forks have the graph alone in common.
+        """Return where the manifests say that a log lies; forks have the graph alone in common.
 
         Args:
             kind: "graph", "history" or "places".
@@ -184,23 +196,56 @@ class Family:
             self._logs[kind, whose] = tuple(dict.fromkeys(extents for extents in placed if extents))
         return self._logs[kind, whose]
 
-    def named_by_no_other(self, session_id: str) -> frozenset[str]:
-        """Return the packs that lie there and that no head but this session's is known to name."""
-        key = self._environment.layout.head(session_id)
-        others = (names for whose, names in self._named if whose != key)
-        return frozenset(row.key.rpartition("/")[2] for row in self._listing).difference(*others)
+    @cached_property
+    def _places(self) -> dict[Digest, dict[tuple[Extent, ...], None]]:
+        places: dict[Digest, dict[tuple[Extent, ...], None]] = {}
+        for blob in self._blobs:
+            places.setdefault(blob.ref.digest, {})[blob.extents] = None
+        for found in self.manifests:
+            placed = found.placement()
+            for part in found.checkpoint.parts().values():
+                if part is not None and part.digest in placed.extents:
+                    places.setdefault(part.digest, {})[placed.extents[part.digest]] = None
+        return places
+
+
+class Family:
+    """What lies in the packs of a family, and in its heads. Looked through once, for all of its sessions.
+
+    Args:
+        environment: Where they lie.
+        family: Whose.
+    """
+
+    def __init__(self, environment: Environment, family: str) -> None:
+        self._environment = environment
+        self._family = family
+
+    def found(self) -> Iterator[Found]:
+        """Yield what is found in packs, then all that is found in heads as well: these are many."""
+        yield self.in_packs
+        yield self._in_heads_too
 
     def record(self, ref: BlobRef) -> FoundManifest:
         """Return the manifest whose checkpoint is `ref`, in a pack or in the head of a fork. Raises LostError."""
-        for found in chain(self.manifests, _later(lambda: self._in_heads)):
-            if blob_ref(found.record) == ref:
-                return found
+        for found in self.found():
+            for manifest in found.manifests:
+                if blob_ref(manifest.record) == ref:
+                    return manifest
         raise LostError(f"checkpoint {ref.digest} lies in no pack and no head of the family")
 
     @cached_property
-    def manifests(self) -> tuple[FoundManifest, ...]:
-        """Every manifest that lies whole in a pack, and can be opened with what lies in packs."""
-        return (*self._alone, *_opened(self._alone, self._sealed))
+    def in_packs(self) -> Found:
+        """Everything in packs, the manifests that can be opened with what lies in packs."""
+        return Found((*self._alone, *_opened(self._alone, self._sealed)), self._blobs)
+
+    @cached_property
+    def _in_heads_too(self) -> Found:
+        """The same, and manifests in the heads of the family, and in packs what can be opened with them."""
+        looked = list(for_each_head(self._environment, self._in_head))
+        alone = [*self._alone, *(one for found, _ in looked for one in found)]
+        sealed = [*self._sealed, *(one for _, many in looked for one in many)]
+        return Found((*alone, *_opened(alone, sealed)), self._blobs)
 
     @cached_property
     def _alone(self) -> list[FoundManifest]:
@@ -211,16 +256,14 @@ class Family:
         return [sealed for pack in self._packs for sealed in pack.sealed]
 
     @cached_property
-    def _places(self) -> dict[Digest, dict[tuple[Extent, ...], None]]:
-        places: dict[Digest, dict[tuple[Extent, ...], None]] = {}
-        for blob in (blob for pack in self._packs for blob in pack.blobs):
-            places.setdefault(blob.ref.digest, {})[blob.extents] = None
-        for found in self.manifests:
-            placed = found.placement()
-            for part in found.checkpoint.parts().values():
-                if part is not None and part.digest in placed.extents:
-                    places.setdefault(part.digest, {})[placed.extents[part.digest]] = None
-        return places
+    def _blobs(self) -> list[PackedBlob]:
+        return [blob for pack in self._packs for blob in pack.blobs]
+
+    def named_by_no_other(self, session_id: str) -> frozenset[str]:
+        """Return the packs that lie there and that no head but this session's is known to name."""
+        key = self._environment.layout.head(session_id)
+        others = (names for whose, names in self._named if whose != key)
+        return frozenset(row.key.rpartition("/")[2] for row in self._listing).difference(*others)
 
     @cached_property
     def _packs(self) -> tuple[_Pack, ...]:
@@ -255,8 +298,7 @@ class Family:
             return _Pack((), (), ())
         reads = plan_reads((name, run.start, run.length) for run in runs)
         frames = [one for read in reads for one in self._frames(row.key, read.place)]
-        if blobs:
-            frames = [one for one in frames if any(run.start <= one[0] < run.end for run in runs)]
+        frames = [one for one in frames if any(run.start <= one[0] < run.end for run in runs)]
         manifests = [
             found
             for start, stored in _standing_alone(frames)
@@ -271,17 +313,6 @@ class Family:
             return _frames_in(self._environment.store.get(key, stretch).data, stretch.start)
         except (NotFoundError, CorruptObjectError):
             return []
-
-    @cached_property
-    def _in_heads(self) -> tuple[FoundManifest, ...]:
-        """Manifests in the heads of the family, and in packs what can be opened with them.
-
-        A fork has that of the revision which it came from.
-        """
-        looked = list(for_each_head(self._environment, self._in_head))
-        alone = [one for found, _ in looked for one in found]
-        in_heads = [one for _, many in looked for one in many]
-        return (*alone, *_opened([*alone, *self._alone], [*in_heads, *self._sealed]))
 
     def _in_head(self, row: ListedObject) -> tuple[list[FoundManifest], list[_Sealed]]:
         try:
@@ -321,11 +352,6 @@ class _Key:
             if len(piece) < FRAME_BYTES_MAX:
                 break
         return b"".join(stored), b"".join(raw)
-
-
-def _later(found: Callable[[], Iterable[FoundManifest]]) -> Iterator[FoundManifest]:
-    """Yield these; look for them only now."""
-    yield from found()
 
 
 def _opened(full: Sequence[FoundManifest], sealed: Iterable[_Sealed]) -> Iterator[FoundManifest]:

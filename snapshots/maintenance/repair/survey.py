@@ -40,9 +40,9 @@ from snapshots.maintenance.needs import books_of
 from snapshots.maintenance.pieces import readable_runs
 from snapshots.maintenance.repair.past import last_rows
 from snapshots.maintenance.repair.places import places_of
-from snapshots.maintenance.repair.remains import Remains
+from snapshots.maintenance.repair.remains import Found, Remains, nowhere
 from snapshots.maintenance.repair.rescued import Rescued
-from snapshots.maintenance.repair.together import TRIES_MAX, LostError, Positions, nowhere
+from snapshots.maintenance.repair.together import TRIES_MAX, LostError, Positions
 from snapshots.placement import PackUse, Placement, PlaceRow, open_manifest, unseal_manifest
 from snapshots.restore import manifest_from, named_by, with_tail
 from snapshots.roots import kept_packs
@@ -147,7 +147,7 @@ class Survey:
         self._remains = remains
         self._manifests = Manifests(with_tail(environment, head), head.family, Memory())
         self._unread: dict[BlobRef, str] = {}
-        self._others: dict[str, Positions] = {}
+        self._others: dict[tuple[str, Found], Positions] = {}
         self._gaps: list[tuple[str, tuple[Extent, ...]]] = []  # beginnings of logs that end where nothing can be had
         self.present = self._revision(named_by(head), inline=head.inline_manifest)
         self.rows = self._places()
@@ -321,8 +321,8 @@ class Survey:
 
     def _had(self, ref: BlobRef, kind: str, extents: Sequence[Extent], revision: Revision) -> bytes:
         """Return the bytes of a blob, proved. Raises LostError."""
-        if ref not in self._unread and self._has_gap(kind, extents) and not self._remains.family.places(ref):
-            self._unread[ref] = f"blob {ref.digest} has a gap that nothing fills"
+        if self._has_gap(kind, extents) and not any(found.places(ref) for found in self._remains.family.found()):
+            self._unread[ref] = f"blob {ref.digest} lies whole in no pack of the family"
         if ref in self._unread:
             raise LostError(self._unread[ref])
         others = partial(self._positions, kind) if kind in (GRAPH, HISTORY) else nowhere
@@ -345,13 +345,13 @@ class Survey:
             for row in islice(last_rows(self.head, revision.checkpoint.node_count), TRIES_MAX):
                 yield codec.encode_entries([row.to_plain()])
 
-    def _positions(self, kind: str) -> Positions:
+    def _positions(self, kind: str, found: Found) -> Positions:
         """Return what stands where in the logs of a kind (rule 2)."""
-        if kind not in self._others:
-            found = self._remains.family.logs(kind, self.head.session_id)
-            moved = (tuple(map(self.homes.extent, extents)) for extents in found) if self.homes else ()
-            self._others[kind] = Positions(dict.fromkeys((*self._logs_of(kind), *found, *moved)))
-        return self._others[kind]
+        if (kind, found) not in self._others:
+            placed = found.logs(kind, self.head.session_id)
+            moved = (tuple(map(self.homes.extent, extents)) for extents in placed) if self.homes else ()
+            self._others[kind, found] = Positions(dict.fromkeys((*self._logs_of(kind), *placed, *moved)))
+        return self._others[kind, found]
 
     def _logs_of(self, kind: str) -> list[tuple[Extent, ...]]:
         """Return where the logs of the known revisions lie, without those that are the beginning of another one."""

@@ -72,11 +72,6 @@ def _longest(placed: Iterable[Sequence[Extent]]) -> list[tuple[Extent, ...]]:
 Beyond = Callable[[int], Iterable[bytes]]
 
 
-def nowhere() -> Positions:
-    """Say that nothing else has the bytes of a blob."""
-    return Positions()
-
-
 def nothing_beyond(_: int) -> Iterable[bytes]:
     """Say that nothing is known of a blob but what lies somewhere."""
     return ()
@@ -163,21 +158,23 @@ class _Puzzle:
 
     def _pieces_at(self, position: int) -> Iterator[bytes]:
         own = self._own.at(position)
+        end = self._ref.size_bytes
         if own is not None:
-            yield from self._cut(position, *own)
+            end = own[0] + own[1].length  # behind it the next one of its own may be there, and others differ
+            yield from self._cut(position, end, *own)
         for start, extent in self._others.covering(position):
             if own is None or extent != own[1]:
-                yield from self._cut(position, start, extent, self._pieces.fetch([extent]))
+                yield from self._cut(position, end, start, extent, self._pieces.fetch([extent]))
         left = self._ref.size_bytes - position
         yield from (piece for piece in self._beyond(position) if len(piece) == left)
 
-    def _cut(self, position: int, start: int, extent: Extent, fetched: Fetched) -> Iterator[bytes]:
-        """Yield what a piece that begins at `start` has from `position` on, if it can be opened."""
+    def _cut(self, position: int, end: int, start: int, extent: Extent, fetched: Fetched) -> Iterator[bytes]:
+        """Yield what a piece that begins at `start` has from `position` to `end`, if it can be opened."""
         try:
             piece = fetched.piece(extent, bytes(self._data[max(0, start - PREFIX_BYTES_MAX) : start]))
         except (NotFoundError, CorruptObjectError):
             return  # the next one; when there is none, that is said
-        yield piece[position - start : self._ref.size_bytes - start]
+        yield piece[position - start : end - start]
 
 
 class _Own:
