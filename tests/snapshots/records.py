@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import pairwise
+from random import Random
 from typing import Any
 
 from hypothesis import strategies as st
@@ -259,6 +261,20 @@ def uses_named(session: StagedSession) -> Mapping[str, list[PackUse]]:
     for use in (*(use for row in rows for use in row.ended), *session.base.placement.packs):
         uses.setdefault(now.pack(use.pack), []).append(use)
     return uses
+
+
+def scattered_states(count: int, seed: int) -> Iterator[bytes]:
+    """Yield execution states: one, the same in some hundred pieces, then with a byte more in one place each time."""
+    draw = Random(seed)
+    memory = draw.randbytes(1 << 20)
+    yield memory
+    cuts = sorted(draw.sample(range(1 << 20), 600))
+    memory = b"".join(memory[start + 1 : end] for start, end in pairwise(cuts) if end - start > 200)
+    yield memory
+    for _ in range(2, count):
+        place = draw.randrange(len(memory))
+        memory = memory[:place] + b"x" + memory[place:]
+        yield memory
 
 
 # Generated records.

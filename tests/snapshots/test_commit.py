@@ -58,7 +58,7 @@ from tests.integration.builders import (
     take_turn,
     usage_of,
 )
-from tests.snapshots.records import NO_TAIL, TAIL, with_limits, without_tail
+from tests.snapshots.records import NO_TAIL, TAIL, scattered_states, with_limits, without_tail
 from tests.snapshots.state.builders import node, raw_graph
 
 NONCE = "bb" * 16
@@ -219,6 +219,23 @@ def test_a_state_that_was_loaded_uploads_as_little_as_the_one_that_was_committed
     assert abs(uploads[0] - uploads[1]) < 3000, "a manifest that stands in full at most"
     without = steady.other.load(SESSION)
     assert steady.other.commit(take_turn(without, "x"), execution_state=memory + b"x").uploaded_bytes > 1 << 20
+
+
+def test_what_the_next_manifest_is_compressed_against_is_known_from_commit_to_commit_and_after_a_load(
+    place: Place,
+) -> None:
+    state = new_session(SESSION)
+    against = []
+    for number, memory in enumerate(scattered_states(8, 1)):
+        if number == 6:
+            state = place.other.load(SESSION, execution_state=True)
+        repo = place.other if number == 6 else place.repo
+        repo.commit(take_turn(state, f"a{number}"), execution_state=memory)
+        manifest = raw_head(place.store).manifest
+        assert manifest is not None
+        against.append(manifest.against)
+    assert against[5] is not None
+    assert against[5] == against[6] == against[7], "the one that stands in full"
 
 
 def test_a_loaded_state_commits_as_cheaply(place: Place) -> None:

@@ -69,7 +69,7 @@ class Place:
         limits: What commits leave lying apart.
     """
 
-    def __init__(self, limits: Limits = TAIL) -> None:
+    def __init__(self, limits: Limits) -> None:
         self.store = MemoryStore(ManualClock())
         self.faulty = FaultyStore(self.store)
         self.watched = WatchedStore(self.faulty)
@@ -104,9 +104,9 @@ def packing() -> Iterator[Place]:
     made.repo.close()
 
 
-@pytest.fixture
-def place() -> Iterator[Place]:
-    made = Place()
+@pytest.fixture(params=[TAIL, NO_TAIL], ids=["tail", "no tail"])
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    made = Place(request.param)
     yield made
     made.repo.close()
 

@@ -40,7 +40,7 @@ from tests.integration.builders import (
     take_turn,
 )
 from tests.integration.turns import stamp, take
-from tests.snapshots.records import without_tail
+from tests.snapshots.records import scattered_states, without_tail
 
 TURNS = 5
 LAYOUT = Layout("default")
@@ -98,6 +98,21 @@ def loads(place: Place, revision: int | None = None) -> dict[str, Any] | Snapsho
         return content(place.repo, revision)
     except (CorruptSnapshotError, UnsupportedSchemaError) as error:
         return error
+
+
+def test_a_load_reads_at_once_what_the_head_says(place: Place) -> None:
+    state = place.repo.load(SESSION)
+    for memory in scattered_states(5, 1):
+        place.repo.commit(state, execution_state=memory)
+    head = raw_head(place.store)
+    assert head.inline_manifest == b""
+    assert head.reads
+    place.watched.start_over()
+    found = place.repo.load(SESSION, execution_state=True)
+    assert found.execution_state_snapshot == memory
+    assert place.watched.requests[0] == ("get", LAYOUT.head(SESSION))
+    packs = [("get", LAYOUT.pack(SESSION, read.pack)) for read in head.reads]
+    assert sorted(place.watched.requests[1:]) == sorted(packs)
 
 
 # Packs.

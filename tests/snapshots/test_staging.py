@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
-from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -45,7 +44,7 @@ from storage.digest import BlobRef, verify
 from storage.pack_reader import read_blobs
 from storage.packs import read_index
 from storage.store import ByteRange, Create
-from tests.snapshots.records import AT, ID, NO_TAIL, TAIL, StagedSession, packs_used, uses_named
+from tests.snapshots.records import AT, ID, NO_TAIL, TAIL, StagedSession, packs_used, scattered_states, uses_named
 from tests.snapshots.state.builders import message, node
 
 COMMITS = 200
@@ -239,6 +238,7 @@ def test_the_log_of_places_tells_where_every_manifest_lies(step: Step, limits: L
         assert [row.revision for row in rows] == list(range(1, session.base.revision))
         for row in rows:
             assert row.manifest == session.manifests[row.revision]
+            assert not {use.pack for use in row.ended} & {move.pack for move in row.moved}, "what is carried goes on"
             assert row.checkpoint_ref == checkpoints[row.revision]
         checkpoints[session.base.revision] = session.base.checkpoint_ref
     for revision, place in session.manifests.items():
@@ -370,24 +370,10 @@ def test_the_bytes_that_a_session_knows_are_those_that_its_logs_name() -> None:
 # The manifest.
 
 
-def states(count: int, seed: int) -> Iterator[bytes]:
-    """Yield execution states: one, the same in some hundred pieces, then with a byte more in one place each time."""
-    draw = Random(seed)
-    memory = draw.randbytes(1 << 20)
-    yield memory
-    cuts = sorted(draw.sample(range(1 << 20), 600))
-    memory = b"".join(memory[start + 1 : end] for start, end in pairwise(cuts) if end - start > 200)
-    yield memory
-    for _ in range(2, count):
-        place = draw.randrange(len(memory))
-        memory = memory[:place] + b"x" + memory[place:]
-        yield memory
-
-
 def test_most_manifests_stand_against_one_in_full_and_it_is_one_step() -> None:
     session = StagedSession.new(limits=NO_TAIL)
     full: FullManifest | None = None
-    for memory in states(LIMITS.packs - 1, 1):
+    for memory in scattered_states(LIMITS.packs - 1, 1):
         place = session.commit(memory).manifest
         assert session.base.full is not None
         if place.against is None:
@@ -402,7 +388,7 @@ def test_most_manifests_stand_against_one_in_full_and_it_is_one_step() -> None:
 
 def test_a_manifest_stands_in_full_again_once_what_changed_takes_a_third_of_it() -> None:
     session = StagedSession.new(limits=NO_TAIL)
-    for memory in states(LIMITS.packs - 1, 2):
+    for memory in scattered_states(LIMITS.packs - 1, 2):
         before = session.base.full
         staged = session.commit(memory)
         if before is None:
@@ -421,7 +407,7 @@ def test_a_manifest_stands_in_full_again_once_what_changed_takes_a_third_of_it()
 def against_an_earlier_one(seed: int) -> StagedSession:
     """Return a session whose present manifest does not stand in full."""
     session = StagedSession.new()
-    for memory in states(4, seed):
+    for memory in scattered_states(4, seed):
         session.commit(memory)
     assert session.base.head.manifest is not None
     assert session.base.head.manifest.against is not None, "or there is nothing to be tested"
@@ -474,7 +460,7 @@ def test_a_manifest_that_fits_stands_in_the_head_too(step: Step) -> None:
 
 def test_a_manifest_that_does_not_fit_is_read_from_its_pack() -> None:
     session = StagedSession.new()
-    for memory in states(2, 5):
+    for memory in scattered_states(2, 5):
         staged = session.commit(memory)
     assert staged.inline_manifest == b"" == session.base.head.inline_manifest
     record, places = manifest_at(session.packs, staged.manifest)
