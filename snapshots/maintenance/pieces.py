@@ -2,7 +2,7 @@
 
 Rules:
 1. A frame is fetched once, as long as it is remembered.
-2. Frames that lie near each other are one request; where that one is refused, each is asked for alone.
+2. Frames that lie near each other are one request; where not all of it is there, each is asked for alone.
 3. A piece is believed for the checksum of its frame. Whoever puts pieces together checks the whole by its digest.
 
     fetched = Pieces(environment, head.family, memory.frames).fetch(extents)
@@ -84,12 +84,24 @@ class Pieces:
         except NotFoundError as error:
             return dict.fromkeys(frames, error)
         except CorruptObjectError as error:
-            if len(frames) > 1:  # Rule 2.
-                alone = [self._read({pack: [one]}, Read(pack, ByteRange(one[1], one[2]))) for one in frames]
-                return {frame: stored for each in alone for frame, stored in each.items()}
-            return {frames[0]: self._kept(frames[0], error)}
-        cut = {one: data[one[1] - place.start : one[1] - place.start + one[2]] for one in frames}
-        return {frame: self._kept(frame, stored) for frame, stored in cut.items()}
+            if len(frames) == 1:
+                return {frames[0]: self._kept(frames[0], error)}
+            return self._alone(frames)
+        found: dict[FrameName, bytes | Fault] = {}
+        for frame in frames:
+            stored = data[frame[1] - place.start : frame[1] - place.start + frame[2]]
+            if len(stored) == frame[2]:
+                found[frame] = self._kept(frame, stored)
+            elif len(frames) == 1:
+                found[frame] = self._kept(frame, CorruptObjectError(self.key_of(pack), "it ends within a frame"))
+        return found | self._alone([frame for frame in frames if frame not in found])
+
+    def _alone(self, frames: Iterable[FrameName]) -> dict[FrameName, bytes | Fault]:
+        """Ask for each frame alone (rule 2): what is said of one then is the same, whatever it is read with."""
+        found: dict[FrameName, bytes | Fault] = {}
+        for frame in frames:
+            found |= self._read({frame[0]: [frame]}, Read(frame[0], ByteRange(frame[1], frame[2])))
+        return found
 
     def _kept(self, frame: FrameName, stored: bytes | CorruptObjectError) -> bytes | CorruptObjectError:
         self._frames.keep(named(self._family, *frame), stored, len(stored) if isinstance(stored, bytes) else 1)

@@ -2,7 +2,7 @@
 
 Rules:
 1. A plan writes nothing. What it would write is built in memory and verified there: a finding counts as repaired only
-   if that verification does not have it any more.
+   if that verification does not have it any more. What it brings to light is planned for as well.
 2. Only what can be proved is proposed: records and blobs that hash to what the head names, directly or through the log
    of places. Everything else is named, with what a person can do.
 3. If the present revision is not whole, the newest retained one that is becomes a new revision.
@@ -38,6 +38,7 @@ from snapshots.staging import Identity
 from storage.errors import CorruptObjectError, NotFoundError
 
 FAMILIES_MAX = 4  # whose manifests are held in memory at a time
+ROUNDS_MAX = 4  # in which a trial may bring further damage to light
 TARGETS_MAX = 8  # whole revisions that are tried for a fall-back; each costs a verification
 DAMAGED = frozenset({What.MISSING, What.ALTERED, What.MANIFEST, What.PACK, What.PACKS})  # the pack is left behind
 BROKEN = frozenset({What.GRAPH, What.PART})  # every byte is there, and they cannot be loaded
@@ -262,10 +263,9 @@ class _Planning:
         self._head = read.head
         self._found = found
         self._key = environment.layout.head(read.head.session_id)
-        prefix = environment.layout.family(read.head.family)
-        damaged = (one.key for one in found if one.what in DAMAGED and one.key.startswith(prefix))
-        self._damaged = frozenset(key.removeprefix(prefix) for key in damaged)
-        self._broken = {one.revision: one.reason for one in found if one.what in BROKEN and one.revision is not None}
+        self._damaged: frozenset[str] = frozenset()
+        self._broken: dict[int, str] = {}
+        self._planned_on = self._damaged, self._broken
         self._identity = Identity(environment.clock.new_id(), environment.clock.now(), None)
         self._why: dict[int, str] = {}
         self._forkable: set[int] = set()
@@ -274,8 +274,26 @@ class _Planning:
     def plan(self) -> SessionPlan:
         if any(one.what is What.SCHEMA for one in self._found):
             return self._nothing("a record is of a later schema")
+        self._learn(self._found)
+        for _ in range(ROUNDS_MAX):
+            self._planned_on = self._damaged, dict(self._broken)
+            plan = self._planned()
+            if self._planned_on == (self._damaged, self._broken):
+                break
+        return plan
+
+    def _learn(self, found: Sequence[Finding]) -> None:
+        """Take in which packs are to be left behind, and which revisions cannot be loaded."""
+        prefix = self._environment.layout.family(self._head.family)
+        damaged = (one.key for one in found if one.what in DAMAGED and one.key.startswith(prefix))
+        self._damaged |= {key.removeprefix(prefix) for key in damaged}
+        for one in found:
+            if one.what in BROKEN and one.revision is not None and one.revision <= self._head.revision:
+                self._broken.setdefault(one.revision, one.reason)
+
+    def _planned(self) -> SessionPlan:
         try:
-            survey = Survey(self._environment, self._head, self._remains, self._damaged, self._broken)
+            survey = Survey(self._environment, self._head, self._remains, *self._planned_on)
         except LostError as error:
             return self._nothing(f"what all revisions stand on is lost: {error}")
         self._why, self._forkable, self._loadable = survey.lost, survey.forkable, survey.loadable
@@ -309,7 +327,9 @@ class _Planning:
         objects = {layout.pack(head.family, name): data for name, data in staged.packs}
         objects[self._key] = head.encode(limit_bytes=HEAD_COMMIT_BYTES_MAX)
         store = TrialStore(self._environment.store, objects)
-        return session_findings(replace(self._environment, store=store), head.session_id)
+        after = session_findings(replace(self._environment, store=store), head.session_id)
+        self._learn(after)  # damage may have hidden damage
+        return after
 
     def _plan(self, target: int | None, staged: Restaged, after: Sequence[Finding]) -> SessionPlan:
         layout, head = self._environment.layout, self._head
@@ -330,8 +350,8 @@ class _Planning:
             dropped=staged.dropped,
             left=keys,
             unreadable=tuple(key for key in keys if not self._readable(key)),
-            damaged=self._damaged,
-            broken=tuple(self._broken.items()),
+            damaged=self._planned_on[0],
+            broken=tuple(self._planned_on[1].items()),
         )
 
     def _readable(self, key: str) -> bool:
