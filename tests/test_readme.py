@@ -17,7 +17,7 @@ def test_the_example_runs_and_prints_what_it_says(tmp_path: Path) -> None:
     example = re.search(r"```python\n(.*?)```", README, re.DOTALL)
     assert example is not None
     run = subprocess.run([sys.executable, "-c", example[1]], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert (run.returncode, run.stdout, run.stderr) == (0, "1 hello 3\n", "")
+    assert (run.returncode, run.stdout, run.stderr) == (0, "1 hello 2\n", "")
     assert len(example[1].strip().splitlines()) <= 12
 
 
@@ -33,7 +33,7 @@ def test_the_longer_example_creates_and_resumes(tmp_path: Path) -> None:
 def test_the_example_of_forks_and_owners_prints_what_it_says(tmp_path: Path) -> None:
     example = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[2]
     run = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert (run.stdout, run.stderr) == ("5 4 ('another way',)\nb'receipt'\n", "")
+    assert (run.stdout, run.stderr) == ("3 4 ('another way',)\nb'receipt'\n", "")
 
 
 BESIDE = {

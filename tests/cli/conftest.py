@@ -10,11 +10,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from snapshots import SnapshotRepository
 from snapshots.cli import main
 
 
@@ -115,3 +117,10 @@ def filled(cli: Command) -> Command:
     """Give the command on a store that holds the demo's session, `marshmallow-1867`, of 11 revisions."""
     cli("--quiet", "demo")
     return cli
+
+
+@pytest.fixture
+def with_packs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the command put a pack into the store with each commit, however small."""
+    opened = partial(SnapshotRepository, inline_limit_bytes=0)
+    monkeypatch.setattr("snapshots.cli.invocation.SnapshotRepository", opened)

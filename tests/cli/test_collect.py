@@ -25,6 +25,7 @@ def packs(url: str) -> int:
     return sum(1 for _ in open_store(url).list("default/packs/"))
 
 
+@pytest.mark.usefixtures("with_packs")
 def test_what_nobody_names_is_deleted(
     filled: Command, url: str, answering: Answering, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +84,7 @@ def test_what_nobody_names_is_deleted(
     assert filled("collect").out == "nothing to delete: there are no packs\n"
 
 
+@pytest.mark.usefixtures("with_packs")
 def test_a_family_that_cannot_be_read_is_named_and_left_alone(filled: Command, url: str) -> None:
     filled("fork", DEMO, "child")
     store = open_store(url)
@@ -129,6 +131,7 @@ def test_unfinished_writes_are_listed_and_discarded(filled: Command, url: str, a
     assert not path.exists()
 
 
+@pytest.mark.usefixtures("with_packs")
 def test_a_mark_cache_that_cannot_be_read_is_said(filled: Command, url: str) -> None:
     filled("fork", f"{DEMO}@3", "child")
     filled("--yes", "rm", DEMO)
@@ -140,6 +143,7 @@ def test_a_mark_cache_that_cannot_be_read_is_said(filled: Command, url: str) -> 
     assert (report["marks"], bool(report["marks_ignored"])) == ("written anew, 0 heads", True)
 
 
+@pytest.mark.usefixtures("with_packs")
 def test_progress_is_shown_at_a_terminal_and_only_there(filled: Command, url: str) -> None:
     filled("--yes", "rm", DEMO)
     ours, theirs = pty.openpty()

@@ -126,7 +126,7 @@ def test_what_cannot_be_forked_or_shown_is_one_line(
 @pytest.fixture
 def family(cli: Command, url: str) -> Command:
     """Give the command on a store with a family of five, and a session alone."""
-    with SnapshotRepository.open(url) as repo:
+    with SnapshotRepository.open(url, inline_limit_bytes=0) as repo:
         state = new_session("s1")
         for number in range(3):
             repo.commit(take_turn(state, f"a{number}"), execution_state=bytes([number]) * 100_000)

@@ -21,6 +21,9 @@ from tests.snapshots.damage import altered_index, missing, pack_of, touched, who
 REVISIONS = 11  # of the demo's session
 
 
+pytestmark = pytest.mark.usefixtures("with_packs")
+
+
 @pytest.fixture
 def store(filled: Command, url: str) -> ObjectStore:  # noqa: ARG001  for its effect
     return open_store(url)
@@ -130,7 +133,7 @@ def test_the_question_says_what_is_given_up(
 
 
 def test_a_question_about_many_counts_those_that_go_back(cli: Command, url: str, answering: Answering) -> None:
-    with SnapshotRepository.open(url) as repo:
+    with SnapshotRepository.open(url, inline_limit_bytes=0) as repo:
         for name in "abcd":
             state = PersistedSessionState(session_id=name)
             for turn in (1, 2):

@@ -141,8 +141,8 @@ def test_cat_gives_the_bytes_of_an_execution_state_unchanged(cli: Command, url: 
 
 def test_stats_count_what_is_there(filled: Command) -> None:
     stats = filled("--json", "stats").record
-    assert (stats["sessions"]["live"], stats["packs"]) == (1, 11)
-    assert "11, " in filled("stats").out
+    assert (stats["sessions"]["live"], stats["packs"]) == (1, 2)  # which carry what was too much for the head
+    assert "2, " in filled("stats").out
 
 
 def test_rm_needs_a_yes(filled: Command) -> None:
@@ -233,9 +233,9 @@ def test_progress_is_shown_at_a_terminal_and_only_there(url: str) -> None:
 
 
 def test_all_of_it_works_on_s3(cli: Command, ministack_url: str) -> None:
-    assert cli("--store", ministack_url, "--json", "demo").record["replay"]["requests"] == 2 * 11 + 2
+    assert cli("--store", ministack_url, "--json", "demo").record["replay"]["requests"] == 11 + 2 + 2  # with two packs
     assert cli("--store", ministack_url, "--json", "log", DEMO).rows[0]["revision"] == 11
     assert len(cli("--store", ministack_url, "cat", DEMO, "messages").rows) == 24
-    assert cli("--store", ministack_url, "--json", "stats").record["packs"] == 11
+    assert cli("--store", ministack_url, "--json", "stats").record["packs"] == 2
     assert cli("--store", ministack_url, "--yes", "--json", "rm", DEMO).record["deleted"]
     assert cli("--store", ministack_url, "--json", "ls").rows == []

@@ -165,7 +165,7 @@ def test_it_goes_on_after_a_key(filled: Command, store: ObjectStore) -> None:
 
 
 def test_a_store_that_stops_answering_says_where_to_go_on(cli: Command, url: str) -> None:
-    with SnapshotRepository.open(url) as repo:
+    with SnapshotRepository.open(url, inline_limit_bytes=0) as repo:
         for name in ("a", "b"):
             repo.commit(PersistedSessionState(session_id=name))
         keys = {info.session_id: repo.environment.layout.head(info.session_id) for info in repo.sessions()}
@@ -185,7 +185,7 @@ def test_a_store_that_stops_answering_says_where_to_go_on(cli: Command, url: str
 def test_what_was_verified_is_said_whatever_stops_it(
     cli: Command, url: str, error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with SnapshotRepository.open(url) as repo:
+    with SnapshotRepository.open(url, inline_limit_bytes=0) as repo:
         for name in ("a", "b"):
             repo.commit(PersistedSessionState(session_id=name))
         keys = sorted(repo.environment.layout.head(name) for name in ("a", "b"))

@@ -20,7 +20,6 @@ from snapshots import SnapshotRepository
 from snapshots.base import Base
 from snapshots.environment import Environment
 from snapshots.head import LIVE, RESERVED, TOMBSTONE, Head
-from snapshots.logs import entries_of
 from snapshots.maintenance.collect import execute, plan_collect
 from snapshots.maintenance.findings import Finding
 from snapshots.maintenance.verify import verify
@@ -250,7 +249,7 @@ def check_history(base: Base, told: Mapping[str, Operation], operations: Operati
 def check_retained(base: Base, told: Mapping[str, Operation], operations: Operations) -> None:
     """Check that what is retained is what was acknowledged, and that nothing went which nobody dropped."""
     head = base.head
-    refs = {row.revision: row.checkpoint_ref for row in entries_of(base.places)} | {head.revision: base.checkpoint_ref}
+    refs = {row.revision: row.checkpoint_ref for row in base.places.entries} | {head.revision: base.checkpoint_ref}
     dropped = {revision for one in operations if one.what == "prune" for revision in one.asked["dropped"]}
     if any(one.what == "unpin" for one in operations):
         dropped |= {one.asked["pinned"] for one in operations if one.what == "pin"}
