@@ -302,6 +302,27 @@ def test_a_changed_state_id_means_that_the_records_are_built_again(place: Place)
     assert message_ids(place.other.load(SESSION)) == ["a0", "a1"]
 
 
+def test_what_is_built_again_is_still_compared_with_the_parts_of_the_parent(place: Place) -> None:
+    state, memory = place.begun(), Random(4).randbytes(100_000)
+    place.repo.commit(state, execution_state=memory)
+    place.watched.start_over()
+    before_publish(place, lambda head: replace(head, state_id="dd" * 16))
+    place.repo.commit(take_turn(state, "a2"), execution_state=memory + b"x")
+    sizes = [len(put.data) for put in place.watched.puts[-4:] if isinstance(put.data, bytes) and "/packs/" in put.key]
+    assert len(sizes) == 2
+    assert max(sizes) < 5000
+
+
+def test_a_commit_that_was_found_to_be_applied_is_a_parent_like_any_other(place: Place) -> None:
+    state, memory = place.begun(), Random(5).randbytes(100_000)
+    place.faulty.plan.on("put", "/heads/", fault=LoseAnswer())
+    place.repo.commit(state, execution_state=memory)
+    place.faulty.plan.clear()
+    result = place.repo.commit(take_turn(state, "a2"), execution_state=memory + b"x")
+    assert result.uploaded_bytes < 10_000
+    assert place.other.load(SESSION, execution_state=True).execution_state_snapshot == memory + b"x"
+
+
 def test_another_write_of_the_head_keeps_pack_and_bookkeeping(place: Place) -> None:
     state = place.begun()
     before_publish(place, lambda head: replace(head, floor=1, created_at=head.created_at + timedelta(days=1)))
