@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
-import pytest
-
-import snapshots.repository
 from snapshots import SnapshotRepository
 from snapshots.compaction import Limits
-from snapshots.environment import Environment
 from snapshots.errors import CorruptSnapshotError
 from snapshots.layout import Layout
 from snapshots.restore import read_live_head, read_manifest
@@ -25,11 +20,10 @@ LAYOUT = Layout("default")
 Damage = Callable[[ObjectStore, str], None]
 
 
-@pytest.fixture
-def packs_in_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no pack lie in a head, as it is when revisions are not small."""
-    limits = Limits(tail_pack_bytes=0)
-    monkeypatch.setattr(snapshots.repository, "Environment", partial(Environment, limits=limits))
+def leaving_apart(repo: SnapshotRepository, limits: Limits) -> SnapshotRepository:
+    """Return the repository, whose commits leave so much lying apart from now on."""
+    repo._environment = replace(repo.environment, limits=limits)
+    return repo
 
 
 def packs(store: ObjectStore) -> list[str]:

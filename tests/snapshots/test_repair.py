@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from snapshots import PersistedSessionState, SnapshotRepository, codec
+from snapshots.compaction import Limits
 from snapshots.errors import (
     FencedError,
     InvalidStateError,
@@ -63,32 +64,30 @@ from tests.snapshots.damage import (
     blobs_of,
     commits,
     flip,
+    leaving_apart,
     log_in,
     missing,
     named,
     pack_of,
     packs,
-    packs_in_store,
     touched,
     whole,
 )
 
-__all__ = ["packs_in_store"]
-
-pytestmark = pytest.mark.usefixtures("packs_in_store")
 TURNS = 5
+IN_PACKS = Limits(tail_pack_bytes=0)  # each commit has a pack in the store
 LARGE = b"".join(Draws("large").hex_id().encode() for _ in range(3_000))  # has frames of its own
 
 
 class Place:
     """A store with one session of five revisions, and a repository that can be watched and fail."""
 
-    def __init__(self, store: ObjectStore | None = None, turns: int = TURNS) -> None:
+    def __init__(self, store: ObjectStore | None = None, turns: int = TURNS, limits: Limits = IN_PACKS) -> None:
         self.store = MemoryStore() if store is None else store
         self.faulty = FaultyStore(self.store)
         self.watched = WatchedStore(self.faulty)
-        self.repo = SnapshotRepository(self.watched, clock=ManualClock(seed=1))
-        self.other = SnapshotRepository(self.store, clock=ManualClock(seed=2))
+        self.repo = leaving_apart(SnapshotRepository(self.watched, clock=ManualClock(seed=1)), limits)
+        self.other = leaving_apart(SnapshotRepository(self.store, clock=ManualClock(seed=2)), limits)
         self.session(SESSION, turns)
 
     def session(self, session_id: str, turns: int) -> None:

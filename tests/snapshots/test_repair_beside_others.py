@@ -43,14 +43,9 @@ from tests.snapshots.damage import (
     log_in,
     missing,
     named,
-    packs_in_store,
     whole,
 )
 from tests.snapshots.test_repair import LARGE, TURNS, Place, commit
-
-__all__ = ["packs_in_store"]
-
-pytestmark = pytest.mark.usefixtures("packs_in_store")
 
 
 @pytest.fixture

@@ -35,11 +35,7 @@ from storage.testing.draws import Draws
 from storage.testing.faults import FailBefore, FaultyStore
 from tests.integration.builders import SESSION, WatchedStore, raw_head, rewrite_head
 from tests.integration.turns import stamp, take
-from tests.snapshots.damage import packs_in_store
 
-__all__ = ["packs_in_store"]
-
-pytestmark = pytest.mark.usefixtures("packs_in_store")
 TURNS = 5
 LAYOUT = Layout("default")
 LEVELS: tuple[Level, ...] = ("heads", "presence", "full")
@@ -52,7 +48,7 @@ class Place:
         self.store = MemoryStore()
         self.faulty = FaultyStore(self.store)
         self.watched = WatchedStore(self.faulty)
-        self.repo = SnapshotRepository(self.watched, clock=ManualClock(seed=1))
+        self.repo = SnapshotRepository(self.watched, clock=ManualClock(seed=1), inline_limit_bytes=0)
         self.state = self.session(SESSION)
         self.watched.start_over()
 

@@ -22,10 +22,8 @@ from snapshots.errors import CorruptSnapshotError, UnsupportedSchemaError
 from snapshots.fields import Fields
 from snapshots.head import Head
 from snapshots.laying import PLACES
-from snapshots.maintenance.entries import entries_in
 from snapshots.maintenance.needs import books_of
-from snapshots.maintenance.pieces import readable_runs
-from snapshots.maintenance.repair.remains import FoundManifest, Remains
+from snapshots.maintenance.repair.remains import FoundManifest, Remains, rows_at
 from snapshots.maintenance.repair.together import TRIES_MAX, LostError, Positions
 from snapshots.placement import ManifestPlace, Move, PackUse, Placement, PlaceRow
 from storage.digest import BlobRef, Digest, blob_ref
@@ -111,14 +109,14 @@ class _Log:
             raise LostError(str(error)) from error
 
     def _put_together(self, reason: str) -> tuple[PlaceRow, ...]:
-        own = list(self._rows_at([self._extents]))
+        own = rows_at([self._extents], self._remains.pieces)
         homes = books_of(own).homes
         logs = self._remains.family.in_packs.logs(PLACES, self._head.session_id)
         elsewhere = dict.fromkeys((*logs, *(tuple(map(homes.extent, log)) for log in logs)))
         try:
             return self._decoded(self._remains.read(self._at.ref, self._extents, lambda _: Positions(elsewhere)))
         except LostError:
-            others = list(self._rows_at(elsewhere))
+            others = rows_at(elsewhere, self._remains.pieces)
         guesses = self._guesses([move for row in (*own, *others) for move in row.moved])
         numbers = range(1, self._head.revision)
         for sure in (own, ()):  # a piece that can be read is nearly always right
@@ -128,16 +126,6 @@ class _Log:
             if found is not None:
                 return found
         raise LostError(f"the log of places cannot be had: {reason}")
-
-    def _rows_at(self, placed: Iterable[Sequence[Extent]]) -> Iterator[PlaceRow]:
-        """Yield the rows in what can be read of some logs; what several have in common is read once."""
-        seen: list[tuple[Extent, ...]] = []
-        for extents in sorted(map(tuple, placed), key=len, reverse=True):
-            if any(longer[: len(extents)] == extents for longer in seen):
-                continue
-            seen.append(extents)
-            for run in readable_runs(self._remains.pieces, extents):
-                yield from _rows_in(run)
 
     def _guesses(self, moves: Sequence[Move]) -> dict[int, list[Option]]:
         """Return what the manifests of each revision say that its row may have been, the likeliest first."""
@@ -229,15 +217,6 @@ def _in_a_row(shifts: Mapping[int, str], ends: Mapping[str, int]) -> dict[int, s
 
 def _ref_of(rows: Sequence[PlaceRow]) -> BlobRef:
     return blob_ref(codec.encode_entries([row.to_plain() for row in rows]))
-
-
-def _rows_in(run: bytes) -> Iterator[PlaceRow]:
-    """Yield the rows of a stretch of the log, up to what is none: what stands behind a gap need not begin with one."""
-    for plain in entries_in(run, key=""):
-        try:
-            yield from Fields({"rows": [plain]}, key="", record="row").rows("rows", placement.row_from_plain)
-        except (CorruptSnapshotError, UnsupportedSchemaError):
-            return
 
 
 def _by_revision(rows: Iterable[PlaceRow], numbers: range) -> dict[int, list[Option]]:

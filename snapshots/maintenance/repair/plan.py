@@ -321,7 +321,7 @@ class _Planning:
 
     def _tried(self, staged: Restaged) -> list[Finding]:
         """Return what a verification finds once this is stored (rule 1)."""
-        if not staged.packs:
+        if staged.head == self._head:
             return list(self._found)
         layout, head = self._environment.layout, replace(staged.head, write_id=self._environment.clock.new_id())
         objects = {layout.pack(head.family, name): data for name, data in staged.packs}

@@ -17,23 +17,39 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any, TypeVar
 
 from snapshots.checkpoint import SessionCheckpoint
 from snapshots.environment import Environment
+from snapshots.errors import CorruptSnapshotError, UnsupportedSchemaError
+from snapshots.fields import Fields
 from snapshots.head import Head
 from snapshots.laying import GRAPH, PLACES
 from snapshots.logs import LogRef
+from snapshots.maintenance.entries import entries_in
 from snapshots.maintenance.findings import DAMAGE
 from snapshots.maintenance.memory import FRAMES_BYTES_MAX, Remembered
-from snapshots.maintenance.pieces import Pieces
+from snapshots.maintenance.needs import books_of
+from snapshots.maintenance.pieces import Pieces, readable_runs
 from snapshots.maintenance.repair.together import (
     Beyond,
     LostError,
     Positions,
+    longest,
     nothing_beyond,
     put_together,
 )
-from snapshots.placement import ManifestPlace, Placement, manifest_bytes, open_manifest, unseal_manifest
+from snapshots.placement import (
+    NOT_MOVED,
+    Homes,
+    ManifestPlace,
+    Placement,
+    PlaceRow,
+    manifest_bytes,
+    open_manifest,
+    row_from_plain,
+    unseal_manifest,
+)
 from snapshots.restore import head_at, with_tail
 from snapshots.roots import named_packs
 from snapshots.sessions import for_each_head
@@ -44,6 +60,7 @@ from storage.frame import FRAME_BYTES_MAX, PREFIX_BYTES_MIN, Prefix, is_prefixed
 from storage.packs import PackedBlob, read_index
 from storage.store import ByteRange, ListedObject
 
+T = TypeVar("T")
 _Frames = list[tuple[int, bytes]]  # each with where it begins in its pack
 
 
@@ -151,7 +168,15 @@ class Remains:
             for one in placed:
                 yield partial(put_together, self.pieces, ref, one)
             yield partial(put_together, self.pieces, ref, extents, Positions(placed))
+            if any(found.homes(self.pieces)):
+                yield partial(put_together, self.pieces, ref, extents, Positions(self.wherever(placed, found)))
             yield partial(put_together, self.pieces, ref, extents, others(found), beyond)
+
+    def wherever(self, placed: Iterable[Sequence[Extent]], found: Found) -> list[tuple[Extent, ...]]:
+        """Return where these lay, and where they lie now for each session of the family, which may carry packs."""
+        homes = found.homes(self.pieces)
+        everywhere = [tuple(map(home.extent, extents)) for extents in placed for home in (NOT_MOVED, *homes)]
+        return list(dict.fromkeys(everywhere))
 
     def lies(self, ref: BlobRef, extents: Sequence[Extent]) -> bool:
         """Say whether a blob can be read from that place. Raises UnavailableError."""
@@ -177,6 +202,7 @@ class Found:
         self.manifests = manifests
         self._blobs = blobs
         self._logs: dict[tuple[str, str], tuple[tuple[Extent, ...], ...]] = {}
+        self._homes: tuple[Homes, ...] | None = None
 
     def places(self, ref: BlobRef) -> list[tuple[Extent, ...]]:
         """Return where packs and manifests say that a whole blob lies; of logs what packs say."""
@@ -195,6 +221,17 @@ class Found:
             placed = (_log(one, kind) for one in mine)
             self._logs[kind, whose] = tuple(dict.fromkeys(extents for extents in placed if extents))
         return self._logs[kind, whose]
+
+    def homes(self, pieces: Pieces) -> tuple[Homes, ...]:
+        """Return where packs lie that others carry, for each session, as far as its log of places can be read."""
+        if self._homes is None:
+            logs = {session_id: self.logs(PLACES, session_id) for session_id in self._sessions()}
+            homes = (books_of(rows_at(many, pieces)).homes for many in logs.values())
+            self._homes = tuple(dict.fromkeys(one for one in homes if one))
+        return self._homes
+
+    def _sessions(self) -> Iterable[str]:
+        return dict.fromkeys(found.session_id for found in self.manifests if found.session_id)
 
     @cached_property
     def _places(self) -> dict[Digest, dict[tuple[Extent, ...], None]]:
@@ -387,6 +424,24 @@ def _frames_in(data: bytes, start: int) -> _Frames:
     except CorruptObjectError:
         pass  # the footer, or where the pack was cut: no frame begins behind it
     return frames
+
+
+def rows_at(placed: Iterable[Sequence[Extent]], pieces: Pieces) -> list[PlaceRow]:
+    """Return the rows in what can be read of some logs of places; what several have in common is read once."""
+    rows: list[PlaceRow] = []
+    for extents in longest(placed):
+        for run in readable_runs(pieces, extents):
+            rows += rows_in(run, row_from_plain)
+    return rows
+
+
+def rows_in(run: bytes, parse: Callable[[Any], T]) -> Iterator[T]:
+    """Yield the rows of a stretch of a log, up to what is none: what stands behind a gap need not begin with one."""
+    for plain in entries_in(run, key=""):
+        try:
+            yield from Fields({"rows": [plain]}, key="", record="row").rows("rows", parse)
+        except (CorruptSnapshotError, UnsupportedSchemaError):
+            return
 
 
 def _log(found: FoundManifest, kind: str) -> tuple[Extent, ...]:

@@ -233,7 +233,8 @@ class Restaging:
         survey, head = self._survey, self._survey.head
         revision = survey.whole[target]
         past, unstored = self._past(revision)
-        extents = {**self._extents(revision), **where}
+        placed, needed = self._extents(revision), {ref.digest for ref in revision.checkpoint.refs()}
+        extents = {**{digest: many for digest, many in placed.items() if digest in needed}, **where}
         uses = self._uses(survey.uses)
         more = {one.pack for many in extents.values() for one in many} - {use.pack for use in uses}
         base = Base(

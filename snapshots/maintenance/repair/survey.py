@@ -32,7 +32,6 @@ from snapshots.head import Head
 from snapshots.history import HistoryRow, row_from_plain
 from snapshots.laying import GRAPH, HISTORY
 from snapshots.logs import NO_LOG
-from snapshots.maintenance.entries import entries_in
 from snapshots.maintenance.findings import DAMAGE
 from snapshots.maintenance.manifests import Manifests
 from snapshots.maintenance.memory import Memory
@@ -40,7 +39,7 @@ from snapshots.maintenance.needs import books_of
 from snapshots.maintenance.pieces import readable_runs
 from snapshots.maintenance.repair.past import last_rows
 from snapshots.maintenance.repair.places import places_of
-from snapshots.maintenance.repair.remains import Found, Remains, nowhere
+from snapshots.maintenance.repair.remains import Found, Remains, nowhere, rows_in
 from snapshots.maintenance.repair.rescued import Rescued
 from snapshots.maintenance.repair.together import TRIES_MAX, LostError, Positions
 from snapshots.placement import PackUse, Placement, PlaceRow, open_manifest, unseal_manifest
@@ -195,7 +194,7 @@ class Survey:
         rows: dict[int, HistoryRow] = {}
         for extents in self._logs_of(HISTORY):
             for run in readable_runs(self._remains.pieces, extents):
-                for row in _rows_in(run):
+                for row in rows_in(run, row_from_plain):
                     rows.setdefault(row.revision, row)
         return rows
 
@@ -349,8 +348,9 @@ class Survey:
         """Return what stands where in the logs of a kind (rule 2)."""
         if (kind, found) not in self._others:
             placed = found.logs(kind, self.head.session_id)
-            moved = (tuple(map(self.homes.extent, extents)) for extents in placed) if self.homes else ()
-            self._others[kind, found] = Positions(dict.fromkeys((*self._logs_of(kind), *placed, *moved)))
+            here = (tuple(map(self.homes.extent, extents)) for extents in placed)
+            everywhere = self._remains.wherever(placed, found)
+            self._others[kind, found] = Positions((*self._logs_of(kind), *here, *everywhere))
         return self._others[kind, found]
 
     def _logs_of(self, kind: str) -> list[tuple[Extent, ...]]:
@@ -369,15 +369,6 @@ def _by_pack(uses: Iterable[PackUse]) -> dict[str, list[PackUse]]:
     for use in uses:
         found.setdefault(use.pack, []).append(use)
     return found
-
-
-def _rows_in(run: bytes) -> Iterator[HistoryRow]:
-    """Yield the rows of a stretch of a history, up to what is none."""
-    for plain in entries_in(run, key=""):
-        try:
-            yield from Fields({"rows": [plain]}, key="", record="row").rows("rows", row_from_plain)
-        except (CorruptSnapshotError, UnsupportedSchemaError):
-            return
 
 
 def _opened(raw: bytes, row: PlaceRow, key: str, *, in_place: bool) -> Revision:

@@ -45,7 +45,7 @@ class Positions:
 
     def __init__(self, placed: Iterable[Sequence[Extent]] = ()) -> None:
         self._at: dict[int, dict[Extent, None]] = {}
-        for extents in _longest(placed):
+        for extents in longest(placed):
             starts = accumulate((extent.length for extent in extents), initial=0)
             for start, extent in zip(starts, extents, strict=False):
                 self._at.setdefault(start, {})[extent] = None
@@ -60,7 +60,7 @@ class Positions:
             index -= 1
 
 
-def _longest(placed: Iterable[Sequence[Extent]]) -> list[tuple[Extent, ...]]:
+def longest(placed: Iterable[Sequence[Extent]]) -> list[tuple[Extent, ...]]:
     """Return these without those that another one begins with."""
     kept: list[tuple[Extent, ...]] = []
     for extents in sorted(map(tuple, placed), key=len, reverse=True):
