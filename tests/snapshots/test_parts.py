@@ -163,6 +163,7 @@ def test_five_overwritten_pages_of_a_large_execution_state_add_about_their_size(
             memory[page * PAGE_BYTES : (page + 1) * PAGE_BYTES] = draw.randbytes(PAGE_BYTES)
         staged = session.commit(bytes(memory))
         assert new_bytes(staged, staged.checkpoint.execution_state) <= 5 * PAGE_BYTES + 1000
+        assert staged.data is not None
         assert len(staged.data) < 5 * PAGE_BYTES + 4000
 
 

@@ -521,6 +521,7 @@ def test_a_pack_says_whose_it_is_and_what_it_holds() -> None:
     session.state.append_active_read_delta([message("m")], [])
     session.state.tool_state_snapshot = ToolState(generation=1)
     staged = session.commit(b"e" * 100_000)
+    assert staged.data is not None
     store = MemoryStore()
     store.put("packs/p", staged.data, Create())
     index = read_index(store, "packs/p", staged.name)

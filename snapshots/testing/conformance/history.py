@@ -24,7 +24,6 @@ from snapshots.errors import (
 )
 from snapshots.testing.collector import collect
 from snapshots.testing.conformance.hosts import (
-    EXECUTION_STATE,
     LATER_TURNS,
     PROCESS_OWN,
     SESSION,
@@ -42,6 +41,7 @@ from snapshots.testing.conformance.hosts import (
     new_session,
     refusal,
     take_turn,
+    unlike_any,
 )
 
 
@@ -53,7 +53,7 @@ class HistoryConformance(OnTwoHosts):
         """Commit a session of three revisions; give each as the first host loads it."""
         state = full_session()
         for turn in (1, 2, 3):
-            take_turn(state, f"a{turn}").execution_state_snapshot = EXECUTION_STATE + bytes([turn])
+            take_turn(state, f"a{turn}").execution_state_snapshot = unlike_any(turn)
             hosts.a.commit(state, TurnStamp(f"turn-{turn}"))
         return tuple(hosts.a.load(SESSION, revision, execution_state=True) for revision in (1, 2, 3))
 
@@ -166,22 +166,26 @@ class HistoryConformance(OnTwoHosts):
         hosts.a.rewind(SESSION, 1)
         later = hosts.a.load(SESSION)
         for turn in range(LATER_TURNS):
-            hosts.a.commit(take_turn(later, f"b{turn}"), execution_state=EXECUTION_STATE + bytes([turn, turn]))
-        for _ in range(2):
-            report = collect(hosts.b.environment)
-            assert (report.deleted, report.stopped) == ((), "")
-            assert report.kept == hosts.a.stats().packs >= len(revisions) + LATER_TURNS
+            hosts.a.commit(take_turn(later, f"b{turn}"), execution_state=unlike_any(100 + turn))
+        first, again = (collect(hosts.b.environment) for _ in range(2))
+        assert (first.stopped, again.stopped, again.deleted) == ("", "", ())
+        assert first.kept == again.kept == hosts.a.stats().packs >= len(revisions)
         for number, expected in enumerate(revisions, start=1):
             assert hosts.a.load(SESSION, number, execution_state=True) == expected
         assert hosts.a.load("c1", execution_state=True).execution_state_ref == revisions[1].execution_state_ref
+        for turn in range(LATER_TURNS):
+            number = len(revisions) + 2 + turn
+            assert hosts.b.load(SESSION, number, execution_state=True).execution_state_snapshot == unlike_any(
+                100 + turn
+            )
         check_every_revision(hosts.b)
 
     def test_gc_reclaims_unreachable_checkpoint_blobs_and_preserves_live(
         self, hosts: Hosts, revisions: tuple[PersistedSessionState, ...]
     ) -> None:
         """What a deleted session alone had goes, the rest loads; a second collection finds nothing more."""
-        hosts.a.commit(full_session("doomed", "x1"), TurnStamp("turn-1"))
-        hosts.a.commit(take_turn(hosts.a.load("doomed"), "x2"))
+        hosts.a.commit(full_session("doomed", "x1"), TurnStamp("turn-1"), execution_state=unlike_any(1))
+        hosts.a.commit(take_turn(hosts.a.load("doomed"), "x2"), execution_state=unlike_any(2))
         loaded = hosts.a.load("doomed")
         before = hosts.a.stats().packs
         assert collect(hosts.a.environment).deleted == ()

@@ -5,6 +5,7 @@ check_every_revision(hosts.b)
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
@@ -37,7 +38,7 @@ from storage.testing.clock import ManualClock
 
 SESSION = "s1"
 TTL_SECONDS = 30.0
-LATER_TURNS = 12  # so many that the present revision no longer needs every pack that an older one does
+LATER_TURNS = 30  # so many that packs are merged, and the present revision needs no longer all that older ones do
 ROUNDS = 3  # of races, each in a session of its own
 EXECUTION_STATE = bytes(range(256)) * 200
 SPENT = TokenUsage(input_tokens=10, output_tokens=2, cached_input_tokens=3, reasoning_tokens=1)
@@ -81,6 +82,11 @@ def new_session(session_id: str = SESSION, *turns: str) -> PersistedSessionState
     for name in turns:
         take_turn(state, name)
     return state
+
+
+def unlike_any(turn: int) -> bytes:
+    """Return an execution state that has nothing in common with another one, too large to lie in a head."""
+    return hashlib.shake_256(turn.to_bytes(8, "big")).digest(20_000)
 
 
 def full_session(session_id: str = SESSION, *turns: str) -> PersistedSessionState:
