@@ -148,7 +148,7 @@ def _tried(act: Callable[[], object]) -> str:
 
 def main(url: str, name: str, effects: str) -> None:
     store = FaultyStore(open_store(url))
-    with SnapshotRepository(store, create=False, url=url) as repo:
+    with SnapshotRepository(store, create=False, url=url, inline_limit_bytes=0) as repo:
         owner = Owner(repo, store, name, Path(effects))
         for line in sys.stdin:
             verb, *arguments = json.loads(line)

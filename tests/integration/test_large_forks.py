@@ -45,7 +45,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def repo(url: str) -> Iterator[SnapshotRepository]:
-    with SnapshotRepository.open(url) as opened:
+    with SnapshotRepository.open(url, inline_limit_bytes=0) as opened:
         yield opened
 
 
