@@ -47,8 +47,7 @@ _DENSE_BYTES = 1024  # differences so close are looked at in windows, not one by
 _WINDOW_BYTES = 16 << 10
 _NEEDLE_BYTES, _NEEDLE_AHEAD_BYTES, _NEAR_BYTES = 32, 128, 4 << 10  # sought as they are, before anchors
 _NEAR_BYTES_MIN = 256
-_PATIENCE_CUTS = 16  # looked at for something better than a short run at the same shift
-_PAUSE_BYTES = 1024  # before looking again, doubled each time
+_PATIENCE_CUTS = 8  # looked at for something better than a short run at the same shift
 _RUN = re.compile(b"\0" * COPY_BYTES_MIN + b"\0*")  # said so, and not {64,}, which searches ten times slower
 
 
@@ -248,7 +247,6 @@ class _Walk:
         self._pair, self._average = pair, anchors.average
         self._index = _Index(anchors)
         self._window, self._window_end = 0, -_DENSE_BYTES
-        self._pause, self._pause_until = _PAUSE_BYTES, 0
 
     def run(self) -> None:
         """Find all pieces."""
@@ -288,27 +286,17 @@ class _Walk:
         """Look for a much longer run at another shift, lest records of one template be taken for each other."""
         length = self._pair.ahead(rival.at, rival.start, min(_SURE_BYTES, self._pair.room(rival.at, rival.start)))
         if length == _SURE_BYTES or rival.at + length == len(self._pair.new):
-            self._pause = _PAUSE_BYTES
-            return None
-        if rival.at < self._pause_until:
             return None
         end = min(rival.at + _PATIENCE_CUTS * self._average, len(self._pair.new))
         found = self._near(at, start, end, 2 * length) or self._find(at, end, start - at, 2 * length)
-        if found is not None and found.start - found.at != start - at:
-            return found
-        self._pause_until = rival.at + self._pause
-        self._pause = min(2 * self._pause, _PATIENCE_CUTS * self._average)
-        return None
+        return None if found is None or found.start - found.at == start - at else found
 
     def _elsewhere(self, at: int, start: int) -> _Piece:
         """Return the next equal run at another shift; an empty one at the end, if there is none."""
         old_bytes, new_bytes = len(self._pair.old), len(self._pair.new)
         found = self._near(at, start, new_bytes, _NEAR_BYTES_MIN)
         found = found or self._find(at, new_bytes, start - at, COPY_BYTES_MIN)
-        if found is None:  # the last anchor may be far from the end
-            length = self._pair.behind(new_bytes, old_bytes, min(new_bytes - at, old_bytes))
-            found = _Piece(new_bytes - length, old_bytes - length, length)
-        return found
+        return found or _Piece(new_bytes, old_bytes, 0)
 
     def _near(self, at: int, start: int, end: int, shortest: int) -> _Piece | None:
         """Return an equal run behind a small insertion, deletion or replacement, closer than anchors are."""
@@ -329,17 +317,11 @@ class _Walk:
         return None
 
     def _find(self, at: int, end: int, shift: int, shortest: int) -> _Piece | None:
-        """Return the first equal run between `at` and `end` that a cut leads to, by its anchor or at the same shift."""
+        """Return the first equal run between `at` and `end` that an anchor leads to."""
         pair = self._pair
         for position, code in _cuts(pair.new_view, at, end, self._average):
             start = self._index.nearest(code, position + shift)
-            if start is None:
-                start = position + shift
-                if min(start, pair.room(position, start)) < _PROBE_BYTES:
-                    continue
-                if not pair.equal(position, start, _PROBE_BYTES):
-                    continue
-            elif start > len(pair.old):  # Rule 2
+            if start is None or start > len(pair.old):  # Rule 2
                 continue
             found = self._around(at, end, position, start)
             if found.length >= shortest:
