@@ -4,6 +4,8 @@ Rules:
 1. The change is made anew to a freshly loaded state in every attempt; what others committed meanwhile stays.
 2. A commit in doubt is repeated with the same state object, which is recognised.
 3. A turn that stands in the session already is not applied again.
+4. Who lost waits in proportion to what the lost attempt took and to how many won meanwhile: as long as all of them need
+   one after the other is what spreads them out, on a store that is fast and on one that is slow.
 
     update(environment, "s1", lambda state: state.append_active_read_delta([message], []))
 """
@@ -25,6 +27,7 @@ from storage.clock import backoff_seconds
 
 ATTEMPTS_MAX = 32  # enough for eight writers on one head, each losing to each other a few times
 DOUBTS_MAX = 3  # how often a commit whose outcome could not be read is repeated
+LOST_SECONDS_MIN = 0.005  # what an attempt counts for at least: a memory is too quick to be measured
 
 Function = Callable[[PersistedSessionState], None]
 """Changes a state in place; called once per attempt, on a fresh state."""
@@ -100,18 +103,26 @@ def _updated(
     function: Function,
     stamp: TurnStamp | None,
 ) -> CommitResult:
+    clock = environment.clock
     for attempt in range(1, ATTEMPTS_MAX + 1):
+        began = clock.monotonic()
         state = present()
         if stamp is not None and (found := stored_turn(environment, state, stamp)) is not None:
             return found
         function(state)
         try:
             return _commit_patiently(environment, state, stamp)
-        except RevisionConflictError:
+        except RevisionConflictError as conflict:
             if attempt == ATTEMPTS_MAX:
                 raise
-            environment.clock.sleep(backoff_seconds(attempt, environment.clock))
+            lost_seconds = max(LOST_SECONDS_MIN, clock.monotonic() - began)
+            clock.sleep(backoff_seconds(attempt, clock, base_seconds=lost_seconds * _winners(conflict)))
     raise AssertionError("the last attempt returns or raises")
+
+
+def _winners(conflict: RevisionConflictError) -> int:
+    """Return how many others committed during a lost attempt; one where it meant to create the session."""
+    return 1 if conflict.expected is None else max(1, conflict.actual - conflict.expected)
 
 
 def _commit_patiently(environment: Environment, state: PersistedSessionState, stamp: TurnStamp | None) -> CommitResult:

@@ -1,4 +1,4 @@
-"""The application: its global options, and the command groups in it.
+"""The application: its global options. The commands are in `snapshots.cli.commands`.
 
 app is run by `snapshots.cli.run`
 """
@@ -10,29 +10,13 @@ from typing import Annotated
 import typer
 
 import snapshots
-from snapshots.cli import (
-    collect,
-    forks,
-    meta,
-    owners,
-    pins,
-    portable,
-    prune,
-    realtime,
-    records,
-    repair,
-    revisions,
-    simulate,
-    usage,
-    use,
-    verify,
-)
+from snapshots.cli.commands import CommandGroup
 from snapshots.cli.exits import MEANINGS
-from snapshots.cli.invocation import DEFAULT_STORE, DEFAULT_TENANT, Invocation
-from snapshots.cli.output import Output
+from snapshots.cli.names import DEFAULT_STORE, DEFAULT_TENANT
 
 app = typer.Typer(
     name="snapshots",
+    cls=CommandGroup,
     help="A session store for AI agents: revisions of sessions in a directory or an S3 bucket.",
     epilog=f"Exit codes: {'; '.join(f'{code} {meaning}' for code, meaning in MEANINGS.items())}. "
     "First try: snapshots demo",
@@ -41,24 +25,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (
-    use,
-    forks,
-    revisions,
-    pins,
-    owners,
-    portable,
-    records,
-    usage,
-    meta,
-    realtime,
-    prune,
-    collect,
-    verify,
-    repair,
-    simulate,
-):
-    app.add_typer(group.commands)
 
 
 def _show_version(wanted: bool) -> None:
@@ -87,4 +53,7 @@ def global_options(
     ] = False,
 ) -> None:
     """A session store for AI agents: revisions of sessions in a directory or an S3 bucket."""
+    from snapshots.cli.invocation import Invocation  # the command that follows has imported it
+    from snapshots.cli.output import Output
+
     context.obj = Invocation(store, tenant, yes, Output(as_json=as_json, quiet=quiet))

@@ -20,17 +20,17 @@ from dataclasses import dataclass, field
 
 import typer
 
+from snapshots import SnapshotRepository
 from snapshots.cli.exits import NotConfirmedError, UsageError
+from snapshots.cli.interrupts import HeldInterrupts
+from snapshots.cli.names import DEFAULT_STORE, DEFAULT_TENANT
 from snapshots.cli.output import Output, one_line
 from snapshots.errors import RevisionNotFoundError, SessionDeletedError, SessionMovedError, SessionNotFoundError
 from snapshots.pins import find_pin, is_pin_name
-from snapshots.repository import SnapshotRepository
 from snapshots.restore import read_live_head, revision_of
 from storage.backends import open_store
 from storage.store import ObjectStore
 
-DEFAULT_STORE = "file:.snapshots"
-DEFAULT_TENANT = "default"
 HEAD = "head"
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
@@ -59,7 +59,8 @@ class Invocation:
             UsageError: The library that this kind of store needs is not installed.
         """
         try:
-            return open_store(self.store)
+            with HeldInterrupts():  # it may import a library, and asks nobody
+                return open_store(self.store)
         except ImportError as error:
             raise UsageError(str(error)) from error
 

@@ -1,4 +1,4 @@
-"""How sessions, revisions and spans of time are given on the command line: what several commands share.
+"""How stores, sessions, revisions and spans of time are given on the command line: what several commands share.
 
 def show(context: typer.Context, session: SessionName, revision: RevisionOption = None) -> None: ...
 """
@@ -13,6 +13,8 @@ import typer
 
 from snapshots.cli.exits import UsageError
 
+DEFAULT_STORE = "file:.snapshots"
+DEFAULT_TENANT = "default"
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _SPAN = re.compile(r"(?P<count>[0-9]{1,9})(?P<unit>[smhdw])")
 SessionName = Annotated[

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 import typer
 
 from snapshots.cli.app import app
+from snapshots.cli.commands import loaded
 from snapshots.cli.exits import BUG, DONE, INTERRUPTED, RETRY, USAGE, UsageError, error_fields, exit_code
 from snapshots.cli.output import one_line
 
@@ -103,7 +104,7 @@ def _command_line(arguments: Sequence[str]) -> str:
         elif not argument.startswith("-"):
             if not isinstance(command, typer.core.TyperGroup) or argument not in command.commands:
                 break
-            command = command.commands[argument]
+            command = command.commands[argument] if len(meant) > 1 else loaded(argument)
             meant.append(argument)
     return " ".join(meant)
 

@@ -15,8 +15,8 @@ from tests.architecture.source import Module, calls, imports_of, literals, names
 ROWS: tuple[tuple[str, ...], ...] = (
     ("storage.errors",),
     ("storage.digest",),
-    ("storage.clock", "storage.executor", "storage.frame", "storage.keys", "storage.matching", "storage.store"),
-    ("storage", "storage.extents"),
+    ("storage.clock", "storage.executor", "storage.frame", "storage.keys", "storage.store"),
+    ("storage", "storage.extents", "storage.matching"),
     ("storage.packs", "storage.registers", "storage.unfinished"),
     ("storage.leases", "storage.pack_reader", "storage.wrappers.*"),
     ("storage.backends.*",),

@@ -333,6 +333,37 @@ def test_update_gives_up_after_its_bound(repo: SnapshotRepository, other: Snapsh
     assert len(tries) == ATTEMPTS_MAX
 
 
+class Longest(ManualClock):
+    """Draws the longest wait, as good as."""
+
+    def random(self) -> float:
+        return 0.9999
+
+
+@pytest.mark.parametrize(
+    ("took_seconds", "winners", "waits_seconds"),
+    [(0.1, 1, (0.28, 0.56)), (0.1, 3, (0.84, 1.0)), (0.0, 1, (0.08, 0.16)), (60.0, 1, (1.0, 1.0))],
+)
+def test_who_lost_waits_by_what_it_took_and_by_how_many_won(
+    store: MemoryStore, other: SnapshotRepository, took_seconds: float, winners: int, waits_seconds: tuple[float, ...]
+) -> None:
+    clock, tries = Longest(), list[int]()
+
+    def change(state: PersistedSessionState) -> None:
+        tries.append(len(tries))
+        for number in range(winners if len(tries) <= 2 else 0):
+            other.commit(take_turn(other.load(SESSION), f"b{len(tries)}{number}"))
+        clock.advance(took_seconds)
+        take_turn(state, "a1")
+
+    with SnapshotRepository(store, clock=clock) as repo:
+        repo.commit(new_session(SESSION, "a0"))
+        repo.update(SESSION, change)
+    before_reading, waits = clock.sleeps[::2], clock.sleeps[1::2]
+    assert before_reading == pytest.approx([0.04, 0.04], rel=0.01)  # the commit's own, before it reads who won
+    assert waits == pytest.approx(waits_seconds, rel=0.01)
+
+
 def test_update_of_nothing_and_an_error_inside(repo: SnapshotRepository) -> None:
     with pytest.raises(SessionNotFoundError):
         repo.update(SESSION, lambda state: None)  # noqa: ARG005  it is never called
