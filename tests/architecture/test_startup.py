@@ -31,7 +31,7 @@ COMMAND = "from snapshots.cli import main; main({!r})"
 PROGRAMS = {
     "import snapshots": 1,
     "import storage": 1,
-    "from snapshots import SnapshotRepository": 296,
+    "from snapshots import SnapshotRepository": 313,
     COMMAND.format(["--version"]): 198,
     COMMAND.format(["--help"]): 314,
 }

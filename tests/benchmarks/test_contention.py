@@ -30,7 +30,7 @@ def test_every_acknowledged_commit_is_in_the_history_once(urls: Iterator[str], v
     assert len(outcome.written) == WRITERS
     assert len(set(outcome.acknowledged)) == len(outcome.acknowledged) >= WRITERS
     assert (kept.in_history, kept.unacknowledged) == (len(outcome.acknowledged), 0)
-    assert outcome.requests["put"] >= 2 * len(outcome.acknowledged)
+    assert outcome.requests["put"] - outcome.requests["put refused"] >= len(outcome.acknowledged)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -53,4 +53,4 @@ def test_the_figures_are_printed_as_json(capsys: pytest.CaptureFixture[str]) -> 
     assert (figures["server"], figures["variant"], figures["writers"]) == ("file", "threads", 2)
     assert figures["acknowledged"] == figures["in_history"] > 0
     assert figures["ratio"] == round(figures["ours_per_second"] / figures["bare_per_second"], 3)
-    assert figures["requests_per_success"] >= 3
+    assert figures["requests_per_success"] >= 2

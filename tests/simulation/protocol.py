@@ -1,9 +1,9 @@
 """A small world of the real code: writers, forkers, deleters and collectors on one store, and what must hold in it.
 
 After every request each live head names only packs that are there (nothing is lost), and no head's epoch, fence or
-revision falls. In the end what was acknowledged stands exactly once, what was refused nowhere, every live session loads
-whole, and two quiet collections leave nothing that no head names. What lies beside the heads is checked as in seeded
-runs (`tests.simulation.satellites`).
+revision falls. In the end what was acknowledged stands exactly once, what was refused nowhere, two quiet collections
+leave nothing that no head names, and every revision that is kept loads whole and is what was committed. What lies
+beside the heads is checked as in seeded runs (`tests.simulation.satellites`).
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
-from snapshots import PersistedSessionState, TurnStamp
+from snapshots import CommitResult, PersistedSessionState, TurnStamp
 from snapshots.base import Tracking, track, tracking_of
 from snapshots.commit import commit
+from snapshots.compaction import Limits
 from snapshots.delete import delete
 from snapshots.environment import Environment
 from snapshots.errors import CommitUnknownError, CorruptSnapshotError, RevisionConflictError, SnapshotError
-from snapshots.fork import ForkRequest, fork
+from snapshots.fork import ForkRequest, ForkResult, fork
 from snapshots.head import LIVE, Head
 from snapshots.history import RESTORE
 from snapshots.layout import Layout
@@ -32,6 +33,7 @@ from snapshots.testing.simulation.watch import HOME, Watch, packs_named
 from snapshots.writer import acquire
 from storage.backends.memory import MemoryStore
 from storage.clock import Clock
+from storage.digest import BlobRef
 from storage.errors import StorageError
 from storage.executor import InlineExecutor
 from storage.store import Create, ObjectStore
@@ -40,41 +42,66 @@ from storage.testing.simulation import Actor, Ending, World
 from tests.integration.builders import new_session, take_turn
 
 LAYOUT = Layout("default")
+Begin = Callable[[Environment], Mapping[str, PersistedSessionState]]
+APART = Limits(tail_pack_bytes=0)  # every commit is a pack and a head
 Prepare = Callable[[Environment], SatelliteNotes]
 
 
-def environment_of(store: ObjectStore, clock: Clock) -> Environment:
-    return Environment(store, LAYOUT, clock, InlineExecutor(), home=HOME)
+def environment_of(store: ObjectStore, clock: Clock, limits: Limits = APART) -> Environment:
+    return Environment(store, LAYOUT, clock, InlineExecutor(), home=HOME, limits=limits)
 
 
 @dataclass
 class Start:
-    """What every world begins with: the objects of a store, a state of each session as loaded from it, and notes."""
+    """What every world begins with: the objects of a store, a state of each session, and notes.
+
+    Attributes:
+        objects: By key.
+        states: By session.
+        refs: Checkpoint of every revision, by session and revision.
+        satellites: What was told of satellites.
+    """
 
     objects: dict[str, bytes]
-    states: dict[str, PersistedSessionState]
+    states: Mapping[str, PersistedSessionState]
+    refs: Mapping[tuple[str, int], BlobRef]
     satellites: SatelliteNotes = field(default_factory=SatelliteNotes)
 
     @classmethod
-    def of(
-        cls, sessions: Mapping[str, int], forks: tuple[tuple[str, str], ...] = (), prepare: Prepare | None = None
-    ) -> Start:
-        """Return a start with sessions of so many revisions, forks of them, and what `prepare` leaves."""
+    def of(cls, sessions: Mapping[str, int], prepare: Prepare | None = None) -> Start:
+        """Return a start with sessions of so many revisions, loaded, and what `prepare` leaves."""
+
+        def begin(environment: Environment) -> Mapping[str, PersistedSessionState]:
+            for session_id, revisions in sessions.items():
+                state = new_session(session_id)
+                for number in range(1, revisions + 1):
+                    commit(environment, take_turn(state, f"{session_id}{number}"), None, execution_state=None)
+            return {session_id: loaded_state(environment, session_id) for session_id in sessions}
+
+        return cls.left_by(begin, prepare)
+
+    @classmethod
+    def left_by(cls, begin: Begin, prepare: Prepare | None = None) -> Start:
+        """Return a start with what `begin` and `prepare` leave."""
         store, clock = MemoryStore(ManualClock()), ManualClock(seed=99)
         environment = environment_of(store, clock)
-        for session_id, revisions in sessions.items():
-            state = new_session(session_id)
-            for number in range(1, revisions + 1):
-                commit(environment, take_turn(state, f"{session_id}{number}"), None, execution_state=None)
-        for source, child in forks:
-            fork(environment, ForkRequest(source, child))
-        states = {}
-        for session_id in (*sessions, *(child for _, child in forks)):
-            loaded = load(environment, session_id, revision=None, execution_state=False)
-            track(loaded.state, Tracking(loaded.base))
-            states[session_id] = loaded.state
+        states = begin(environment)
+        refs = {
+            (session_id, revision): load(
+                environment, session_id, revision=revision, execution_state=False
+            ).state.checkpoint_ref
+            for session_id, state in states.items()
+            for revision in range(1, state.head_revision + 1)
+        }
         satellites = SatelliteNotes() if prepare is None else prepare(environment)
-        return cls({row.key: store.get(row.key).data for row in store.list("")}, states, satellites)
+        return cls({row.key: store.get(row.key).data for row in store.list("")}, states, refs, satellites)
+
+
+def loaded_state(environment: Environment, session_id: str) -> PersistedSessionState:
+    """Return the present state of a session, to be committed on."""
+    loaded = load(environment, session_id, revision=None, execution_state=False)
+    track(loaded.state, Tracking(loaded.base))
+    return loaded.state
 
 
 @dataclass
@@ -83,14 +110,14 @@ class Commit:
 
     session_id: str
     commit_ids: set[str] = field(default_factory=set)
-    acknowledged: dict[int, str] = field(default_factory=dict)  # revision → commit id
+    acknowledged: dict[int, CommitResult] = field(default_factory=dict)  # by revision
     refused: set[str] = field(default_factory=set)
 
 
 class Protocol(World):
     """The world. `roles` makes the actors: by name, a function of this world that returns one."""
 
-    def __init__(self, start: Start, roles: Mapping[str, Callable[[Protocol], Actor]]) -> None:
+    def __init__(self, start: Start, roles: Mapping[str, Role]) -> None:
         filled = MemoryStore(ManualClock())
         for key, data in start.objects.items():
             filled.put(key, data, Create())
@@ -99,7 +126,7 @@ class Protocol(World):
         self.satellites = deepcopy(start.satellites)
         self.commits: dict[str, Commit] = {}
         self.batches = 0  # the most that one collection had
-        self.forked: dict[str, str] = {}  # child → commit id that was acknowledged
+        self.forked: dict[str, ForkResult] = {}  # by child, those that were acknowledged
         super().__init__({name: role(self) for name, role in roles.items()}, self.watch)
 
     def environment(self, store: ObjectStore, clock: Clock) -> Environment:
@@ -114,9 +141,9 @@ class Protocol(World):
         environment = environment_of(self.store, ManualClock(seed=98))
         for one in self.commits.values():
             _check_commit(environment, one)
-        for child, commit_id in self.forked.items():
+        for child, forked in self.forked.items():
             head = Head.decode(self.store.get(LAYOUT.head(child)).data, key=child)
-            assert head.commits.commit_id(1) == commit_id, f"the acknowledged fork {child} is another one"
+            assert head.commits.commit_id(1) == forked.commit_id, f"the acknowledged fork {child} is another one"
         for _ in range(2):
             report = collect(environment)
             assert not report.stopped, report
@@ -141,20 +168,43 @@ class Protocol(World):
         for name, ending in endings.items():
             expected = ending.error is None or isinstance(ending.error, SnapshotError | StorageError)
             assert expected, f"{name}: {ending}"
-            assert not isinstance(ending.error, CorruptSnapshotError), f"{name}: {ending}"
+            assert not isinstance(ending.error, CorruptSnapshotError), f"never corrupt: {name}: {ending}"
 
     def _check_nothing_left(self, environment: Environment) -> None:
         named: set[str] = set()
+        refs = self._refs()
         for row in self.store.list(LAYOUT.heads):
             data = self.store.get(row.key).data
             head = Head.decode(data, key=row.key)
             named |= packs_named(self.store, LAYOUT, head)
             if head.status == LIVE:
                 for revision in filter(head.retains, range(1, head.revision + 1)):
-                    state = load(environment, head.session_id, revision=revision, execution_state=True).state
-                    assert state.session_graph.active_path_nodes()
+                    _check_revision(environment, head.session_id, revision, refs.get((head.session_id, revision)))
         left = {row.key for row in self.store.list(LAYOUT.packs)}
         assert left == named, f"left behind: {sorted(left - named)}; lost: {sorted(named - left)}"
+
+    def _refs(self) -> dict[tuple[str, int], BlobRef]:
+        """Return the checkpoint of every revision that is known."""
+        commits = {
+            (one.session_id, revision): result.checkpoint_ref
+            for one in self.commits.values()
+            for revision, result in one.acknowledged.items()
+        }
+        forks = {(child, 1): forked.checkpoint_ref for child, forked in self.forked.items()}
+        return {**self.start.refs, **commits, **forks}
+
+
+def _check_revision(environment: Environment, session_id: str, revision: int, expected: BlobRef | None) -> None:
+    try:
+        state = load(environment, session_id, revision=revision, execution_state=True).state
+    except (SnapshotError, StorageError) as error:
+        raise AssertionError(
+            f"revisions stay: revision {revision} of {session_id} cannot be loaded: {error}"
+        ) from error
+    assert state.session_graph.active_path_nodes()
+    assert expected in (None, state.checkpoint_ref), (
+        f"revisions stay: revision {revision} of {session_id} is another one"
+    )
 
 
 def _check_commit(environment: Environment, one: Commit) -> None:
@@ -163,17 +213,20 @@ def _check_commit(environment: Environment, one: Commit) -> None:
     except SnapshotError:
         return  # deleted: nobody can ask for its history any more
     rows = {row.revision: row.commit_id for row in read_history(environment, read.head)}
-    for revision, commit_id in one.acknowledged.items():
-        assert rows.get(revision) == commit_id, f"acknowledged revision {revision} of {one.session_id} is lost"
+    for revision, result in one.acknowledged.items():
+        assert rows.get(revision) == result.commit_id, f"acknowledged: revision {revision} of {one.session_id} is lost"
     ids = list(rows.values())
-    assert len(ids) == len(set(ids)), f"a commit stands twice in {one.session_id}"
-    assert not one.refused & set(ids), f"a refused commit stands in {one.session_id}"
+    assert len(ids) == len(set(ids)), f"acknowledged: a commit stands twice in {one.session_id}"
+    assert not one.refused & set(ids), f"refused: a commit that was refused stands in {one.session_id}"
 
 
 # Actors.
 
 
-def writer(name: str, session_id: str, turns: int = 1) -> Callable[[Protocol], Actor]:
+Role = Callable[[Protocol], Actor]
+
+
+def writer(name: str, session_id: str, turns: int = 1, limits: Limits = APART) -> Role:
     """Return a role that commits turns on the state as it was at the start."""
 
     def role(world: Protocol) -> Actor:
@@ -183,14 +236,15 @@ def writer(name: str, session_id: str, turns: int = 1) -> Callable[[Protocol], A
             state = world.start.states[session_id].copy()
             for number in range(turns):
                 take_turn(state, f"{name}{number}")
-                _commit(environment_of(store, clock), state, notes)
+                noted_commit(environment_of(store, clock, limits), state, notes)
 
         return act
 
     return role
 
 
-def _commit(environment: Environment, state: PersistedSessionState, notes: Commit) -> None:
+def noted_commit(environment: Environment, state: PersistedSessionState, notes: Commit) -> None:
+    """Commit, and note what was told."""
     try:
         result = commit(environment, state, None, execution_state=None)
     except CommitUnknownError:
@@ -200,36 +254,36 @@ def _commit(environment: Environment, state: PersistedSessionState, notes: Commi
         if pending is not None:
             notes.refused.add(pending.commit_id)
         raise
-    notes.acknowledged[result.head_revision] = result.commit_id
+    notes.acknowledged[result.head_revision] = result
 
 
-def creator(name: str, session_id: str) -> Callable[[Protocol], Actor]:
+def creator(name: str, session_id: str) -> Role:
     """Return a role that creates a session."""
 
     def role(world: Protocol) -> Actor:
         notes = world.commits[name] = Commit(session_id)
 
         def act(store: ObjectStore, clock: Clock) -> None:
-            _commit(environment_of(store, clock), new_session(session_id, f"{name}1"), notes)
+            noted_commit(environment_of(store, clock), new_session(session_id, f"{name}1"), notes)
 
         return act
 
     return role
 
 
-def forker(source: str, child: str) -> Callable[[Protocol], Actor]:
-    """Return a role that forks the source's present revision."""
+def forker(source: str, child: str, revision: int | None = None) -> Role:
+    """Return a role that forks a revision of the source, the present one by default."""
 
     def role(world: Protocol) -> Actor:
         def act(store: ObjectStore, clock: Clock) -> None:
-            world.forked[child] = fork(environment_of(store, clock), ForkRequest(source, child)).commit_id
+            world.forked[child] = fork(environment_of(store, clock), ForkRequest(source, child, revision))
 
         return act
 
     return role
 
 
-def deleter(session_id: str) -> Callable[[Protocol], Actor]:
+def deleter(session_id: str) -> Role:
     """Return a role that deletes a session."""
 
     def role(world: Protocol) -> Actor:  # noqa: ARG001  a role
@@ -241,7 +295,7 @@ def deleter(session_id: str) -> Callable[[Protocol], Actor]:
     return role
 
 
-def dropper(name: str, session_id: str) -> Callable[[Protocol], Actor]:
+def dropper(name: str, session_id: str) -> Role:
     """Return a role that commits the graph afresh, and then keeps no revision but that one, as a prune does."""
 
     def role(world: Protocol) -> Actor:
@@ -252,7 +306,7 @@ def dropper(name: str, session_id: str) -> Callable[[Protocol], Actor]:
             state = world.start.states[session_id].copy()
             take_turn(state, name)
             state.graph_replace_required = True
-            _commit(environment, state, notes)
+            noted_commit(environment, state, notes)
             read = read_live_head(environment, session_id)
             rewrite_head(environment, read, lambda head: replace(head, floor=head.revision, state_id=clock.new_id()))
 
@@ -261,22 +315,22 @@ def dropper(name: str, session_id: str) -> Callable[[Protocol], Actor]:
     return role
 
 
-def rewinder(name: str, session_id: str, revision: int) -> Callable[[Protocol], Actor]:
+def rewinder(name: str, session_id: str, revision: int, limits: Limits = APART) -> Role:
     """Return a role that restores an earlier revision."""
 
     def role(world: Protocol) -> Actor:
         notes = world.commits[name] = Commit(session_id)
 
         def act(store: ObjectStore, clock: Clock) -> None:
-            result = go_back(environment_of(store, clock), session_id, revision, kind=RESTORE)
-            notes.acknowledged[result.head_revision] = result.commit_id
+            result = go_back(environment_of(store, clock, limits), session_id, revision, kind=RESTORE)
+            notes.acknowledged[result.head_revision] = result
 
         return act
 
     return role
 
 
-def owner(name: str, session_id: str) -> Callable[[Protocol], Actor]:
+def owner(name: str, session_id: str) -> Role:
     """Return a role that takes a session over, and commits a turn on what it found."""
 
     def role(world: Protocol) -> Actor:
@@ -289,14 +343,14 @@ def owner(name: str, session_id: str) -> Callable[[Protocol], Actor]:
                 result = taken.commit(taken.state, TurnStamp(f"turn of {name}"))
             except RevisionConflictError as error:
                 raise AssertionError(f"owner: somebody committed after {name} took over: {error}") from error
-            notes.acknowledged[result.head_revision] = result.commit_id
+            notes.acknowledged[result.head_revision] = result
 
         return act
 
     return role
 
 
-def collector(runs: int = 1) -> Callable[[Protocol], Actor]:
+def collector(runs: int = 1) -> Role:
     """Return a role that collects."""
 
     def role(world: Protocol) -> Actor:  # noqa: ARG001  a role
@@ -309,7 +363,7 @@ def collector(runs: int = 1) -> Callable[[Protocol], Actor]:
     return role
 
 
-def real_collector(runs: int = 1, *, batch_packs: int = BATCH_PACKS) -> Callable[[Protocol], Actor]:
+def real_collector(runs: int = 1, *, batch_packs: int = BATCH_PACKS) -> Role:
     """Return a role that collects as the command does: plan, then execute."""
 
     def role(world: Protocol) -> Actor:

@@ -6,8 +6,8 @@ python -m tests.simulation.worlds "fork in flight" --preemptions 3 --crashes 0
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import NamedTuple
 
 import pytest
@@ -15,10 +15,21 @@ import pytest
 from snapshots.state import graph
 from storage.clock import SystemClock
 from storage.testing.clock import ManualClock
-from storage.testing.simulation import Actor, RunningClock, explore
+from storage.testing.simulation import RunningClock, explore
+from tests.simulation.apart import (
+    IN_HEAD,
+    MERGED,
+    fork_in_head,
+    in_head,
+    pruner,
+    reader,
+    replacer,
+    several_packs,
+)
 from tests.simulation.protocol import (
     Prepare,
     Protocol,
+    Role,
     Start,
     collector,
     creator,
@@ -44,9 +55,8 @@ from tests.simulation.satellites import (
     second_host,
 )
 
-Role = Callable[[Protocol], Actor]
 WORLDS: Mapping[str, tuple[int, Mapping[str, Role]]] = {
-    # Name: revisions of session "s" at the start (of "t" too in TWO_FAMILIES), and the actors.
+    # Name: revisions of session "s" at the start (of "t" too in TWO_FAMILIES, 0 where STARTS has one), and the actors.
     "writers": (1, {"w": writer("w", "s"), "f": forker("s", "c"), "d": deleter("s"), "g": collector()}),
     "two writers": (1, {"w": writer("w", "s", 2), "v": writer("v", "s"), "f": forker("s", "c"), "g": collector()}),
     "creators": (0, {"a": creator("a", "n"), "b": creator("b", "n"), "g": collector()}),
@@ -111,12 +121,56 @@ WORLDS: Mapping[str, tuple[int, Mapping[str, Role]]] = {
             "k": collector(),
         },
     ),
+    "small commits": (
+        0,
+        {"w": writer("w", "s", 2, IN_HEAD), "v": writer("v", "s", 1, IN_HEAD), "d": deleter("s"), "g": collector()},
+    ),
+    "small and large commits": (
+        0,
+        {
+            "w": writer("w", "s", 1, IN_HEAD),
+            "v": writer("v", "s"),
+            "f": forker("s", "c", 2),
+            "d": deleter("s"),
+            "g": collector(),
+        },
+    ),
+    "a fork of a small commit": (
+        0,
+        {"w": replacer("w", "c"), "f": forker("c", "n", 1), "d": deleter("c"), "g": collector()},
+    ),
+    "small commits pruned": (0, {"w": writer("w", "s", 2, IN_HEAD), "p": pruner("s"), "g": real_collector()}),
+    "merges": (
+        0,
+        {"w": writer("w", "s", 2, MERGED), "v": writer("v", "s"), "f": forker("s", "c"), "g": collector()},
+    ),
+    "merges and old forks": (
+        0,
+        {"w": writer("w", "s", 2, MERGED), "f": forker("s", "c", 2), "d": deleter("s"), "g": real_collector()},
+    ),
+    "merges and rewinds": (
+        0,
+        {"w": writer("w", "s", 2, MERGED), "r": rewinder("r", "s", 2, MERGED), "g": collector()},
+    ),
+    "merges and readers": (0, {"w": writer("w", "s", 2, MERGED), "o": reader("s", 2), "g": collector()}),
+    "merges pruned": (0, {"w": writer("w", "s", 2, MERGED), "p": pruner("s"), "g": collector()}),
     "a usage log": (0, {"a": appender("a"), "b": appender("b"), "c": compactor(), "g": real_collector()}),
     "a usage log collected": (0, {"a": appender("a"), "c": compactor(), "g": real_collector()}),
     "two compactions": (0, {"a": appender("a"), "c": compactor(), "k": compactor()}),
     "savers": (0, {"a": saver("a"), "b": saver("b"), "e": editor("e")}),
     "reapers": (0, {"r": reaper(), "q": reaper(), "k": keeper(0)}),
     "realtime hosts": (0, {"a": first_host("a"), "b": second_host("b")}),
+}
+STARTS: Mapping[str, Callable[[], Start]] = {
+    "small commits": in_head,
+    "small and large commits": in_head,
+    "a fork of a small commit": fork_in_head,
+    "small commits pruned": in_head,
+    "merges": several_packs,
+    "merges and old forks": several_packs,
+    "merges and rewinds": several_packs,
+    "merges and readers": several_packs,
+    "merges pruned": partial(several_packs, pinned=2),
 }
 PREPARED: Mapping[str, Prepare] = {
     "a usage log": merged_log,
@@ -175,17 +229,18 @@ GATES = (
 
 
 @cache
-def _start(revisions: int, families: Sequence[str], prepare: Prepare | None) -> Start:
+def _start(name: str) -> Start:
+    revisions, families = WORLDS[name][0], ("s", "t") if name in TWO_FAMILIES else ("s",)
     with pytest.MonkeyPatch.context() as patch:
         running(patch)
-        return Start.of(dict.fromkeys(families, revisions) if revisions else {}, prepare=prepare)
+        if name in STARTS:
+            return STARTS[name]()
+        return Start.of(dict.fromkeys(families, revisions) if revisions else {}, PREPARED.get(name))
 
 
 def maker(name: str) -> Callable[[], Protocol]:
     """Return what makes a fresh world of this name. What it begins with is made now, by the code as it is now."""
-    revisions, roles = WORLDS[name]
-    families = ("s", "t") if name in TWO_FAMILIES else ("s",)
-    start = _start(revisions, families, PREPARED.get(name))
+    start, roles = _start(name), WORLDS[name][1]
     return lambda: Protocol(start, roles)
 
 

@@ -125,8 +125,8 @@ class Place:
         copied(self.store)
         self.faulty = Faulty(self.store)
         self.watched = WatchedStore(self.faulty)
-        self.repo = SnapshotRepository(self.watched, clock=self.clock)
-        self.other = SnapshotRepository(self.store, clock=self.clock)
+        self.repo = SnapshotRepository(self.watched, clock=self.clock, inline_limit_bytes=0)
+        self.other = SnapshotRepository(self.store, clock=self.clock, inline_limit_bytes=0)
 
     def close(self) -> None:
         self.repo.close()
