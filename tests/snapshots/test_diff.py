@@ -40,7 +40,7 @@ from tests.integration.builders import SESSION, add_usage, message, new_session,
 from tests.integration.turns import take
 from tests.snapshots.state import builders
 
-TURNS = 20  # enough for segments of the graph to be merged, twice
+TURNS = 20
 
 
 @pytest.fixture
