@@ -2,6 +2,7 @@
 
 Rules:
 1. A log whose pieces begin with those of one that was read goes on from there; one that ends among them is part of it.
+   One that lies elsewhere is read again; what it shares with another one is not decoded again.
 2. Every log is checked by its own digest, and its entries by their number.
 3. What cannot be read is told pack by pack, also behind a gap: whoever mends a gap has to know of all of them.
 
@@ -78,7 +79,12 @@ class GrownLog(Generic[T]):
         chain = self._chain_for(extents)
         error = self._grown(chain, extents) or _difference(chain, at.ref, self._key_of(extents))
         faults = () if error is None else self._faults(extents) or (self._blobs.blamed(error, extents),)
-        return ReadLog(faults, lambda: chain.entries(at, self._parse, self._key_of(extents)))
+        return ReadLog(faults, lambda: self._entries(chain, at, self._key_of(extents)))
+
+    def _entries(self, chain: _Chain[T], at: LogRef, key: str) -> Sequence[T]:
+        for other in self._chains:
+            chain.adopt(other)
+        return chain.entries(at, self._parse, key)
 
     def _key_of(self, extents: Sequence[Extent]) -> str:
         return self._pieces.key_of(extents[-1].pack) if extents else ""
@@ -161,6 +167,19 @@ class _Chain(Generic[T]):
     def ref(self, size_bytes: int) -> BlobRef | None:
         """Return what the first bytes are, None unless they end with a piece."""
         return self._refs.get(size_bytes)
+
+    def adopt(self, other: _Chain[T]) -> None:
+        """Take over what another chain decoded of the same bytes, before anything is decoded of this one."""
+        if self._decoded or other is self:
+            return
+        common = (size for size, ref in self._refs.items() if size <= other._decoded and other._refs.get(size) == ref)
+        size = max(common, default=0)
+        if size not in other._counts:
+            other._count()
+        if size in other._counts:
+            self._counts = {end: count for end, count in other._counts.items() if end <= size}
+            self._counted = max(end for end in self._counts if end <= other._counted)
+            self._entries, self._decoded = other._entries[: self._counts[size]], size
 
     def entries(self, at: LogRef, parse: Callable[[list[Any], str], Sequence[T]], key: str) -> Sequence[T]:
         """Return the entries of a log that was read (rule 2)."""

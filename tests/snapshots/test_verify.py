@@ -5,50 +5,62 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from random import Random
 from typing import Any
 
 import pytest
 
 from snapshots import PersistedSessionState, SnapshotRepository, codec
 from snapshots.checkpoint import SessionCheckpoint
+from snapshots.compaction import Limits
 from snapshots.errors import CorruptSnapshotError, SessionNotFoundError
 from snapshots.head import Head, Ring
 from snapshots.history import REWIND
 from snapshots.layout import Layout, pack_name
 from snapshots.logs import LogRef
 from snapshots.maintenance import blobs, pieces
+from snapshots.maintenance import memory as memory_module
+from snapshots.maintenance import revisions as revisions_module
 from snapshots.maintenance.findings import Finding, Verified, What
 from snapshots.maintenance.memory import Remembered
 from snapshots.maintenance.verify import Level, verify
 from snapshots.pins import Pin
 from snapshots.placement import ManifestPlace, PackUse, Placement, manifest_bytes, seal_manifest
-from snapshots.restore import HeadRead, read_base
+from snapshots.restore import HeadRead, named_by, read_base, read_manifest, read_places
 from snapshots.roots import named_packs
+from snapshots.state import SessionNodeRecord, nodes_from_plain
 from storage.backends.memory import MemoryStore
 from storage.digest import blob_ref
 from storage.errors import UnavailableError
+from storage.extents import Extent, Read
 from storage.pack_reader import read_blobs
 from storage.packs import PackBuilder, read_index
-from storage.store import Create, Overwrite, Version
+from storage.store import ByteRange, Create, Overwrite, Version
 from storage.testing.clock import ManualClock
 from storage.testing.draws import Draws
 from storage.testing.faults import FailBefore, FaultyStore
 from tests.integration.builders import SESSION, WatchedStore, raw_head, rewrite_head
 from tests.integration.turns import stamp, take
+from tests.snapshots.damage import leaving_apart
 
 TURNS = 5
 LAYOUT = Layout("default")
 LEVELS: tuple[Level, ...] = ("heads", "presence", "full")
+IN_PACKS = Limits(tail_pack_bytes=0)  # each commit has a pack in the store
+MERGING = Limits(packs=4, merged=2, tail_pack_bytes=0)
+IN_HEAD = Limits()  # small ones lie in the head
+BOTH = Limits(packs=4, merged=2, tail_pack_bytes=1200, tail_bytes=3000)
+APART = pytest.mark.parametrize("limits", [MERGING, IN_HEAD, BOTH], ids=["merging", "in the head", "both"])
 
 
 class Place:
     """A store with one session of five revisions, and a repository that can be watched and fail."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits = IN_PACKS) -> None:
         self.store = MemoryStore()
         self.faulty = FaultyStore(self.store)
         self.watched = WatchedStore(self.faulty)
-        self.repo = SnapshotRepository(self.watched, clock=ManualClock(seed=1), inline_limit_bytes=0)
+        self.repo = leaving_apart(SnapshotRepository(self.watched, clock=ManualClock(seed=1)), limits)
         self.state = self.session(SESSION)
         self.watched.start_over()
 
@@ -139,6 +151,19 @@ def test_a_healthy_store_has_no_findings(place: Place, level: Level) -> None:
     counts = {one.session_id: one.revisions for one in verified}
     expected = {info.session_id: info.revision for info in place.repo.sessions() if info.status == "live"}
     assert counts == {"s2": 0, **(expected if level == "full" else dict.fromkeys(expected, 0))}
+
+
+@APART
+@pytest.mark.parametrize("level", LEVELS)
+def test_packs_that_are_carried_or_lie_in_a_head_are_no_findings(level: Level, limits: Limits) -> None:
+    place = Place(limits)
+    grown(place)
+    reported = list(verify(place.repo, level=level))
+    assert [one for one in reported if isinstance(one, Finding)] == []
+    if level == "full":
+        expected = {info.session_id: info.revision for info in place.repo.sessions() if info.status == "live"}
+        assert {one.session_id: one.revisions for one in reported if isinstance(one, Verified)} == {"s2": 0, **expected}
+    place.repo.close()
 
 
 def test_nothing_is_written(place: Place) -> None:
@@ -306,6 +331,154 @@ def test_a_damaged_log_does_not_hide_other_damage(place: Place) -> None:
     assert log.digest in {one.ref for one in found}
     assert len(set(found)) == len(found)
     assert {2, TURNS + 1} <= revisions(found)
+
+
+# Logs.
+
+
+def logs_of(place: Place) -> dict[str, tuple[Extent, ...]]:
+    """Return where the logs of the present revision lie."""
+    base = read_base(place.repo.environment, HeadRead(raw_head(place.store), Version("")))
+    logs = {"graph": base.checkpoint.graph, "history": base.checkpoint.history, "places": base.placement.places}
+    return {kind: base.placement.extents[at.ref.digest] for kind, at in logs.items()}
+
+
+def damage(place: Place, extent: Extent) -> str:
+    """Alter the frame of a piece; return the key of its pack."""
+    key = LAYOUT.pack(SESSION, extent.pack)
+    place.flip(key, extent.offset + extent.stored_bytes - 1)
+    return key
+
+
+def test_what_the_logs_of_many_revisions_share_is_decoded_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+
+    def counted(plain: list[Any]) -> list[SessionNodeRecord]:
+        decoded.append(len(plain))
+        return nodes_from_plain(plain)
+
+    for turn in range(TURNS + 1, 30):
+        place.turn(place.state, turn)
+    monkeypatch.setattr(revisions_module, "nodes_from_plain", counted)
+    assert place.findings() == []
+    nodes = len(place.state.session_graph.nodes)
+    assert nodes <= sum(decoded) < 1.2 * nodes  # where packs are merged, pieces are cut otherwise
+
+
+def test_what_is_read_for_it_is_in_proportion_to_what_is_stored() -> None:
+    read = []
+    for turns in (20, 40):
+        place = Place(Limits(packs=100, tail_pack_bytes=0))
+        for turn in range(TURNS + 1, turns + 1):
+            place.turn(place.state, turn)
+        place.watched.start_over()
+        read.append((bytes_read(place), len(place.watched.requests)))
+        place.repo.close()
+    (few, few_requests), (many, many_requests) = read
+    assert many < 2.6 * few  # its manifests grow
+    assert many_requests < 2.1 * few_requests
+
+
+def test_graphs_that_branch_are_verified_branch_by_branch(place: Place) -> None:
+    for back in (4, 2, 5):
+        place.repo.restore(SESSION, back)
+        state = place.repo.load(SESSION)
+        for turn in range(10 * back, 10 * back + 3):
+            place.turn(state, turn)
+    assert place.findings() == []
+    key = damage(place, logs_of(place)["graph"][-2])
+    found = place.findings()
+    assert {one.key for one in found} == {key}
+    assert revisions(found) == {raw_head(place.store).revision, raw_head(place.store).revision - 1}
+
+
+@pytest.mark.parametrize("kind", ["graph", "history", "places"])
+def test_every_pack_in_which_a_log_is_damaged_is_named(place: Place, kind: str) -> None:
+    pieces = logs_of(place)[kind]
+    keys = {damage(place, pieces[number]) for number in (1, 3)}
+    found = [one for one in place.findings() if one.revision == TURNS and one.ref]
+    assert keys <= {one.key for one in found}
+    assert {one.what for one in found} == {What.ALTERED}
+
+
+@pytest.mark.parametrize("number", range(TURNS - 1))
+def test_the_intact_rows_of_a_damaged_log_of_places_still_lead_on(place: Place, number: int) -> None:
+    large = b"".join(Draws(number).hex_id().encode() for number in range(3_000))
+    place.repo.commit(place.state, execution_state=large)
+    place.turn(place.state, 7)
+    place.turn(place.state, 8)
+    (state,) = read_index(place.store, place.pack_of(6), place.pack_of(6).rpartition("/")[2]).blobs[-1:]
+    assert state.kind == "execution-state"
+    key, log = damage(place, state.extents[0]), damage(place, logs_of(place)["places"][number])
+    reported = list(verify(place.repo))
+    found = [one for one in reported if isinstance(one, Finding)]
+    assert {one.key for one in found} == {key, log}
+    assert 6 in revisions([one for one in found if one.key == key]), "its row can be read"
+    (verified,) = [one for one in reported if isinstance(one, Verified)]
+    assert verified.revisions == 7, "all but the one whose row cannot be read"
+
+
+# Manifests.
+
+
+def editing(place: Place, turns: int) -> None:
+    """Commit large execution states that differ little: their manifests stand against one in full."""
+    draw = Random(5)
+    memory = bytearray(draw.randbytes(1 << 20))
+    for _ in range(turns):
+        for page in draw.sample(range(256), 1):
+            memory[page << 12 : (page + 1) << 12] = draw.randbytes(1 << 12)
+        place.repo.commit(place.state, execution_state=bytes(memory))
+
+
+def against(place: Place) -> dict[int, ManifestPlace]:
+    """Return what the manifests of the present session were compressed against, by revision."""
+    environment, head = place.repo.environment, raw_head(place.store)
+    rows = (*read_places(environment, head, read_manifest(environment, head).placement), named_by(head))
+    return {row.revision: row.manifest.against for row in rows if row.manifest.against is not None}
+
+
+def test_a_manifest_that_others_stand_against_is_read_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    editing(place, 12)
+    count = len(against(place))
+    assert count > 4
+    place.watched.start_over()
+    assert place.findings() == []
+    requests = len(place.watched.requests)
+    monkeypatch.setattr(memory_module, "MANIFESTS_BYTES_MAX", 0)
+    place.watched.start_over()
+    assert place.findings() == []
+    assert len(place.watched.requests) >= requests + count - len(set(against(place).values()))
+
+
+def test_damage_in_a_manifest_is_found_with_all_that_stand_against_it(place: Place) -> None:
+    editing(place, 12)
+    standing = against(place)
+    full = next(iter(standing.values()))
+    key = LAYOUT.pack(SESSION, full.pack)
+    place.flip(key, full.offset + full.stored_bytes - 1)
+    found = place.findings()
+    assert {one.key for one in found} == {key}
+    assert {number for number, one in standing.items() if one == full} <= revisions(found)
+
+
+def test_what_a_load_reads_and_nothing_keeps_is_found(place: Place) -> None:
+    place.session("s2", 1)
+    (other,) = place.packs("s2")
+    name = other.rpartition("/")[2]
+    assert place.findings() == []
+    reads = (Read(name, ByteRange(0, 100)),)
+    rewrite_head(place.store, lambda head: replace(head, reads=reads, write_id="ab" * 16))
+    found = place.findings()
+    assert {(one.what, one.key) for one in found} == {(What.PACKS, LAYOUT.pack(SESSION, name))}
+
+
+def test_the_pack_of_another_commit_under_our_key_is_found(place: Place) -> None:
+    key = place.pack_of(4)
+    place.overwrite(key, place.store.get(place.pack_of(2)).data)
+    found = [one for one in place.findings() if one.what is What.PACK]
+    assert {one.key for one in found} == {key}
+    assert all("of commit" in one.reason for one in found)
 
 
 # Large execution states go by in windows.

@@ -106,9 +106,9 @@ class Restaging:
 
     # Where everything lies now.
 
-    def _extents(self, revision: Revision) -> Extents:
-        """Return where the blobs of a whole revision lie."""
-        placed, needed = revision.placement(), set(revision.checkpoint.refs())
+    def _extents(self, revision: Revision, placed: Placement) -> Extents:
+        """Return where the blobs of a whole revision lie; `placed` is where they lay."""
+        needed = set(revision.checkpoint.refs())
         found: Extents = {}
         for ref in revision.recorded():
             extents = lies_at(ref, placed)
@@ -133,8 +133,9 @@ class Restaging:
 
     def _written(self, revision: Revision) -> ManifestPlace:
         """Put the manifest of an earlier revision into the pack (rule 2)."""
-        extents = self._extents(revision)
-        first = {use.pack: use.first_revision for use in revision.placement().packs}
+        placed = revision.placement()
+        extents = self._extents(revision, placed)
+        first = {use.pack: use.first_revision for use in placed.packs}
         packs = dict.fromkeys((*(one.pack for many in extents.values() for one in many), self._builder.name))
         uses = tuple(PackUse(pack, first.get(pack, revision.number)) for pack in packs)
         return self._appended(revision.record, Placement(extents, uses))[0]
@@ -209,7 +210,7 @@ class Restaging:
             return Restaged((), head, (), (), ())
         own = PackUse(self._builder.name, self._first)  # the manifest at least lies there
         packs = (*(use for use in uses if self._keeps(use)), own)
-        extents = {**self._extents(survey.present), **where}
+        extents = {**self._extents(survey.present, survey.present.placement()), **where}
         unnamed = {one.pack for many in extents.values() for one in many} - {use.pack for use in packs}
         assert not unnamed or overrides is not None, "what is not named was moved"
         packs = (*packs, *(PackUse(pack, head.revision) for pack in sorted(unnamed)))  # that a fork never reads
@@ -233,7 +234,10 @@ class Restaging:
         survey, head = self._survey, self._survey.head
         revision = survey.whole[target]
         past, unstored = self._past(revision)
-        placed, needed = self._extents(revision), {ref.digest for ref in revision.checkpoint.refs()}
+        placed, needed = (
+            self._extents(revision, revision.placement()),
+            {ref.digest for ref in revision.checkpoint.refs()},
+        )
         extents = {**{digest: many for digest, many in placed.items() if digest in needed}, **where}
         uses = self._uses(survey.uses)
         more = {one.pack for many in extents.values() for one in many} - {use.pack for use in uses}

@@ -266,7 +266,7 @@ class Survey:
                 continue
             placed = revision.placement()
             try:
-                missed = [one for ref, kind in revision.recorded().items() for one in self._missed(ref, kind, revision)]
+                missed = list(self._missed(revision, placed))
             except LostError as error:
                 self.lost[number] = str(error)
                 content = replace(revision.checkpoint, history=NO_LOG).refs()  # what a fork takes over
@@ -278,21 +278,23 @@ class Survey:
                 self.whole[number] = revision
                 self._keep(missed)
 
-    def _missed(self, ref: BlobRef, kind: str, revision: Revision) -> Iterator[_Missed]:
-        """Yield what of a blob has to be stored again and is not kept yet."""
-        extents = lies_at(ref, revision.placement())
-        if extents is None:
-            if not self.rescued.has_blob(ref):
-                yield kind, ref, self._had(ref, kind, (), revision)
-            return
-        gone = {extent for extent in extents if not self.stays([extent], revision.number)}
-        if ref not in set(revision.checkpoint.refs()) or all(map(self.rescued.has, gone)):
-            return
-        data, position = self._had(ref, kind, extents, revision), 0
-        for extent in extents:
-            if extent in gone:
-                yield kind, extent, data[position : position + extent.length]
-            position += extent.length
+    def _missed(self, revision: Revision, placed: Placement) -> Iterator[_Missed]:
+        """Yield what of a revision has to be stored again and is not kept yet. Raises LostError."""
+        needed = set(revision.checkpoint.refs())
+        for ref, kind in revision.recorded().items():
+            extents = lies_at(ref, placed)
+            if extents is None:
+                if not self.rescued.has_blob(ref):
+                    yield kind, ref, self._had(ref, kind, (), revision)
+                continue
+            gone = {extent for extent in extents if not self.stays([extent], revision.number)}
+            if ref not in needed or all(map(self.rescued.has, gone)):
+                continue
+            data, position = self._had(ref, kind, extents, revision), 0
+            for extent in extents:
+                if extent in gone:
+                    yield kind, extent, data[position : position + extent.length]
+                position += extent.length
 
     def _keep(self, missed: Iterable[_Missed]) -> None:
         for kind, what, data in missed:
