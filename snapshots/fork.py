@@ -1,6 +1,7 @@
 """Forking: a new session whose first revision is another session's, without copying or storing anything of it.
 
-Requests: reserve the child, read the source, publish the child. An older revision takes up to two more reads.
+Requests: reserve the child, read the source, publish the child. An older revision takes the log of places
+and its manifest as well.
 
 Rules:
 1. The child's head exists, reserved, before the source is read on its behalf.

@@ -110,7 +110,7 @@ class Homes:
     def place(self, place: ManifestPlace) -> ManifestPlace:
         """Return where a manifest lies now."""
         pack, shift = self._homes.get(place.pack, (place.pack, 0))
-        against = None if place.against is None else self.place(place.against)
+        against = None if place.against is None else replace(self.place(place.against), moved=NOT_MOVED)
         return ManifestPlace(pack, place.offset + shift, place.stored_bytes, against, self)
 
     def row(self, row: PlaceRow) -> PlaceRow:
@@ -132,10 +132,6 @@ class Homes:
     def moves(self) -> tuple[Move, ...]:
         """Return the moves that tell the same, in order of name: equal ones have equal bytes."""
         return tuple(Move(name, into, shift) for name, (into, shift) in sorted(self._homes.items()))
-
-    def among(self, packs: Iterable[str]) -> Homes:
-        """Return where these packs lie now, and nothing of others."""
-        return Homes(Move(name, *self._homes[name]) for name in packs if name in self._homes)
 
 
 NOT_MOVED = Homes()
@@ -194,7 +190,7 @@ class PackUse:
         pack: Name of the pack.
         first_revision: First revision that needs it, without a gap up to the last.
         last_revision: Last one; 0 while the present one does.
-        body_bytes: Its size without index and footer; 0 if it is not known.
+        body_bytes: Size of its frames before its manifest; 0 if it is not known.
     """
 
     pack: str

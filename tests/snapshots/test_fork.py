@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from random import Random
 
 import pytest
 
@@ -542,3 +543,31 @@ def test_a_damaged_source_is_not_forked(place: Place) -> None:
     assert isinstance(caught.value, CorruptSnapshotError)
     with pytest.raises(SessionNotFoundError):
         place.repo.load("c1")
+
+
+@pytest.mark.parametrize("limits", [NO_TAIL, TAIL, Limits(packs=4, merged=2, tail_pack_bytes=2000, tail_bytes=4000)])
+def test_every_revision_of_a_session_whose_packs_were_carried_is_forked_and_goes_on(limits: Limits) -> None:
+    count = 45
+    with with_limits(SnapshotRepository(MemoryStore(), clock=ManualClock()), limits) as repo:
+        state = PersistedSessionState(session_id="source")
+        draw, memory = Random(5), bytearray(Random(4).randbytes(60_000))
+        states = []
+        for number in range(1, count + 1):
+            start = draw.randrange(50_000)
+            memory[start : start + 900] = draw.randbytes(900)
+            states.append(bytes(memory))
+            repo.commit(take_turn(state, f"m{number}"), execution_state=bytes(memory))
+        for number in range(1, count + 1):
+            repo.fork("source", f"child{number}", number)
+        collect(repo.environment)
+        for number in range(1, count + 1):
+            child = repo.load(f"child{number}", execution_state=True)
+            assert child.execution_state_snapshot == states[number - 1]
+            repo.commit(take_turn(child, "own"))
+        collect(repo.environment)
+        for number in range(1, count + 1):
+            for revision in (1, 2):
+                found = repo.load(f"child{number}", revision, execution_state=True)
+                assert found.execution_state_snapshot == states[number - 1]
+                own = ["own"] if revision == 2 else []
+                assert message_ids(found) == [*(f"m{turn}" for turn in range(1, number + 1)), *own]
