@@ -49,7 +49,7 @@ LEVELS: tuple[Level, ...] = ("heads", "presence", "full")
 IN_PACKS = Limits(tail_pack_bytes=0)  # each commit has a pack in the store
 MERGING = Limits(packs=4, merged=2, tail_pack_bytes=0)
 IN_HEAD = Limits()  # small ones lie in the head
-BOTH = Limits(packs=4, merged=2, tail_pack_bytes=1200, tail_bytes=3000)
+BOTH = Limits(packs=4, merged=2, tail_pack_bytes=2500, tail_bytes=5000)
 APART = pytest.mark.parametrize("limits", [MERGING, IN_HEAD, BOTH], ids=["merging", "in the head", "both"])
 
 
