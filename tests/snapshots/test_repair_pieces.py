@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from random import Random
 
 import pytest
 
+import snapshots.fork
+import snapshots.staging
 from snapshots.compaction import Limits
+from snapshots.errors import CorruptSnapshotError
 from snapshots.maintenance.collect import execute as collect
 from snapshots.maintenance.collect import plan_collect
 from snapshots.maintenance.repair import Action
@@ -17,10 +21,10 @@ from snapshots.maintenance.repair.together import LostError, Positions, put_toge
 from snapshots.restore import named_by, read_manifest, read_places
 from storage.digest import blob_ref
 from storage.errors import NotFoundError
-from storage.extents import Extent
-from storage.store import Create
+from storage.extents import Extent, Read
+from storage.store import ByteRange, Create
 from storage.testing.draws import Draws
-from tests.integration.builders import SESSION, raw_head
+from tests.integration.builders import SESSION, raw_head, rewrite_head
 from tests.integration.turns import stamp, take
 from tests.snapshots.damage import (
     DAMAGE,
@@ -81,6 +85,13 @@ def editing(place: Place, count: int) -> None:
     state, memory = place.repo.load(SESSION), Memory()
     for _ in range(count):
         place.repo.commit(state, execution_state=memory.edited())
+
+
+@pytest.fixture
+def large_manifests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no manifest stand in a head, as it is when they are large."""
+    for module in (snapshots.staging, snapshots.fork):
+        monkeypatch.setattr(module, "INLINE_MANIFEST_BYTES_MAX", 10)
 
 
 @pytest.fixture
@@ -225,6 +236,32 @@ def test_manifests_that_are_written_again_stand_against_one_that_is_in_full() ->
     assert len({row.manifest.pack for row in rows}) == 1
     assert sum(row.manifest.against is not None for row in rows) >= 3
     assert whole(place.repo, SESSION) == before
+    place.close()
+
+
+def test_a_head_that_reads_what_nothing_keeps_is_written_again() -> None:
+    place = Place()
+    before = whole(place.repo, SESSION)
+    reads = (Read(f"{'ab' * 16}.{'cd' * 8}", ByteRange(0, 10)),)
+    rewrite_head(place.store, lambda head: replace(head, inline_manifest=b"", reads=reads, write_id="ef" * 16))
+    with pytest.raises(CorruptSnapshotError, match="missing"):
+        place.repo.load(SESSION)
+    _, report = place.repair()
+    assert report.remaining == ()
+    assert whole(place.repo, SESSION) == before
+    place.close()
+
+
+@pytest.mark.usefixtures("large_manifests")
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_mended_head_reads_only_what_it_keeps(damage: Damage) -> None:
+    place = Place()
+    assert raw_head(place.store).reads
+    damage(place.store, place.pack_of(4))
+    place.repair()
+    head = raw_head(place.store)
+    assert {LAYOUT.pack(SESSION, read.pack) for read in head.reads} <= named(place.repo, SESSION)
+    assert place.repo.load(SESSION).head_revision == head.revision
     place.close()
 
 
