@@ -14,6 +14,8 @@ from snapshots.compaction import Limits
 from snapshots.errors import CorruptSnapshotError
 from snapshots.maintenance.collect import execute as collect
 from snapshots.maintenance.collect import plan_collect
+from snapshots.maintenance.prune import Retention, plan_prune
+from snapshots.maintenance.prune import execute as prune
 from snapshots.maintenance.repair import Action
 from snapshots.maintenance.repair.places import places_of
 from snapshots.maintenance.repair.remains import Remains
@@ -34,6 +36,7 @@ from tests.snapshots.damage import (
     altered_begin,
     altered_index,
     altered_manifest,
+    blobs_of,
     flip,
     leaving_apart,
     log_in,
@@ -42,7 +45,7 @@ from tests.snapshots.damage import (
     packs,
     whole,
 )
-from tests.snapshots.test_repair import IN_PACKS, Place, actions
+from tests.snapshots.test_repair import IN_PACKS, LARGE, Place, actions
 
 MERGING = Limits(packs=6, merged=3, tail_pack_bytes=0)
 BOTH = Limits(packs=5, merged=2, tail_pack_bytes=2500, tail_bytes=5000)
@@ -177,6 +180,19 @@ def test_a_fork_is_mended_from_where_its_parent_carried_the_pack_to() -> None:
     place.close()
 
 
+def test_a_piece_is_cut_out_of_a_log_that_is_another_one_behind_it() -> None:
+    place = Place(turns=4)
+    place.repo.fork(SESSION, "f1", 2)
+    place.turn(50, "f1")
+    place.afresh(5)  # has the nodes that both have in common, and goes on otherwise
+    before = {name: whole(place.repo, name) for name in (SESSION, "f1")}
+    altered_begin(place.store, place.pack_of(1))
+    _, report = place.repair()
+    assert report.remaining == ()
+    assert {name: whole(place.repo, name) for name in before} == before
+    place.close()
+
+
 # Spliced parts, and manifests that stand against others.
 
 
@@ -269,18 +285,20 @@ def test_a_mended_head_reads_only_what_it_keeps(damage: Damage) -> None:
 
 
 def test_damage_that_other_damage_hid_is_mended_in_the_same_run() -> None:
-    place = Place(turns=5)
-    for revision in (6, 7):
-        place.turn(revision)
-    place.repo.fork(SESSION, "f1", 7)  # has the manifest of the seventh in its head
-    before = whole(place.repo, SESSION)
-    altered_manifest(place.store, place.pack_of(7))
-    place.repo.rewind(SESSION, 3)
-    altered_begin(place.store, place.pack_of(7))  # nodes that nothing else needs: found once the manifest is there
-    assert {one.what.value for one in place.findings(SESSION) if one.revision == 7} == {"altered"}
-    _, report = place.repair()
-    assert {one.finding.revision for one in report.remaining if one.finding.session_id == SESSION} == {7}
-    assert all(before[number] == text for number, text in whole(place.repo, SESSION).items() if number <= 6)
+    place = Place(turns=3)
+    place.turn(4, execution_state=LARGE)
+    place.repo.fork(SESSION, "f1", 3)
+    place.turn(50, "f1", LARGE)  # has it in a pack of its own
+    place.turn(6)  # leaves the execution state as it is
+    prune(plan_prune(place.repo, SESSION, Retention(last=1)))
+    before, hidden, manifest = whole(place.repo, SESSION), place.pack_of(4), place.pack_of(5)
+    (blob,) = blobs_of(place.store, hidden, "execution-state")
+    flip(place.store, hidden, blob.extents[0].offset + 30)
+    altered_manifest(place.store, manifest)
+    assert {one.key for one in place.findings()} == {manifest}
+    plan, report = place.repair()
+    assert (actions(plan), report.remaining) == ({Action.REBUILD}, ())
+    assert whole(place.repo, SESSION) == before
     place.close()
 
 

@@ -809,6 +809,19 @@ def test_records_must_fit_together(
     assert (expected in kinds(place.findings())) if expected else place.findings() == []
 
 
+def test_sound_pieces_in_another_order_are_not_the_log(place: Place) -> None:
+    base = read_base(place.repo.environment, HeadRead(raw_head(place.store), Version("")))
+    builder = PackBuilder(pack_name("ab" * 16, "cd" * 16))
+    ref = base.checkpoint.history.ref
+    first, second, third, *others = base.placement.extents[ref.digest]
+    extents = {**base.placement.extents, ref.digest: (third, second, first, *others)}
+    packs = (*base.placement.packs, PackUse(builder.name, TURNS))
+    publish(place, builder, base.checkpoint, replace(base.placement, extents=extents, packs=packs))
+    found = [one for one in place.findings() if one.ref]
+    assert {(one.what, one.revision, one.ref) for one in found} == {(What.ALTERED, TURNS, ref.digest)}
+    assert all("content is" in one.reason for one in found)
+
+
 def test_a_history_that_was_rewritten_is_found(place: Place) -> None:
     for turn in (6, 7, 8):
         place.turn(place.state, turn)
