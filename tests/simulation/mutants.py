@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from snapshots import fork as forks
+from snapshots import laying, restore, rewrite, roots, satellite, verdict
 from snapshots import publish as publishing
 from snapshots import rewind as rewinds
-from snapshots import satellite, verdict
 from snapshots.base import Base
 from snapshots.environment import Environment
 from snapshots.epochs import take_number
@@ -22,7 +22,9 @@ from snapshots.errors import FencedError, RevisionConflictError
 from snapshots.head import LIVE, RESERVED, Head
 from snapshots.maintenance import collect as real
 from snapshots.maintenance import superseded
-from snapshots.maintenance.raising import Homes, key_digest
+from snapshots.maintenance.raising import Homes as Batches
+from snapshots.maintenance.raising import key_digest
+from snapshots.placement import NOT_MOVED, Homes, Move
 from snapshots.realtime import RealtimeController, journal
 from snapshots.records import reaper
 from snapshots.records.stored import register_of
@@ -290,7 +292,7 @@ def real_higher_numbers_ignored(patch: pytest.MonkeyPatch) -> None:
 
 
 def families_of_later_batches_forgotten(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Homes, "is_elsewhere", lambda self, key, batch: batch > 0)  # noqa: ARG005  the signature that it stands for
+    patch.setattr(Batches, "is_elsewhere", lambda self, key, batch: batch > 0)  # noqa: ARG005  the signature that it stands for
 
 
 def real_packs_of_the_plan_deleted(patch: pytest.MonkeyPatch) -> None:
@@ -312,6 +314,105 @@ def real_packs_of_the_plan_deleted(patch: pytest.MonkeyPatch) -> None:
 
 def older_owners_not_fenced(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(verdict, "_fenced", lambda intent, head: None)  # noqa: ARG005  the signature that it stands for
+
+
+# Tails and merged packs.
+
+
+def first_need_of_carried_packs_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(laying.Laid, "_first_need", lambda self, revision: revision)  # noqa: ARG005  a method
+
+
+def older_revisions_read_where_they_lay(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(restore, "homes_of", lambda rows: NOT_MOVED)  # noqa: ARG005  the signature that it stands for
+
+
+def fork_not_told_what_was_carried(patch: pytest.MonkeyPatch) -> None:
+    source = forks._Fork._source
+
+    def untold(self: Any, read: HeadRead) -> Any:
+        found = source(self, read)
+        named = replace(found.named, manifest=replace(found.named.manifest, moved=NOT_MOVED))
+        return replace(found, named=named)
+
+    patch.setattr(forks._Fork, "_source", untold)
+
+
+def packs_carried_twice_looked_for_once(patch: pytest.MonkeyPatch) -> None:
+    def once(self: Any, moves: Any = ()) -> None:
+        self._homes = {move.pack: (move.into, move.shift) for move in moves}
+
+    patch.setattr(Homes, "__init__", once)
+
+
+def ended_packs_named_where_they_lay(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(roots, "homes_of", lambda rows: NOT_MOVED)  # noqa: ARG005  the signature that it stands for
+
+
+def tail_not_carried(patch: pytest.MonkeyPatch) -> None:
+    merge = laying.Laid.merge_into
+
+    def without(self: Any, builder: Any) -> None:
+        base = self._base
+        self._base = replace(base, head=replace(base.head, tail=()))
+        merge(self, builder)
+        self._base = base
+
+    patch.setattr(laying.Laid, "merge_into", without)
+
+
+def rewritten_packs_taken_for_carried(patch: pytest.MonkeyPatch) -> None:
+    merge, plan = laying.Laid.merge_into, laying.Laid._planned
+
+    def planned(self: Any, tail: Any) -> Any:
+        self.plan = plan(self, tail)
+        return self.plan
+
+    def taken(self: Any, builder: Any) -> None:
+        merge(self, builder)
+        self.moves += tuple(Move(pack, builder.name, 0) for pack in sorted(self.plan.rewritten))
+
+    patch.setattr(laying.Laid, "_planned", planned)
+    patch.setattr(laying.Laid, "merge_into", taken)
+
+
+def fork_without_the_tail(patch: pytest.MonkeyPatch) -> None:
+    born = forks._Fork._born
+    patch.setattr(forks._Fork, "_born", lambda self, source, child: replace(born(self, source, child), tail=()))
+
+
+def tail_dropped_by_other_writes(patch: pytest.MonkeyPatch) -> None:
+    """Leave the tail out of a head that is raised, pruned, held or deleted."""
+
+    def without(head: Head, **changes: Any) -> Head:
+        return replace(head, tail=(), **changes)
+
+    patch.setattr(rewrite, "replace", without)
+
+
+def published_behind_another_tail(patch: pytest.MonkeyPatch) -> None:
+    """Publish a small pack on whatever head stands there, behind the tail that it has by now."""
+    settle, next_head = publishing.Publication.settle, publishing.Publication._next_head
+
+    def settled(self: Any, read: HeadRead | None) -> Retry:
+        try:
+            return settle(self, read)
+        except RevisionConflictError:
+            if not self.small:
+                raise
+            return Retry(rebuild=False, restage=False)
+
+    def behind(self: Any, head: Head, staged: Any) -> Head:
+        self.small = staged.data is None
+        found = next_head(self, head, staged)
+        return replace(found, tail=(*head.tail, staged.tail[-1])) if self.small else found
+
+    patch.setattr(publishing.Publication, "settle", settled)
+    patch.setattr(publishing.Publication, "_next_head", behind)
+
+
+def missing_objects_taken_for_corruption(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(restore, "LOAD_ATTEMPTS_MAX", 1)
 
 
 # Satellites: usage logs, saves, records, realtime sessions.
@@ -453,6 +554,7 @@ class Mutant:
         world: Where the loss is to be found; "" for seeded runs.
         preemptions: With how many.
         prefix: Where the search begins, "" for anywhere.
+        first_seed: Of the seeded runs.
     """
 
     rule: str
@@ -460,6 +562,7 @@ class Mutant:
     world: str = ""
     preemptions: int = 0
     prefix: str = ""
+    first_seed: int = 1
 
 
 MUTANTS = (
@@ -477,6 +580,17 @@ MUTANTS = (
     Mutant("read the source in every attempt", source_read_in_an_earlier_attempt, "dropped revisions", 1),
     Mutant("help a lagging source", lagging_source_not_helped, FORK_OF_A_FORK, 1, IN_FLIGHT),
     Mutant("help a lagging source (reference)", lagging_source_not_helped, "fork in flight", 1, IN_FLIGHT),
+    Mutant("carry the tail into the next pack", tail_not_carried, "small commits", 1),
+    Mutant("keep the tail in every write", tail_dropped_by_other_writes, "small commits pruned", 1),
+    Mutant("publish behind the tail that was read", published_behind_another_tail, "small and large commits", 1),
+    Mutant("take the tail along to a fork", fork_without_the_tail, "small and large commits", 1),
+    Mutant("look for ended packs where they lie now", ended_packs_named_where_they_lay, "a fork of a small commit", 1),
+    Mutant("look for older revisions where they lie now", older_revisions_read_where_they_lay, "merges", 1),
+    Mutant("follow a pack that was carried twice", packs_carried_twice_looked_for_once, "merges of merges", 1),
+    Mutant("tell a fork what was carried", fork_not_told_what_was_carried, "merges and old forks", 1),
+    Mutant("keep who needs a carried pack first", first_need_of_carried_packs_forgotten, "merges pruned", 1),
+    Mutant("tell carried packs from rewritten ones", rewritten_packs_taken_for_carried, "merges and readers", 1),
+    Mutant("load again when something is missing", missing_objects_taken_for_corruption, "merges and readers", 1),
     Mutant("list the packs first", packs_listed_after_the_heads, "writers", 1),
     Mutant("a plan is a hint", real_packs_of_the_plan_deleted, "a real collection", 1),
     Mutant("raise every head", heads_marked_and_not_raised, "a real collection", 1),
@@ -489,7 +603,7 @@ MUTANTS = (
     Mutant("mark the bytes that were put (reference)", bytes_marked_are_not_those_put, "writers", 2),
     Mutant("stop at a higher number", real_higher_numbers_ignored, FORK_OF_A_FORK, 1, IN_FLIGHT),
     Mutant("stop at a higher number (reference)", higher_numbers_ignored, "fork in flight", 1, IN_FLIGHT),
-    Mutant("know a change by its write id", lost_answers_sent_again),
+    Mutant("know a change by its write id", lost_answers_sent_again, first_seed=90),
     Mutant("publish a segment at its number", segments_published_at_any_number, "a usage log collected", 1),
     Mutant("publish a merged segment at its number", merges_published_at_any_number, "a usage log collected", 1),
     Mutant(

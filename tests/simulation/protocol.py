@@ -1,14 +1,14 @@
 """A small world of the real code: writers, forkers, deleters and collectors on one store, and what must hold in it.
 
 After every request each live head names only packs that are there (nothing is lost), and no head's epoch, fence or
-revision falls. In the end what was acknowledged stands exactly once, what was refused nowhere, two quiet collections
-leave nothing that no head names, and every revision that is kept loads whole and is what was committed. What lies
+revision falls. In the end what was acknowledged stands exactly once, what was refused nowhere, a quiet collection
+leaves nothing that no head names, and every revision that is kept loads whole and is what was committed. What lies
 beside the heads is checked as in seeded runs (`tests.simulation.satellites`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
@@ -29,7 +29,7 @@ from snapshots.rewind import go_back
 from snapshots.rewrite import rewrite_head
 from snapshots.testing.collector import collect
 from snapshots.testing.simulation.satellite_notes import SatelliteNotes
-from snapshots.testing.simulation.watch import HOME, Watch, packs_named
+from snapshots.testing.simulation.watch import HOME, KNOWN_MAX, Watch, packs_named
 from snapshots.writer import acquire
 from storage.backends.memory import MemoryStore
 from storage.clock import Clock
@@ -42,8 +42,10 @@ from storage.testing.simulation import Actor, Ending, World
 from tests.integration.builders import new_session, take_turn
 
 LAYOUT = Layout("default")
+KEPT: dict[tuple[object, ...], Kept] = {}  # an exploration comes back to the same heads and packs
 Begin = Callable[[Environment], Mapping[str, PersistedSessionState]]
 APART = Limits(tail_pack_bytes=0)  # every commit is a pack and a head
+MERGED = replace(APART, packs=2, large_packs=2, merged=1)  # and merges what is small
 Prepare = Callable[[Environment], SatelliteNotes]
 
 
@@ -86,15 +88,18 @@ class Start:
         store, clock = MemoryStore(ManualClock()), ManualClock(seed=99)
         environment = environment_of(store, clock)
         states = begin(environment)
-        refs = {
-            (session_id, revision): load(
-                environment, session_id, revision=revision, execution_state=False
-            ).state.checkpoint_ref
-            for session_id, state in states.items()
-            for revision in range(1, state.head_revision + 1)
-        }
         satellites = SatelliteNotes() if prepare is None else prepare(environment)
+        refs = {
+            (head.session_id, revision): ref
+            for head in _heads(store)
+            for revision, ref in _kept_by(environment, head).refs.items()
+        }
         return cls({row.key: store.get(row.key).data for row in store.list("")}, states, refs, satellites)
+
+
+def _heads(store: ObjectStore) -> Iterator[Head]:
+    for row in store.list(LAYOUT.heads):
+        yield Head.decode(store.get(row.key).data, key=row.key)
 
 
 def loaded_state(environment: Environment, session_id: str) -> PersistedSessionState:
@@ -144,9 +149,8 @@ class Protocol(World):
         for child, forked in self.forked.items():
             head = Head.decode(self.store.get(LAYOUT.head(child)).data, key=child)
             assert head.commits.commit_id(1) == forked.commit_id, f"the acknowledged fork {child} is another one"
-        for _ in range(2):
-            report = collect(environment)
-            assert not report.stopped, report
+        report = collect(environment)
+        assert not report.stopped, report
         self._check_nothing_left(environment)
         self._check_satellites(environment)
 
@@ -172,14 +176,13 @@ class Protocol(World):
 
     def _check_nothing_left(self, environment: Environment) -> None:
         named: set[str] = set()
-        refs = self._refs()
-        for row in self.store.list(LAYOUT.heads):
-            data = self.store.get(row.key).data
-            head = Head.decode(data, key=row.key)
-            named |= packs_named(self.store, LAYOUT, head)
-            if head.status == LIVE:
-                for revision in filter(head.retains, range(1, head.revision + 1)):
-                    _check_revision(environment, head.session_id, revision, refs.get((head.session_id, revision)))
+        expected = self._refs()
+        for head in _heads(self.store):
+            kept = _kept_by(environment, head)
+            named |= kept.packs
+            for revision, ref in kept.refs.items():
+                another = f"revisions stay: revision {revision} of {head.session_id} is another one"
+                assert expected.get((head.session_id, revision)) in (None, ref), another
         left = {row.key for row in self.store.list(LAYOUT.packs)}
         assert left == named, f"left behind: {sorted(left - named)}; lost: {sorted(named - left)}"
 
@@ -194,7 +197,33 @@ class Protocol(World):
         return {**self.start.refs, **commits, **forks}
 
 
-def _check_revision(environment: Environment, session_id: str, revision: int, expected: BlobRef | None) -> None:
+@dataclass(frozen=True)
+class Kept:
+    """What a head keeps: packs, by key, and revisions, with their checkpoints."""
+
+    packs: frozenset[str]
+    refs: Mapping[int, BlobRef]
+
+
+def _kept_by(environment: Environment, head: Head) -> Kept:
+    """Load every revision that a head keeps.
+
+    What comes of it is decided by the packs and the head, but for its epoch and the id of its last write.
+    """
+    if head.status != LIVE:
+        return Kept(frozenset(), {})
+    packs = ((row.key, environment.store.stat(row.key).version) for row in environment.store.list(LAYOUT.packs))
+    decisive = (replace(head, epoch=0, write_id=head.state_id).encode(), *packs)
+    if decisive not in KEPT:
+        if len(KEPT) >= KNOWN_MAX:
+            KEPT.clear()
+        revisions = filter(head.retains, range(1, head.revision + 1))
+        refs = {revision: _loaded_ref(environment, head.session_id, revision) for revision in revisions}
+        KEPT[decisive] = Kept(packs_named(environment.store, LAYOUT, head), refs)
+    return KEPT[decisive]
+
+
+def _loaded_ref(environment: Environment, session_id: str, revision: int) -> BlobRef:
     try:
         state = load(environment, session_id, revision=revision, execution_state=True).state
     except (SnapshotError, StorageError) as error:
@@ -202,9 +231,8 @@ def _check_revision(environment: Environment, session_id: str, revision: int, ex
             f"revisions stay: revision {revision} of {session_id} cannot be loaded: {error}"
         ) from error
     assert state.session_graph.active_path_nodes()
-    assert expected in (None, state.checkpoint_ref), (
-        f"revisions stay: revision {revision} of {session_id} is another one"
-    )
+    assert state.checkpoint_ref is not None
+    return state.checkpoint_ref
 
 
 def _check_commit(environment: Environment, one: Commit) -> None:
@@ -296,13 +324,13 @@ def deleter(session_id: str) -> Role:
 
 
 def dropper(name: str, session_id: str) -> Role:
-    """Return a role that commits the graph afresh, and then keeps no revision but that one, as a prune does."""
+    """Return a role that commits the graph afresh in one pack, and then keeps no other revision, as a prune does."""
 
     def role(world: Protocol) -> Actor:
         notes = world.commits[name] = Commit(session_id)
 
         def act(store: ObjectStore, clock: Clock) -> None:
-            environment = environment_of(store, clock)
+            environment = environment_of(store, clock, MERGED)
             state = world.start.states[session_id].copy()
             take_turn(state, name)
             state.graph_replace_required = True

@@ -15,18 +15,22 @@ import pytest
 from snapshots.state import graph
 from storage.clock import SystemClock
 from storage.testing.clock import ManualClock
-from storage.testing.simulation import RunningClock, explore
+from storage.testing.simulation import Exploration, RunningClock, explore
 from tests.simulation.apart import (
+    FEW,
     IN_HEAD,
-    MERGED,
+    MERGED_LESS,
     fork_in_head,
     in_head,
+    merger,
     pruner,
     reader,
     replacer,
     several_packs,
+    two_large_packs,
 )
 from tests.simulation.protocol import (
+    MERGED,
     Prepare,
     Protocol,
     Role,
@@ -131,7 +135,6 @@ WORLDS: Mapping[str, tuple[int, Mapping[str, Role]]] = {
             "w": writer("w", "s", 1, IN_HEAD),
             "v": writer("v", "s"),
             "f": forker("s", "c", 2),
-            "d": deleter("s"),
             "g": collector(),
         },
     ),
@@ -142,7 +145,7 @@ WORLDS: Mapping[str, tuple[int, Mapping[str, Role]]] = {
     "small commits pruned": (0, {"w": writer("w", "s", 2, IN_HEAD), "p": pruner("s"), "g": real_collector()}),
     "merges": (
         0,
-        {"w": writer("w", "s", 2, MERGED), "v": writer("v", "s"), "f": forker("s", "c"), "g": collector()},
+        {"w": writer("w", "s", 2, MERGED_LESS), "v": writer("v", "s"), "f": forker("s", "c"), "g": collector()},
     ),
     "merges and old forks": (
         0,
@@ -152,8 +155,26 @@ WORLDS: Mapping[str, tuple[int, Mapping[str, Role]]] = {
         0,
         {"w": writer("w", "s", 2, MERGED), "r": rewinder("r", "s", 2, MERGED), "g": collector()},
     ),
+    "merges of merges": (
+        0,
+        {"w": merger("w", "s"), "f": forker("s", "c", 1), "o": reader("s", 2), "g": collector()},
+    ),
     "merges and readers": (0, {"w": writer("w", "s", 2, MERGED), "o": reader("s", 2), "g": collector()}),
     "merges pruned": (0, {"w": writer("w", "s", 2, MERGED), "p": pruner("s"), "g": collector()}),
+    "everybody in few packs": (
+        0,
+        {
+            "w": writer("w", "s", 3, FEW),
+            "v": writer("v", "s"),
+            "f": forker("s", "c", 2),
+            "j": forker("c", "n"),
+            "r": rewinder("r", "s", 2, FEW),
+            "p": pruner("s"),
+            "o": reader("s", 1),
+            "g": collector(),
+            "k": real_collector(),
+        },
+    ),
     "a usage log": (0, {"a": appender("a"), "b": appender("b"), "c": compactor(), "g": real_collector()}),
     "a usage log collected": (0, {"a": appender("a"), "c": compactor(), "g": real_collector()}),
     "two compactions": (0, {"a": appender("a"), "c": compactor(), "k": compactor()}),
@@ -169,8 +190,10 @@ STARTS: Mapping[str, Callable[[], Start]] = {
     "merges": several_packs,
     "merges and old forks": several_packs,
     "merges and rewinds": several_packs,
+    "merges of merges": two_large_packs,
     "merges and readers": several_packs,
     "merges pruned": partial(several_packs, pinned=2),
+    "everybody in few packs": partial(several_packs, pinned=1),
 }
 PREPARED: Mapping[str, Prepare] = {
     "a usage log": merged_log,
@@ -198,6 +221,7 @@ class Gate(NamedTuple):
     preemptions: int
     crashes: int = 0
     prefix: str = ""
+    limit: int = 1_000_000
 
     def covers(self, world: str, preemptions: int, prefix: str) -> bool:
         """Say whether a search without crashes is a part of this one."""
@@ -218,6 +242,17 @@ GATES = (
     Gate("fork in flight", 2),
     Gate("fork in flight", 2, 1, IN_FLIGHT),
     Gate("two writers and a fork of a fork", 1, 0, IN_FLIGHT),
+    Gate("small commits", 2),
+    Gate("small and large commits", 1),
+    Gate("a fork of a small commit", 2),
+    Gate("small commits pruned", 1, 1),
+    Gate("small commits pruned", 2),
+    Gate("merges", 1),
+    Gate("merges and old forks", 1),
+    Gate("merges and rewinds", 2),
+    Gate("merges of merges", 1),
+    Gate("merges and readers", 2),
+    Gate("merges pruned", 2),
     Gate("a usage log", 1),
     Gate("a usage log collected", 2, 1),
     Gate("two compactions", 2, 1),
@@ -244,6 +279,19 @@ def maker(name: str) -> Callable[[], Protocol]:
     return lambda: Protocol(start, roles)
 
 
+def explored(gate: Gate) -> Exploration:
+    """Search behind a gate. Raises what `explore` raises."""
+    with pytest.MonkeyPatch.context() as patch:
+        running(patch)
+        return explore(
+            maker(gate.world),
+            preemptions=gate.preemptions,
+            crashes=gate.crashes,
+            prefix=gate.prefix,
+            limit=gate.limit,
+        )
+
+
 def main() -> None:
     """Explore one world and print what was done."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -254,16 +302,8 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=5_000_000)
     given = parser.parse_args()
     clock = SystemClock()
-    with pytest.MonkeyPatch.context() as patch:
-        running(patch)
-        begun = clock.monotonic()
-        done = explore(
-            maker(given.world),
-            preemptions=given.preemptions,
-            crashes=given.crashes,
-            prefix=given.prefix,
-            limit=given.limit,
-        )
+    begun = clock.monotonic()
+    done = explored(Gate(given.world, given.preemptions, given.crashes, given.prefix, given.limit))
     print(f"{given.world}, {given.preemptions} pre-emptions, {given.crashes} crashes: {done}")
     print(f"{clock.monotonic() - begun:.0f} s")
 

@@ -309,6 +309,15 @@ class Host:
         self._notes.reads.append((session_id, loaded.base.revision, content_of(loaded.state)))
         return loaded.state
 
+    def load_older(self, session_id: str, revision: int) -> None:
+        """Load a revision of a session, if it keeps it; what it holds must be the same to everyone."""
+        loaded = self.attempt(
+            self.begin("other", session_id),
+            lambda: load(self.environment, session_id, revision=revision, execution_state=True),
+        )
+        if loaded is not None:
+            self._notes.reads.append((session_id, revision, content_of(loaded.state)))
+
     def commit_turn(
         self, operation: Operation, state: PersistedSessionState, name: str, stamp: TurnStamp | None
     ) -> None:

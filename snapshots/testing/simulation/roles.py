@@ -168,8 +168,12 @@ def delete_one(host: Host) -> None:
 
 @role("reader", least=1, most=1)
 def read(host: Host) -> None:
-    """Read a session."""
-    host.load(host.a_session())
+    """Read a session, at its present or an older revision."""
+    session_id = host.a_session()
+    if host.draws.below(2):
+        host.load(session_id)
+    else:
+        host.load_older(session_id, 1 + host.draws.below(4))
 
 
 @role("collector", least=1, most=2)
