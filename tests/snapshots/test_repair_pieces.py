@@ -14,6 +14,7 @@ from snapshots.compaction import Limits
 from snapshots.errors import CorruptSnapshotError
 from snapshots.maintenance.collect import execute as collect
 from snapshots.maintenance.collect import plan_collect
+from snapshots.maintenance.needs import books_of
 from snapshots.maintenance.prune import Retention, plan_prune
 from snapshots.maintenance.prune import execute as prune
 from snapshots.maintenance.repair import Action
@@ -160,6 +161,24 @@ def test_after_a_collection_nothing_but_the_carrying_pack_has_what_it_carried(me
     assert not plan.writes
     assert all(one.action is Action.NONE for one in report.remaining)
     assert before
+
+
+def test_pieces_are_looked_for_where_any_session_carried_their_pack_to(merged: Place) -> None:
+    environment, head = merged.repo.environment, raw_head(merged.store)
+    rows = read_places(environment, head, read_manifest(environment, head).placement)
+    remains = Remains(environment, head)
+    found = remains.family.in_packs
+    assert found.homes(remains.pieces) == (books_of(rows).homes,)
+    first = next(one for one in found.manifests if one.checkpoint.revision == 1)
+    ref = first.checkpoint.graph.ref
+    extents = first.placement().extents[ref.digest]
+    missing(merged.store, LAYOUT.pack(SESSION, extents[0].pack))
+    before, now = remains.wherever([extents], found)
+    assert before == extents
+    fresh = Remains(environment, head)
+    with pytest.raises(LostError):
+        put_together(fresh.pieces, ref, before)
+    assert blob_ref(put_together(fresh.pieces, ref, now)) == ref
 
 
 def test_a_fork_is_mended_from_where_its_parent_carried_the_pack_to() -> None:

@@ -23,6 +23,7 @@ from snapshots.maintenance import memory as memory_module
 from snapshots.maintenance import revisions as revisions_module
 from snapshots.maintenance.findings import Finding, Verified, What
 from snapshots.maintenance.memory import Remembered
+from snapshots.maintenance.needs import packs_needed
 from snapshots.maintenance.verify import Level, verify
 from snapshots.pins import Pin
 from snapshots.placement import ManifestPlace, PackUse, Placement, manifest_bytes, seal_manifest
@@ -460,6 +461,12 @@ def test_damage_in_a_manifest_is_found_with_all_that_stand_against_it(place: Pla
     found = place.findings()
     assert {one.key for one in found} == {key}
     assert {number for number, one in standing.items() if one == full} <= revisions(found)
+
+
+def test_a_revision_needs_the_packs_of_its_blobs_and_both_of_its_manifest() -> None:
+    place = ManifestPlace("m", 0, 10, ManifestPlace("full", 0, 10))
+    extents = [[Extent("a", 0, 10, 0, 5), Extent("b", 0, 10, 0, 5)], [Extent("a", 10, 10, 0, 5)]]
+    assert list(packs_needed(place, extents)) == ["a", "b", "m", "full"]
 
 
 def test_what_a_load_reads_and_nothing_keeps_is_found(place: Place) -> None:
