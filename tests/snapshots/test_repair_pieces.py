@@ -25,7 +25,7 @@ from snapshots.restore import named_by, read_manifest, read_places
 from storage.digest import blob_ref
 from storage.errors import NotFoundError
 from storage.extents import Extent, Read
-from storage.store import ByteRange, Create
+from storage.store import ByteRange, Create, Overwrite
 from storage.testing.draws import Draws
 from tests.integration.builders import SESSION, raw_head, rewrite_head
 from tests.integration.turns import stamp, take
@@ -427,6 +427,24 @@ def test_only_the_digest_decides_what_a_blob_is() -> None:
     with pytest.raises(LostError) as caught:
         put_together(remains.pieces, blob_ref(data[:-1] + b"x"), own)
     assert caught.value.gap == -1, "nothing is missing, and it is not that blob"
+    place.close()
+
+
+def test_what_is_said_of_a_cut_pack_does_not_depend_on_what_is_read_together() -> None:
+    place = Place(turns=3)
+    environment, head = place.repo.environment, raw_head(place.store)
+    key = place.pack_of(2)
+    name = key.rpartition("/")[2]
+    placed = read_manifest(environment, head).placement
+    lying = sorted({one for many in placed.extents.values() for one in many if one.pack == name})
+    assert len(lying) > 2
+    for kept in (lying[0].offset + 5, lying[0].stored_bytes, lying[-1].offset + 5):
+        data = place.store.get(key).data
+        place.store.put(key, data[:kept], Overwrite())
+        together = Remains(environment, head).pieces.fetch(lying)
+        alone = [Remains(environment, head).pieces.fetch([one]).fault(one) for one in lying]
+        assert list(map(str, map(together.fault, lying))) == list(map(str, alone))
+        place.store.put(key, data, Overwrite())
     place.close()
 
 

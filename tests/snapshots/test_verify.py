@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import accumulate
 from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from snapshots import PersistedSessionState, SnapshotRepository, codec
 from snapshots.checkpoint import SessionCheckpoint
@@ -21,6 +24,7 @@ from snapshots.logs import LogRef
 from snapshots.maintenance import blobs, pieces
 from snapshots.maintenance import memory as memory_module
 from snapshots.maintenance import revisions as revisions_module
+from snapshots.maintenance.entries import entries_in, entry_ends
 from snapshots.maintenance.findings import Finding, Verified, What
 from snapshots.maintenance.memory import Remembered
 from snapshots.maintenance.needs import packs_needed
@@ -417,6 +421,25 @@ def test_the_intact_rows_of_a_damaged_log_of_places_still_lead_on(place: Place, 
     assert 6 in revisions([one for one in found if one.key == key]), "its row can be read"
     (verified,) = [one for one in reported if isinstance(one, Verified)]
     assert verified.revisions == 7, "all but the one whose row cannot be read"
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.floats() | st.binary() | st.text("aé漢😀"),
+    lambda values: st.lists(values, max_size=30) | st.dictionaries(st.text(max_size=3), values, max_size=30),
+    max_leaves=40,
+)
+
+
+@given(st.lists(PLAIN, max_size=30), st.binary(max_size=5))
+def test_entries_are_told_apart_without_their_number(values: list[Any], rest: bytes) -> None:
+    pieces_of_log = [codec.encode_entries([value]) for value in values]
+    data = b"".join(pieces_of_log)
+    assert data == codec.encode_entries(values)
+    assert list(entry_ends(data)) == list(accumulate(map(len, pieces_of_log)))
+    assert list(map(codec.encode, entries_in(data, key=""))) == list(map(codec.encode, values))
+    if data:
+        assert len(list(entry_ends(data[:-1]))) == len(values) - 1
+    assert list(entry_ends(data + b"\x9f" + rest)) == list(entry_ends(data)), "of no definite length"
 
 
 # Manifests.

@@ -23,7 +23,9 @@ from snapshots.fields import Fields
 from snapshots.head import Head
 from snapshots.laying import PLACES
 from snapshots.maintenance.needs import books_of
-from snapshots.maintenance.repair.remains import FoundManifest, Remains, rows_at
+from snapshots.maintenance.repair.found import rows_at
+from snapshots.maintenance.repair.remains import Remains
+from snapshots.maintenance.repair.runs import FoundManifest
 from snapshots.maintenance.repair.together import TRIES_MAX, LostError, Positions
 from snapshots.placement import ManifestPlace, Move, PackUse, Placement, PlaceRow
 from storage.digest import BlobRef, Digest, blob_ref

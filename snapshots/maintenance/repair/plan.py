@@ -26,7 +26,8 @@ from snapshots.head import HEAD_COMMIT_BYTES_MAX, LIVE, Head
 from snapshots.layout import pack_name
 from snapshots.maintenance.findings import DAMAGE, Finding, Verified, VerifiedSatellite, What
 from snapshots.maintenance.progress import Progress, quiet
-from snapshots.maintenance.repair.remains import Family, Remains
+from snapshots.maintenance.repair.family import Family
+from snapshots.maintenance.repair.remains import Remains
 from snapshots.maintenance.repair.restage import Restaged, Restaging
 from snapshots.maintenance.repair.survey import Survey
 from snapshots.maintenance.repair.together import LostError

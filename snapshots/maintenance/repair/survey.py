@@ -37,9 +37,10 @@ from snapshots.maintenance.manifests import Manifests
 from snapshots.maintenance.memory import Memory
 from snapshots.maintenance.needs import books_of
 from snapshots.maintenance.pieces import readable_runs
+from snapshots.maintenance.repair.found import Found, rows_in
 from snapshots.maintenance.repair.past import last_rows
 from snapshots.maintenance.repair.places import places_of
-from snapshots.maintenance.repair.remains import Found, Remains, nowhere, rows_in
+from snapshots.maintenance.repair.remains import Remains, nowhere
 from snapshots.maintenance.repair.rescued import Rescued
 from snapshots.maintenance.repair.together import TRIES_MAX, LostError, Positions
 from snapshots.placement import PackUse, Placement, PlaceRow, open_manifest, unseal_manifest
