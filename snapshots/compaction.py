@@ -1,6 +1,6 @@
 """Compaction: a revision lies in few packs, so that it is read with few requests. Done by commits, now and then. Pure.
 
-When the packs that a revision needs would be more than `Limits.packs`, the cheapest of them are merged into the pack
+When the packs that a revision needs would be more than `Limits.packs`, the newest of them are merged into the pack
 that this commit writes anyway.
 
 Rules:
@@ -10,6 +10,8 @@ Rules:
 3. Nothing is read for it: bytes come from the packs at hand and from the content at hand. A pack for which neither is
    there is left alone.
 4. When half of what a read fetches is no longer needed, all of it is written again.
+5. Of the packs that are carried the newest come first: what is older stays where it is, so that the log of places
+   changes at its end alone.
 
     plan = planned(lengths, packs, at_hand, sources)
 """
@@ -23,7 +25,7 @@ from typing import NamedTuple
 from snapshots.head import TAIL_BYTES_MAX, TAIL_PACK_BYTES_MAX
 from storage.extents import Extent
 
-ALIKE = 3.0  # packs that cost up to so many times what the last of the merged ones does are taken along
+ALIKE = 3.0  # an older pack that costs up to so many times what the dearest of the merged ones does is taken along
 CARRIED_SHARE = 0.7  # of a pack that has to be needed still for it to be carried
 DEAD_SHARE = 0.5  # of what a read fetches
 
@@ -42,7 +44,7 @@ class Limits:
     """
 
     packs: int = 22
-    large_packs: int = 10
+    large_packs: int = 14
     large_bytes: int = 8 << 20
     merged: int = 8
     tail_pack_bytes: int = TAIL_PACK_BYTES_MAX
@@ -123,7 +125,7 @@ def planned(
 
     Args:
         live: What the revision needs of each pack but the next.
-        bodies: Size of each pack without its index.
+        bodies: Size of each pack without its index, oldest first.
         at_hand: Packs whose bytes are there (rule 3).
         fixed: Packs of which something cannot be written again, because its bytes are not there.
         limits: What may lie apart.
@@ -141,16 +143,22 @@ def planned(
     def cost(pack: str) -> int:
         return bodies[pack] if is_carried(pack) else live[pack].live_bytes
 
-    costs = {pack: cost(pack) for pack in live if is_carried(pack) or pack not in fixed}
-    chosen = _cheapest(costs, min(limits.merged, packs_max // 2))
-    carried = tuple(pack for pack in live if pack in chosen and is_carried(pack))
-    return Plan(carried, frozenset(chosen).difference(carried))
+    costs = {pack: cost(pack) for pack in bodies if pack in live and (is_carried(pack) or pack not in fixed)}
+    chosen = _newest(costs, min(limits.merged, packs_max // 2))
+    most = ALIKE * max((costs[pack] for pack in chosen), default=0)
+    chosen |= {pack for pack in costs if costs[pack] <= most and not is_carried(pack)}
+    carried = tuple(pack for pack in costs if pack in chosen and is_carried(pack))
+    return Plan(carried, frozenset(chosen.difference(carried)))
 
 
-def _cheapest(costs: Mapping[str, int], count: int) -> list[str]:
-    """Return the cheapest, and all that are like the last of them: to merge few small ones into a large one again and
-    again would write that each time."""
-    order = sorted(costs, key=lambda pack: (costs[pack], pack))
-    if not order:
-        return []
-    return [pack for pack in order if costs[pack] <= ALIKE * costs[order[: max(count, 1)][-1]]]
+def _newest(costs: Mapping[str, int], count: int) -> set[str]:
+    """Return the newest, and older ones as long as they are like the dearest of them: to merge few small ones into a
+    large one again and again would write that each time."""
+    chosen: set[str] = set()
+    dearest = 0
+    for pack in reversed(list(costs)):
+        if len(chosen) >= max(count, 1) and costs[pack] > ALIKE * dearest:
+            break
+        chosen.add(pack)
+        dearest = max(dearest, costs[pack])
+    return chosen

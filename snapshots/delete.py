@@ -45,6 +45,7 @@ def tombstone(head: Head, *, state_id: str, at: datetime) -> Head:
         manifest=None,
         inline_manifest=b"",
         reads=(),
+        places=(),
         tail=(),
         kept=(),
         pins=(),

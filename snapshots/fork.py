@@ -1,7 +1,7 @@
 """Forking: a new session whose first revision is another session's, without copying or storing anything of it.
 
-Requests: reserve the child, read the source, publish the child. An older revision takes the log of places
-and its manifest as well.
+Requests: reserve the child, read the source, publish the child. An older revision takes a stretch of the log of places
+as well, and its manifest if that stands in the head.
 
 Rules:
 1. The child's head exists, reserved, before the source is read on its behalf.
@@ -51,7 +51,6 @@ from snapshots.restore import (
     load_from,
     manifest_from,
     named_by,
-    read_manifest,
     read_manifest_bytes,
     read_place,
     retried_while_moving,
@@ -285,14 +284,15 @@ class _Fork:
                 manifest_from(unseal_manifest(head.inline_manifest, key=key), named, key=key)
             return _Source(read, named, head.inline_manifest, head.reads)
         named = self._named(head, revision)
-        if not head.inline_manifest or named.manifest.stored_bytes > INLINE_MANIFEST_BYTES_MAX:
+        place = named.manifest
+        if not head.inline_manifest or place.against is not None or place.stored_bytes > INLINE_MANIFEST_BYTES_MAX:
             return _Source(read, named, b"", ())
         raw = read_manifest_bytes(environment, head, named)
-        manifest_from(raw, named, key=environment.layout.pack(head.family, named.manifest.pack))
+        manifest_from(raw, named, key=environment.layout.pack(head.family, place.pack))
         return _Source(read, named, inline_manifest(raw), ())
 
     def _named(self, head: Head, revision: int) -> PlaceRow:
-        return read_place(self._environment, head, read_manifest(self._environment, head).placement, revision)
+        return read_place(self._environment, head, revision)
 
     def _born(self, source: _Source, child: Head) -> Head:
         write_id = self._environment.clock.new_id()
@@ -325,6 +325,7 @@ class _Fork:
             manifest=staged.manifest,
             inline_manifest=staged.inline_manifest,
             reads=staged.reads,
+            places=staged.stretches,
             tail=staged.tail,
         )
 

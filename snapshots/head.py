@@ -8,7 +8,7 @@ Rules:
 3. Epoch, fence and revision never fall. A tombstone is final. A reserved head names nothing.
 4. A commit leaves at most HEAD_COMMIT_BYTES_MAX bytes, so that the writes which cannot move anything away always fit.
 5. The manifest stands in the head while it is small; otherwise the ranges to be read stand there, the manifest's among
-   them. Either way a load needs one round of requests after the head.
+   them. Either way a load needs one round of requests after the head. An older revision is one request away too.
 6. Packs of small revisions lie in the head itself, its tail: such a commit is one request. The next pack that is
    uploaded carries them. Until then they are read like any other.
 7. A checksum ends it: much of what stands here (pins, rings, epoch) is covered by no other digest.
@@ -18,6 +18,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -40,9 +41,10 @@ from snapshots.fields import (
 )
 from snapshots.overrides import Overrides, overrides_from_plain
 from snapshots.pins import PINS_MAX, Pin, pin_from_plain
-from snapshots.placement import ManifestPlace, name_from_plain, name_to_plain, place_from_plain
+from snapshots.placement import NAME_BYTES, ManifestPlace, name_from_plain, name_to_plain, place_from_plain
 from snapshots.stamps import StampMark, mark_from_plain
 from snapshots.state import ROOT, SessionRelation, relation_from_plain
+from snapshots.stretches import STRETCH_EXTENTS_MAX, Stretch, stretch_from_plain
 from storage.digest import BLOB_BYTES_MAX, BlobRef
 from storage.extents import READ_BYTES_MAX, Read
 from storage.keys import check_id
@@ -165,6 +167,7 @@ class Head:
         manifest: Where the present manifest lies, None while there is none.
         inline_manifest: Its stored form, b"" when it is read from its place (rule 5).
         reads: What a load reads of packs, all at once; empty where it has to find out first.
+        places: Where the log of places lies, so that an older revision is found with one request.
         tail: Packs that lie here and not in the store, oldest first (rule 6).
         commits: The newest commit ids.
         stamps: The newest turns of the present lineage, oldest first.
@@ -205,6 +208,7 @@ class Head:
     origin: Origin | None = None
     relation: SessionRelation = ROOT
     reads: tuple[Read, ...] = ()
+    places: tuple[Stretch, ...] = ()
     tail: tuple[TailPack, ...] = ()
 
     @property
@@ -228,6 +232,8 @@ class Head:
         if len(self.kept) > KEPT_MAX:
             raise LimitExceededError(f"{KEPT_MAX} revisions kept below the floor", len(self.kept))
         assert self._kept_in_order(), "only `kept` revisions below the floor, rising"
+        named = (*(one.pack for one in self.reads), *(one.pack for many in self.places for one in many.extents))
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(named))}
         data = codec.guarded(
             codec.encode(
                 {
@@ -246,7 +252,9 @@ class Head:
                     "checkpoint_ref": None if self.checkpoint_ref is None else ref_to_plain(self.checkpoint_ref),
                     "manifest": None if self.manifest is None else self.manifest.to_plain(),
                     "inline_manifest": self.inline_manifest,
-                    "reads": [[name_to_plain(one.pack), one.place.start, one.place.length] for one in self.reads],
+                    "packs": b"".join(map(name_to_plain, numbers)),
+                    "reads": [[numbers[one.pack], one.place.start, one.place.length] for one in self.reads],
+                    "places": [stretch.to_plain(numbers) for stretch in self.places],
                     "commits": [self.commits.first_revision, b"".join(map(id_bytes, self.commits.commit_ids))],
                     "stamps": [row.to_plain() for row in self.stamps],
                     "floor": self.floor,
@@ -278,6 +286,7 @@ class Head:
         status = fields.text("status")
         if status not in STATUSES:
             raise fields.wrong(f"has the unknown status {status!r}")
+        names = fields.parsed("packs", _names_from_plain, fields.value("packs"))
         head = cls(
             session_id=fields.parsed("session_id", check_id, fields.value("session_id")),
             tenant=fields.parsed("tenant", check_id, fields.value("tenant")),
@@ -304,7 +313,8 @@ class Head:
             overrides=fields.optional("overrides", overrides_from_plain),
             origin=fields.optional("origin", _origin_from_plain),
             relation=fields.parsed("relation", relation_from_plain, fields.value("relation")),
-            reads=fields.rows("reads", _read_from_plain, READS_MAX),
+            reads=fields.rows("reads", lambda plain: _read_from_plain(plain, names), READS_MAX),
+            places=fields.rows("places", lambda plain: stretch_from_plain(plain, names), STRETCH_EXTENTS_MAX),
             tail=fields.rows("tail", _tail_pack_from_plain),
         )
         fields.nothing_else()
@@ -326,7 +336,8 @@ class Head:
     def _names_what_its_status_says(self) -> bool:
         named = [self.checkpoint_ref is not None, self.manifest is not None]
         kept = bool(self.pins or self.kept)
-        nothing = not any((*named, self.inline_manifest, self.reads, self.tail, self.overrides)) and not kept
+        stored = (*named, self.inline_manifest, self.reads, self.places, self.tail, self.overrides)
+        nothing = not any(stored) and not kept
         if self.status == LIVE:
             first = self.overrides is None or self.revision == 1
             return all(named) and self.revision > 0 and self.family != "" and first
@@ -378,11 +389,19 @@ def _tail_pack_from_plain(plain: Any) -> TailPack:
     return TailPack(name_from_plain(name), data)
 
 
-def _read_from_plain(plain: Any) -> Read:
-    name, start, length = columns(plain, 3)
+def _names_from_plain(raw: Any) -> tuple[str, ...]:
+    if not isinstance(raw, bytes) or len(raw) % NAME_BYTES or len(raw) > NAME_BYTES * (READS_MAX + STRETCH_EXTENTS_MAX):
+        raise ValueError("not names of packs")
+    return tuple(name_from_plain(raw[start : start + NAME_BYTES]) for start in range(0, len(raw), NAME_BYTES))
+
+
+def _read_from_plain(plain: Any, names: Sequence[str]) -> Read:
+    number, start, length = columns(plain, 3)
+    if not is_whole(number, 0, len(names) - 1):
+        raise ValueError("not a range of a pack that is named")
     if not is_whole(start, 0, BLOB_BYTES_MAX) or not is_whole(length, 1, READ_BYTES_MAX):
         raise ValueError("not a range of a pack")
-    return Read(name_from_plain(name), ByteRange(start, length))
+    return Read(names[number], ByteRange(start, length))
 
 
 def _stamp_from_plain(plain: Any) -> StampRow:

@@ -4,8 +4,10 @@ Rules:
 1. What did not change keeps its extents; of what did, only what is new becomes a piece of bytes.
 2. Packs that are merged (`snapshots.compaction`) are gone from the pieces: carried ones are replaced by the new pack,
    of others the bytes are written again.
-3. Whenever packs are merged, a small part is stored in full. Rows that lie in packs which are carried are written
-   again. Their pieces would become many.
+3. Whenever packs are merged, a small part is stored in full, and rows of the history that lie in packs which are
+   carried are written again. Their pieces would become many.
+4. When packs are carried, the log of places is written again from the first row on whose revision needs one of them:
+   what became of the packs of a revision stands behind its row, in the same stretch (`snapshots.stretches`).
 
     laid = Laid(base, LIMITS)
     laid.part(TOOL_STATE, content.tool_state, base.checkpoint.tool_state)
@@ -20,15 +22,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Never
 
-from snapshots import codec
 from snapshots.base import Base
 from snapshots.compaction import Limits, Plan, live_in, may_be_due, planned
 from snapshots.content import Content, Part
 from snapshots.head import TailPack
 from snapshots.history import HistoryRow
-from snapshots.logs import HeldLog, LogRef
+from snapshots.logs import HeldLog, LogRef, encode_rows
 from snapshots.parts import Parts, Piece, spliced
 from snapshots.placement import Move, PackUse, Placement, PlaceRow
+from snapshots.stretches import Start, Stretch, start_at, starts_of, stretches_at
 from storage.digest import BlobRef
 from storage.extents import Extent
 from storage.packs import PREFIX_BYTES_MAX, PackBody, PackBuilder
@@ -89,6 +91,7 @@ class Laid:
         self._base = base
         self._limits = limits
         self._blobs: list[_Blob] = []
+        self._again_from: int | None = None
         self._places = _Blob(PLACES, base.places.at.ref, self._held(base.places.at.ref), base.places)
         self.parts = Parts()
         self.moves: tuple[Move, ...] = ()
@@ -121,12 +124,12 @@ class Laid:
     def history(self, rows: Sequence[HistoryRow]) -> HeldLog[HistoryRow]:
         """Return the history continued."""
         log = self._base.history
-        return self._continued(HISTORY, log, log.appended(_encoded(rows), rows))
+        return self._continued(HISTORY, log, log.appended(encode_rows(rows), rows))
 
     def places(self, row: PlaceRow) -> HeldLog[PlaceRow]:
         """Return the log of places continued; the last step, as the row tells what became of the others."""
         log = self._base.places
-        longer = log.appended(_encoded([row]), [row])
+        longer = log.appended(encode_rows([row]), [row])
         size = log.at.ref.size_bytes
         new = longer.between(size, longer.at.ref.size_bytes - size)
         self._places = _Blob(PLACES, longer.at.ref, [*self._places.pieces, memoryview(new)], longer)
@@ -157,12 +160,15 @@ class Laid:
         carried = [*tail.values(), *(self._base.at_hand[pack] for pack in plan.carried)]
         self.moves = tuple(Move(body.name, builder.name, builder.carry(body)) for body in carried)
         self.merged = plan.merges
+        if self.moves and self._base.places.entries:
+            self._again_from = max(1, self._first_need(self._base.revision + 1) - 1)
         if self.moves or plan.merges:
             self._blobs = [self._merged(blob, plan.rewritten) for blob in self._blobs]
-            self._places = self._merged(self._places, plan.rewritten)
+            self._places = self._again(self._merged(self._places, plan.rewritten))
 
     def _planned(self, tail: frozenset[str]) -> Plan:
-        bodies = {use.pack: use.body_bytes for use in self._base.placement.packs if use.pack not in tail}
+        uses = sorted(self._base.placement.packs, key=lambda use: use.first_revision)
+        bodies = {use.pack: use.body_bytes for use in uses if use.pack not in tail}
         if not may_be_due(bodies, self._limits):
             return Plan()
         fixed = {extent.pack for blob in self._blobs if blob.source is None for extent in blob.extents()}
@@ -173,6 +179,40 @@ class Laid:
         places = [*(row.manifest for row in self._base.places.entries), self._base.head.manifest]
         found = (ByteRange(one.offset, one.stored_bytes) for one in places if one and one.pack == pack.name)
         return PackBody(pack.name, pack.data, (), tuple(found))
+
+    def _again(self, places: _Blob) -> _Blob:
+        """Return the log of places, to be written again as far as rule 4 says."""
+        start = self._start_again()
+        if start is None:
+            return places
+        pieces: list[Piece] = []
+        room = start.position
+        for piece in places.pieces:
+            length = min(room, _length(piece))
+            if length:
+                pieces.append(piece.part(0, length) if isinstance(piece, Extent) else piece[:length])
+            room -= length
+        return replace(places, pieces=[*pieces, places.between(start.position, places.ref.size_bytes - start.position)])
+
+    def _start_again(self) -> Start | None:
+        """Return from where on the log of places is written again, None if it is not."""
+        if self._again_from is None:
+            return None
+        log = self._base.places
+        return start_at(log.entries, log.at.ref.size_bytes, self._again_from)
+
+    def stretches(self, placement: Placement) -> tuple[Stretch, ...]:
+        """Return where the log of places lies then, after `put_into`."""
+        log = self._base.places.at
+        if not placement.places.count:
+            return ()
+        starts = starts_of(self._base.head.places, log.ref.size_bytes)
+        again = self._start_again()
+        if again is not None:
+            starts = [*(start for start in starts if start.position < again.position), again]
+        if placement.places.count > log.count:
+            starts.append(Start(log.count + 1, log.ref.size_bytes))
+        return stretches_at(starts, placement.extents[placement.places.ref.digest])
 
     def put_into(self, builder: PackBuilder, revision: int, places: LogRef) -> Placement:
         """Put what is new into the pack; return where everything lies then."""
@@ -222,7 +262,7 @@ class Laid:
         pieces: list[Piece] = []
         position = start = 0  # from `start` on everything is written again
         for piece in blob.pieces:
-            length = piece.length if isinstance(piece, Extent) else piece.nbytes
+            length = _length(piece)
             if isinstance(piece, Extent) and (piece.pack not in again or blob.source is None):
                 if start < position:
                     pieces.append(blob.between(start, position - start))
@@ -234,8 +274,8 @@ class Laid:
         return replace(blob, pieces=pieces)
 
 
-def _encoded(rows: Sequence[HistoryRow] | Sequence[PlaceRow]) -> bytes:
-    return codec.encode_entries([row.to_plain() for row in rows])
+def _length(piece: Piece) -> int:
+    return piece.length if isinstance(piece, Extent) else piece.nbytes
 
 
 def at_hand(before: Mapping[str, PackBody], own: PackBody, placement: Placement) -> dict[str, PackBody]:

@@ -7,7 +7,7 @@ Rules:
 1. Entries are never changed; the log of an earlier revision is the beginning of every later one that continues it.
 2. What is new is hashed on top of what was hashed before: the work does not depend on the length of the log.
 
-    log = EMPTY.appended(codec.encode_entries([row.to_plain()]), [row])
+    log = HeldLog().appended(encode_rows([row]), [row])
     log.at                                      # → LogRef: what the checkpoint names
 """
 
@@ -15,12 +15,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+from snapshots import codec
 from snapshots.fields import columns, is_whole, ref_from_plain, ref_to_plain
 from storage.digest import BlobRef, Hasher, blob_ref
 
 T = TypeVar("T")
+
+
+class Row(Protocol):
+    """An entry of a log, as a record."""
+
+    def to_plain(self) -> list[Any]:
+        """Return its fields, in order."""
+        ...
+
+
+def encode_rows(rows: Iterable[Row]) -> bytes:
+    """Return the bytes of these entries of a log."""
+    return codec.encode_entries([row.to_plain() for row in rows])
 
 
 @dataclass(frozen=True, slots=True)

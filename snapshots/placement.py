@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import add
 from typing import Any, NamedTuple
@@ -44,7 +44,7 @@ from storage.frame import FRAME_BYTES_MAX, PREFIX_BYTES_MIN, STORED_BYTES_MAX, P
 
 MANIFEST_BYTES_MAX = 64 << 20  # raw: an execution state of 4 GiB has about 1 MiB of extents
 _MANIFEST_STORED_BYTES_MAX = MANIFEST_BYTES_MAX // FRAME_BYTES_MAX * STORED_BYTES_MAX
-_NAME_BYTES = 24  # 16 of the commit id, 8 random
+NAME_BYTES = 24  # 16 of the commit id, 8 random
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,12 @@ class Homes:
         pack, shift = self._homes.get(place.pack, (place.pack, 0))
         against = None if place.against is None else replace(self.place(place.against), moved=NOT_MOVED)
         return ManifestPlace(pack, place.offset + shift, place.stored_bytes, against, self)
+
+    def without(self, packs: Container[str]) -> Homes:
+        """Return where all packs lie but these."""
+        homes = Homes()
+        homes._homes = {pack: home for pack, home in self._homes.items() if pack not in packs}
+        return homes
 
     def row(self, row: PlaceRow) -> PlaceRow:
         """Return a row whose manifest says where it lies now, and where what it names does."""
@@ -413,7 +419,7 @@ def name_to_plain(name: str) -> bytes:
 
 def name_from_plain(raw: bytes) -> str:
     """Return a pack's name from its 24 bytes. Raises ValueError, TypeError."""
-    if not isinstance(raw, bytes) or len(raw) != _NAME_BYTES:
+    if not isinstance(raw, bytes) or len(raw) != NAME_BYTES:
         raise ValueError("not the name of a pack")
     digits = raw.hex()
     return check_pack_name(f"{digits[:32]}.{digits[32:]}")

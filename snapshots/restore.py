@@ -6,7 +6,8 @@ Rules:
 1. Every record says whose it is or is named by a digest; both are checked. A surprise is `CorruptSnapshotError`.
 2. An object that is missing: read the head again. If the head is still the same it is corruption; otherwise someone
    moved on, and the load starts again.
-3. A revision that is not the head's is found through the log of places; its row n is revision n.
+3. A revision that is not the head's is found through the log of places; its row n is revision n. The head says where
+   which rows lie.
 4. The first revision of a fork is the manifest of its base with the overrides that stand beside it.
 
     loaded = load(environment, "s1", revision=None)
@@ -44,7 +45,6 @@ from snapshots.placement import (
     Placement,
     PlaceRow,
     decode_placement,
-    homes_of,
     open_manifest,
     unseal_manifest,
 )
@@ -56,6 +56,7 @@ from snapshots.state import (
     ToolState,
     nodes_from_plain,
 )
+from snapshots.stretches import Stretch, place_in, stretch_with
 from storage.digest import BlobRef, verify
 from storage.errors import CorruptObjectError, NotFoundError
 from storage.pack_reader import PackReader
@@ -316,22 +317,36 @@ def read_history(environment: Environment, head: Head) -> list[HistoryRow]:
     return [*log.entries, *_rows_of(manifest, log, blobs.key)]
 
 
-def read_place(environment: Environment, head: Head, present: Placement, revision: int) -> PlaceRow:
-    """Return where a retained revision lies: rule 3, one round of requests for an older one.
+def read_place(environment: Environment, head: Head, revision: int, reader: PackReader | None = None) -> PlaceRow:
+    """Return where a retained revision lies: rule 3, one request for an older one.
 
     Args:
         environment: Where to read.
         head: A live head.
-        present: The placement of its present revision.
         revision: What `revision_of` returned for this head.
+        reader: What reads, None for one of its own.
     """
     if revision == head.revision:
         return named_by(head)
-    rows = read_places(environment, head, present)
-    if revision > len(rows) or rows[revision - 1].revision != revision:
-        key = environment.layout.head(head.session_id)
-        raise CorruptSnapshotError(key, f"the log of places has no row for revision {revision}")
-    return homes_of(rows).row(rows[revision - 1])
+    stretch = stretch_with(head.places, revision)
+    if stretch is None:
+        rows = read_places(environment, head, read_manifest(environment, head, reader).placement)
+    else:
+        rows = _rows_in(environment, head, stretch, reader)
+    try:
+        return place_in(rows, revision)
+    except ValueError as error:
+        raise CorruptSnapshotError(environment.layout.head(head.session_id), str(error)) from error
+
+
+def _rows_in(environment: Environment, head: Head, stretch: Stretch, reader: PackReader | None) -> Sequence[PlaceRow]:
+    """Return the rows of a stretch of the log of places: one round of requests, mostly a single one."""
+    data = b"".join((reader or pack_reader(environment, head)).pieces(stretch.extents))
+    behind = (one.first_revision for one in head.places if one.first_revision > stretch.first_revision)
+    count = min(behind, default=head.revision) - stretch.first_revision
+    key = environment.layout.head(head.session_id)
+    plain = {"rows": codec.decode_entries(data, count, key=key)}
+    return Fields(plain, key=key, record="log of places").rows("rows", placement.row_from_plain)
 
 
 def read_places(environment: Environment, head: Head, present: Placement) -> Sequence[PlaceRow]:
@@ -346,8 +361,7 @@ def manifest_of(environment: Environment, head: Head, revision: int, reader: Pac
         if head.reads and not head.inline_manifest:
             reader.fetch(head.reads)
         return read_manifest(environment, head, reader)
-    present = read_manifest(environment, head, reader)
-    return read_manifest_at(environment, head, read_place(environment, head, present.placement, revision), reader)
+    return read_manifest_at(environment, head, read_place(environment, head, revision, reader), reader)
 
 
 @dataclass(frozen=True, slots=True)

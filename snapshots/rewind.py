@@ -109,7 +109,7 @@ class _GoingBack:
         target = revision_of(read.head, self._wanted, environment.clock.now())
         if self._kind == REWIND:
             self._check_ancestor(base, target)
-        row = read_place(environment, read.head, base.placement, target)
+        row = read_place(environment, read.head, target)
         return _Present(base, read_manifest_at(environment, read.head, row))
 
     def _check_ancestor(self, base: Base, target: int) -> None:

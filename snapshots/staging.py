@@ -39,6 +39,7 @@ from snapshots.parts import EXECUTION_STATE, PLUGIN_SNAPSHOT, TOMBSTONES, TOOL_S
 from snapshots.placement import ManifestPlace, Placement, PlaceRow, manifest_bytes, seal_manifest
 from snapshots.stamps import StampMark
 from snapshots.state import TokenLedgerEntry
+from snapshots.stretches import Stretch
 from storage.digest import BlobRef, blob_ref
 from storage.extents import Read, plan_reads
 from storage.packs import PackBody, PackBuilder, finished
@@ -78,6 +79,7 @@ class Staged:
         manifest: Where its manifest lies.
         inline_manifest: The manifest's stored form for the head, b"" if it is too large for that.
         reads: What a load reads at once, for the head; empty where the manifest stands in it.
+        stretches: Where the log of places lies, for the head.
         full: The manifest that the next one may be compressed against.
         graph: The graph's log, None if the base's is not known.
         history: The history with the new row.
@@ -98,6 +100,7 @@ class Staged:
     manifest: ManifestPlace
     inline_manifest: bytes
     reads: tuple[Read, ...]
+    stretches: tuple[Stretch, ...]
     full: FullManifest
     graph: HeldLog[Never] | None
     history: HeldLog[HistoryRow]
@@ -145,6 +148,7 @@ def stage(content: Content, base: Base, identity: Identity, name: str, limits: L
         manifest=packed.manifest.place,
         inline_manifest=packed.manifest.inline,
         reads=packed.reads,
+        stretches=packed.stretches,
         full=packed.manifest.full,
         graph=graph,
         history=history,
@@ -166,6 +170,7 @@ class _Packed:
     checkpoint_ref: BlobRef
     placement: Placement
     places: HeldLog[PlaceRow]
+    stretches: tuple[Stretch, ...]
     manifest: _Manifest
     reads: tuple[Read, ...]
 
@@ -178,8 +183,13 @@ def _in_head(laid: Laid, base: Base, checkpoint: SessionCheckpoint, name: str, l
         return None
     packed = _filled(laid.copy(), base, checkpoint, PackBuilder(name))
     tail = (*base.head.tail, TailPack(name, packed.body.data))
-    fits = len(packed.body.data) <= room and len(replace(base.head, tail=tail).encode()) <= HEAD_TAIL_BYTES_MAX
-    return replace(packed, tail=tail, reads=_reads(checkpoint, packed, tail)) if fits else None
+    packed = replace(packed, tail=tail, reads=_reads(checkpoint, packed, tail))
+    fits = len(packed.body.data) <= room and _head_bytes(base.head, packed) <= HEAD_TAIL_BYTES_MAX
+    return packed if fits else None
+
+
+def _head_bytes(head: Head, packed: _Packed) -> int:
+    return len(replace(head, tail=packed.tail, reads=packed.reads, places=packed.stretches).encode())
 
 
 def _in_store(laid: Laid, base: Base, checkpoint: SessionCheckpoint, identity: Identity, name: str) -> _Packed:
@@ -197,7 +207,8 @@ def _filled(laid: Laid, base: Base, checkpoint: SessionCheckpoint, builder: Pack
     placement = laid.put_into(builder, checkpoint.revision, places.at)
     record = checkpoint.encode()
     manifest = _manifest(builder, record, placement, None if laid.merged else base.full)
-    return _Packed(builder.body(), None, (), blob_ref(record), placement, places, manifest, ())
+    stretches = laid.stretches(placement)
+    return _Packed(builder.body(), None, (), blob_ref(record), placement, places, stretches, manifest, ())
 
 
 def _reads(checkpoint: SessionCheckpoint, packed: _Packed, tail: tuple[TailPack, ...]) -> tuple[Read, ...]:

@@ -41,6 +41,7 @@ from snapshots.state import (
     ToolState,
     nodes_from_plain,
 )
+from snapshots.stretches import Stretch, start_at, stretch_with, stretches_at
 from storage.digest import BlobRef
 from storage.extents import Extent
 
@@ -174,6 +175,8 @@ def read_present(environment: Environment, head: Head, logs: Logs, subject: Subj
         damage.append(
             subject.finding(What.PLACES, f"the log of places ends at {placed.places.count} of {head.revision}")
         )
+    elif not places_log.faults:
+        damage += _stretches(head, places, placed, subject)
     damage += _reads(head, manifest, logs.blobs, subject)
     books = books_of(places)
     uses = [use for use in (*placed.packs, *books.ended) if any(kept_packs(head, [use]))]
@@ -188,6 +191,30 @@ def _reads(head: Head, manifest: Manifest, blobs: Blobs, subject: Subject) -> It
     for pack in sorted({read.pack for read in head.reads} - needed.keys()):
         reason = "a load reads this pack, and the head does not keep it for that"
         yield subject.finding(What.PACKS, reason, key=blobs.key_of(pack))
+
+
+def _stretches(head: Head, rows: Sequence[PlaceRow], placed: Placement, subject: Subject) -> Iterator[Finding]:
+    """Yield what is wrong with where the head says that older revisions are found."""
+    stretches = head.places
+    if not stretches:
+        return
+    known = [stretch.first_revision for stretch in stretches]
+    if known != sorted({*known}) or known[-1] > len(rows):
+        yield subject.finding(What.PLACES, "the head names stretches of the log of places that it does not have")
+        return
+    starts = [start_at(rows, placed.places.ref.size_bytes, first) for first in known]
+    if stretches_at(starts, placed.extents[placed.places.ref.digest]) != stretches:
+        yield subject.finding(What.PLACES, "the head says wrongly where stretches of the log of places lie")
+    made = {row.manifest.pack: stretch_with(stretches, row.revision) for row in rows}
+    apart = [row for row in rows for move in row.moved if not _together(row, made.get(move.pack), stretches)]
+    if apart:
+        reason = f"the log of places tells of a move at revision {apart[0].revision}, apart from whom it concerns"
+        yield subject.finding(What.PLACES, reason)
+
+
+def _together(row: PlaceRow, made_in: Stretch | None, stretches: Sequence[Stretch]) -> bool:
+    """Say whether a row lies in the stretch in which a pack was made that it tells to have moved, if that is known."""
+    return made_in is None or stretch_with(stretches, row.revision) == made_in
 
 
 def _whole_history(stored: Sequence[HistoryRow], manifest: Manifest) -> tuple[HistoryRow, ...]:

@@ -71,6 +71,7 @@ from snapshots.state import (
     TokenUsage,
 )
 from snapshots.state.values import I64_MAX
+from snapshots.stretches import Stretch
 from storage.digest import BLOB_BYTES_MAX, BlobRef, blob_ref, parse_digest
 from storage.extents import READ_BYTES_MAX, Extent, Read
 from storage.frame import FRAME_BYTES_MAX, STORED_BYTES_MAX
@@ -184,7 +185,7 @@ class StagedSession:
         assert manifest is not None
         overrides = Overrides(base.checkpoint_ref, base.revision, ID, AT)
         checkpoint = overrides.applied(base.checkpoint)
-        own = replace(base.head, revision=1, checkpoint_ref=overrides.checkpoint_ref(), overrides=overrides)
+        own = replace(base.head, revision=1, checkpoint_ref=overrides.checkpoint_ref(), overrides=overrides, places=())
         forked = replace(
             base,
             head=replace(own, commits=Ring(1, (ID,)), stamps=()),
@@ -216,6 +217,7 @@ class StagedSession:
             manifest=staged.manifest,
             inline_manifest=staged.inline_manifest,
             reads=staged.reads,
+            places=staged.stretches,
             tail=staged.tail,
             commits=old.commits.appended(identity.commit_id),
             stamps=stamps_appended(old.stamps, revision, identity.stamp),
@@ -449,6 +451,22 @@ _any_head = {
 reads = st.builds(
     Read, pack_names, st.builds(ByteRange, st.integers(0, BLOB_BYTES_MAX), st.integers(1, READ_BYTES_MAX))
 )
+stretches = st.builds(
+    Stretch,
+    st.integers(1, U64_MAX),
+    st.lists(
+        st.builds(
+            Extent,
+            pack_names,
+            st.integers(0, BLOB_BYTES_MAX),
+            st.integers(1, STORED_BYTES_MAX),
+            st.integers(0, FRAME_BYTES_MAX),
+            st.integers(1, FRAME_BYTES_MAX),
+        ),
+        min_size=1,
+        max_size=3,
+    ).map(tuple),
+)
 _nothing = {"checkpoint_ref": st.none(), "manifest": st.none(), "inline_manifest": st.just(b"")}
 unpruned_heads = st.builds(
     Head,
@@ -461,6 +479,7 @@ unpruned_heads = st.builds(
     manifest=manifest_places,
     inline_manifest=st.binary(max_size=40),
     reads=st.lists(reads, max_size=3).map(tuple),
+    places=st.lists(stretches, max_size=3).map(tuple),
     tail=st.lists(st.builds(TailPack, pack_names, st.binary(min_size=1, max_size=40)), max_size=3).map(tuple),
     destination=st.just(""),
     pins=st.lists(pins, max_size=3).map(tuple),

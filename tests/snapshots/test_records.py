@@ -50,6 +50,7 @@ from snapshots.head import (
     check_relation,
     stamps_appended,
 )
+from snapshots.layout import pack_name
 from snapshots.logs import LogRef
 from snapshots.overrides import OVERRIDES_BYTES_MAX, Overrides
 from snapshots.pins import PINS_MAX, Pin
@@ -78,6 +79,7 @@ from snapshots.state import (
     SessionPolicy,
     TokenUsage,
 )
+from snapshots.stretches import STRETCH_EXTENTS_MAX, Stretch
 from storage.digest import BLOB_BYTES_MAX, BlobRef, blob_ref
 from storage.errors import CorruptObjectError
 from storage.extents import READ_BYTES_MAX, Extent, Read
@@ -785,10 +787,16 @@ LONGEST = "日" * 170 + "xx"  # 512 bytes
 LARGEST_RELATION = HandoffRelation(parent_session_id=LONGEST, reason="r" * (RELATION_BYTES_MAX - 560))
 
 
+MOVES = 128  # of a fork: a revision has hardly more packs than that, the smallest in the head included
+
+
 def extreme_head(**fields: Any) -> Head:
     """Return the largest head that a commit can leave."""
     stamps: tuple[StampRow, ...] = ()
     commits = Ring(U64_MAX - 200)
+    packs = [pack_name(f"{number:032x}", "f" * 16) for number in range(READS_MAX + STRETCH_EXTENTS_MAX)]
+    extent = Extent(PACK, BLOB_BYTES_MAX, STORED_BYTES_MAX, FRAME_BYTES_MAX, FRAME_BYTES_MAX)
+    moved = Homes(Move(name, PACK, BLOB_BYTES_MAX) for name in packs[:MOVES])
     for number in range(RING_MAX + 5):
         stamps = stamps_appended(stamps, U64_MAX - 5, StampMark(bytes([number]) * 16, b"c" * 16))
         commits = commits.appended(f"{number:032x}")
@@ -802,9 +810,10 @@ def extreme_head(**fields: Any) -> Head:
             "fence": U64_MAX,
             "holder": Holder(LONGEST, ID),
             "checkpoint_ref": BlobRef(blob_ref(b"").digest, RECORD_BLOB_BYTES_MAX),
-            "manifest": ManifestPlace(PACK, 1 << 46, 1 << 26, against=ManifestPlace(OLDER, 1 << 46, 1 << 26)),
+            "manifest": ManifestPlace(PACK, 1 << 46, 1 << 26, ManifestPlace(OLDER, 1 << 46, 1 << 26), moved),
             "inline_manifest": b"x" * INLINE_MANIFEST_BYTES_MAX,
-            "reads": (Read(PACK, ByteRange(BLOB_BYTES_MAX, READ_BYTES_MAX)),) * READS_MAX,
+            "reads": tuple(Read(one, ByteRange(BLOB_BYTES_MAX, READ_BYTES_MAX)) for one in packs[:READS_MAX]),
+            "places": tuple(Stretch(U64_MAX - 64, (extent._replace(pack=one),)) for one in packs[READS_MAX:]),
             "commits": commits,
             "stamps": stamps,
             "floor": U64_MAX,

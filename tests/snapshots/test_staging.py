@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from random import Random
@@ -19,7 +19,7 @@ from snapshots.compaction import LIMITS, Limits
 from snapshots.head import INLINE_MANIFEST_BYTES_MAX
 from snapshots.history import REPLACE, check_history, ledger_along
 from snapshots.layout import pack_name
-from snapshots.logs import HeldLog, LogRef
+from snapshots.logs import HeldLog, LogRef, encode_rows
 from snapshots.parts import EXECUTION_STATE, TOOL_STATE, Parts
 from snapshots.placement import (
     ManifestPlace,
@@ -39,9 +39,10 @@ from snapshots.state import (
     ToolState,
     nodes_to_plain,
 )
+from snapshots.stretches import place_in
 from storage.backends.memory import MemoryStore
 from storage.digest import BlobRef, verify
-from storage.pack_reader import read_blobs
+from storage.pack_reader import read_blobs, read_pieces
 from storage.packs import read_index
 from storage.store import ByteRange, Create
 from tests.snapshots.records import AT, ID, NO_TAIL, TAIL, StagedSession, packs_used, scattered_states, uses_named
@@ -248,6 +249,52 @@ def test_the_log_of_places_tells_where_every_manifest_lies(step: Step, limits: L
         assert SessionCheckpoint.decode(record, key="k").revision == revision
         used = {extent.pack for many in Placement.decode(places, key="k").extents.values() for extent in many}
         assert session.needed[revision] == {*used, *(run.pack for run in place.runs())}
+
+
+def check_stretches(session: StagedSession, executor: Executor, spare: Set[str] = frozenset()) -> None:
+    """Check that by its stretch alone every earlier revision is found as by the whole log of places."""
+    stretches, entries = session.base.head.places, session.base.places.entries
+    store = MemoryStore()
+    for name, data in session.packs.items():
+        store.put(name, data, Create())
+    ends = [*(stretch.first_revision for stretch in stretches[1:]), session.base.revision]
+    assert [stretch.first_revision for stretch in stretches[:1]] == ([1] if entries else [])
+    for stretch, end in zip(stretches, ends[: len(stretches)], strict=True):
+        data = b"".join(read_pieces(store, stretch.extents, str, executor))
+        rows = entries[stretch.first_revision - 1 : end - 1]
+        assert data == encode_rows(rows)
+        for row in rows:
+            whole, found = session.homes().row(row).manifest, place_in(rows, row.revision).manifest
+            _, places = manifest_at(session.packs, row.manifest)
+            placement = Placement.decode(places, key="k")
+            assert [run.to_plain()[:3] for run in found.runs()] == [run.to_plain()[:3] for run in whole.runs()]
+            assert found.moved.placement(placement) == whole.moved.placement(placement)
+            named = {*(run.pack for run in row.manifest.runs()), *(use.pack for use in placement.packs)}
+            assert {move.pack for move in found.moved.moves()} <= named | spare, "for a head there is no room for more"
+
+
+@EACH_LIMIT
+@SCENARIOS
+def test_every_earlier_revision_is_found_by_its_stretch_of_the_log(
+    step: Step, limits: Limits, executor: Executor
+) -> None:
+    for session in run(step, 12, 60, limits):
+        check_stretches(session, executor)
+
+
+@EACH_LIMIT
+@SCENARIOS
+def test_every_earlier_revision_of_a_fork_is_found_by_its_stretch_of_the_log(
+    step: Step, limits: Limits, executor: Executor
+) -> None:
+    source, draw = StagedSession.new(limits=limits), Random(4)
+    for number in range(1, 30):
+        source.commit(step(source, number, draw))
+    fork = source.forked()
+    tail = {pack.name for pack in source.base.head.tail}  # the fork has it whole
+    for number in range(30, 60):
+        fork.commit(step(fork, number, draw))
+        check_stretches(fork, executor, tail)
 
 
 @SCENARIOS

@@ -22,6 +22,7 @@ from snapshots.errors import CorruptSnapshotError, UnsupportedSchemaError
 from snapshots.fields import Fields
 from snapshots.head import Head
 from snapshots.laying import PLACES
+from snapshots.logs import encode_rows
 from snapshots.maintenance.needs import books_of
 from snapshots.maintenance.repair.found import rows_at
 from snapshots.maintenance.repair.remains import Remains
@@ -218,7 +219,7 @@ def _in_a_row(shifts: Mapping[int, str], ends: Mapping[str, int]) -> dict[int, s
 
 
 def _ref_of(rows: Sequence[PlaceRow]) -> BlobRef:
-    return blob_ref(codec.encode_entries([row.to_plain() for row in rows]))
+    return blob_ref(encode_rows(rows))
 
 
 def _by_revision(rows: Iterable[PlaceRow], numbers: range) -> dict[int, list[Option]]:

@@ -17,13 +17,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from snapshots import codec
 from snapshots.base import Base, FullManifest
 from snapshots.content import content_again
 from snapshots.head import KEPT_MAX, Head
 from snapshots.history import RESTORE, HistoryRow, ledger_along
 from snapshots.laying import PLACES
-from snapshots.logs import HeldLog, LogRef, held_log
+from snapshots.logs import HeldLog, LogRef, encode_rows, held_log
 from snapshots.maintenance.needs import books_of
 from snapshots.maintenance.repair.past import UnknownCommitError, rows_after
 from snapshots.maintenance.repair.rescued import Stored
@@ -172,7 +171,7 @@ class Restaging:
         """Return the log of places with these rows, and where it lies: what of it is as it was stays if it can."""
         if not rows:
             return HeldLog(), {}
-        data = codec.encode_entries([row.to_plain() for row in rows])
+        data = encode_rows(rows)
         at = LogRef(blob_ref(data), len(rows))
         kept, position = self._kept_places(data)
         self._builder.add_spliced(PLACES, at.ref, [*kept, memoryview(data)[position:]])
@@ -225,6 +224,7 @@ class Restaging:
             updated_at=self._identity.created_at,
             manifest=place,
             inline_manifest=inline,
+            places=(),  # known anew with the next commit, from its row on
             reads=() if inline else reads_of(survey.present.checkpoint, placement, place, head.tail),
         )
         written = tuple(sorted({*self._changed, head.revision}))
@@ -243,7 +243,7 @@ class Restaging:
         more = {one.pack for many in extents.values() for one in many} - {use.pack for use in uses}
         base = Base(
             home=None,
-            head=head,
+            head=replace(head, places=()),  # it may be another log now
             version=Version(""),
             checkpoint=replace(revision.checkpoint, revision=head.revision),
             checkpoint_ref=head.checkpoint_ref,
@@ -284,6 +284,7 @@ class Restaging:
             manifest=staged.manifest,
             inline_manifest=staged.inline_manifest,
             reads=staged.reads,
+            places=staged.stretches,
             tail=staged.tail,
             overrides=None,
             commits=self._survey.head.commits.appended(self._identity.commit_id),

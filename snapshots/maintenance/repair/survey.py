@@ -31,7 +31,7 @@ from snapshots.fields import Fields
 from snapshots.head import Head
 from snapshots.history import HistoryRow, row_from_plain
 from snapshots.laying import GRAPH, HISTORY
-from snapshots.logs import NO_LOG
+from snapshots.logs import NO_LOG, encode_rows
 from snapshots.maintenance.findings import DAMAGE
 from snapshots.maintenance.manifests import Manifests
 from snapshots.maintenance.memory import Memory
@@ -151,7 +151,7 @@ class Survey:
         self._gaps: list[tuple[str, tuple[Extent, ...]]] = []  # beginnings of logs that end where nothing can be had
         self.present = self._revision(named_by(head), inline=head.inline_manifest)
         self.rows = self._places()
-        self.places = codec.encode_entries([row.to_plain() for row in self.rows])
+        self.places = encode_rows(self.rows)
         if not self.present.own:
             self.rows = tuple(replace(row, ended=()) for row in self.rows)  # rule 5
         self.uses = self._uses()
@@ -345,7 +345,7 @@ class Survey:
         """Yield what the last row of the history may be, from what the head says."""
         if kind == HISTORY and revision.number == self.head.revision:
             for row in islice(last_rows(self.head, revision.checkpoint.node_count), TRIES_MAX):
-                yield codec.encode_entries([row.to_plain()])
+                yield encode_rows([row])
 
     def _positions(self, kind: str, found: Found) -> Positions:
         """Return what stands where in the logs of a kind (rule 2)."""
