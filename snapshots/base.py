@@ -11,15 +11,16 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Never
 
 from snapshots.checkpoint import UNBORN, SessionCheckpoint
-from snapshots.head import Head
+from snapshots.head import Head, TailPack
 from snapshots.history import HistoryRow
 from snapshots.logs import HeldLog
 from snapshots.parts import Parts
-from snapshots.placement import Frame, ManifestPlace, Placement, PlaceRow
+from snapshots.placement import Frame, ManifestPlace, Move, Placement, PlaceRow
 from snapshots.stamps import StampMark
 from snapshots.state import PersistedSessionState, TokenLedgerEntry
 from storage.digest import BlobRef, Digest
@@ -34,6 +35,25 @@ class FullManifest:
     place: ManifestPlace
     raw: bytes = field(repr=False)
     frames: tuple[Frame, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """The tail of a head on its way into a pack of the store; see `snapshots.ahead`.
+
+    Attributes:
+        body: The pack.
+        moves: What it carries.
+        tail: The same, as it lies in the head.
+        epoch: Epoch of the head before the upload.
+        upload: Done when the pack is stored, or failed.
+    """
+
+    body: PackBody
+    moves: tuple[Move, ...]
+    tail: tuple[TailPack, ...]
+    epoch: int
+    upload: Future[None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +75,9 @@ class Base:
         parts: What is known of the bytes of its parts.
         full: The manifest that the next one may be compressed against, None if none is known.
         at_hand: Packs that the next one may carry.
+        commits: How many commits this process made in a row up to this revision.
+        ahead: Its tail on the way into the store, None while that is not due.
+        moves: What was carried since this revision was stored; the next one's row of places tells.
     """
 
     home: object
@@ -71,6 +94,9 @@ class Base:
     parts: Parts = field(default_factory=Parts)
     full: FullManifest | None = None
     at_hand: Mapping[str, PackBody] = field(default_factory=dict)
+    commits: int = 0
+    ahead: Ahead | None = None
+    moves: tuple[Move, ...] = ()
 
     @property
     def revision(self) -> int:

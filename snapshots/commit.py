@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from snapshots.ahead import tail_stored, upload_ahead
 from snapshots.base import Base, Pending, Tracking, base_for, track, tracking_of
 from snapshots.checkpoint import UNBORN
 from snapshots.content import Content, content_of
@@ -58,7 +59,11 @@ def commit(
     """
     metered = MeteredStore(environment.store)
     own = replace(environment, store=metered)
-    return _Commit(own, metered, state, stamp, execution_state, ownership, check_relation(relation)).run()
+    result = _Commit(own, metered, state, stamp, execution_state, ownership, check_relation(relation)).run()
+    base = tracking_of(state).base
+    assert base is not None, "a committed state stands on its revision"
+    track(state, Tracking(upload_ahead(environment, base)))
+    return result
 
 
 def has_changes(environment: Environment, state: PersistedSessionState) -> bool:
@@ -194,7 +199,7 @@ class _Commit:
             return self._found(found)
 
     def _build(self, base: Base, name: str) -> Staged:
-        return stage(self._content, base, self._publication.identity, name, self._environment.limits)
+        return stage(self._content, tail_stored(base), self._publication.identity, name, self._environment.limits)
 
     def _born(self, head: Head) -> Head:
         return replace(head, relation=self._relation)

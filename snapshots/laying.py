@@ -17,7 +17,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Never
@@ -30,9 +30,9 @@ from snapshots.history import HistoryRow
 from snapshots.logs import HeldLog, LogRef, encode_rows
 from snapshots.parts import Parts, Piece, spliced
 from snapshots.placement import Move, PackUse, Placement, PlaceRow
-from snapshots.stretches import Start, Stretch, start_at, starts_of, stretches_at
+from snapshots.stretches import Stretch, as_many_as_fit, last_rows, position_of
 from storage.digest import BlobRef
-from storage.extents import Extent
+from storage.extents import Extent, Spliceable
 from storage.packs import PREFIX_BYTES_MAX, PackBody, PackBuilder
 from storage.store import ByteRange
 
@@ -83,7 +83,7 @@ class Laid:
 
     Attributes:
         parts: What is known of the bytes of its parts.
-        moves: Packs that its own pack carries.
+        moves: What is carried since the base was stored: by its own pack, and by one that was uploaded ahead.
         merged: Whether packs were merged.
     """
 
@@ -91,11 +91,11 @@ class Laid:
         self._base = base
         self._limits = limits
         self._blobs: list[_Blob] = []
-        self._again_from: int | None = None
-        self._places = _Blob(PLACES, base.places.at.ref, self._held(base.places.at.ref), base.places)
         self.parts = Parts()
-        self.moves: tuple[Move, ...] = ()
+        self.moves = base.moves
         self.merged = False
+        self._own_moves: tuple[Move, ...] = ()
+        self._places = self._again(_Blob(PLACES, base.places.at.ref, self._held(base.places.at.ref), base.places))
 
     def copy(self) -> Laid:
         """Return the same, to be put into another pack."""
@@ -109,7 +109,8 @@ class Laid:
         for blob in self._blobs:
             fresh = sum(piece.nbytes for piece in blob.pieces if not isinstance(piece, Extent))
             new[blob.kind] = new.get(blob.kind, 0) + fresh
-        return sum(new.values()) - new[GRAPH] * 3 // 4
+        again = sum(piece.nbytes for piece in self._places.pieces if not isinstance(piece, Extent))
+        return sum(new.values()) - new[GRAPH] * 3 // 4 + again
 
     def graph(self, content: Content) -> HeldLog[Never] | None:
         """Return the graph's log, None if nothing is appended and its bytes are not known."""
@@ -155,14 +156,13 @@ class Laid:
 
     def merge_into(self, builder: PackBuilder) -> None:
         """Carry the tail of the head, and what has to be merged; write the rest of that again (rule 2)."""
-        tail = {pack.name: self._tail_body(pack) for pack in self._base.head.tail}
+        tail = {pack.name: tail_body(self._base, pack) for pack in self._base.head.tail}
         plan = self._planned(frozenset(tail))
         carried = [*tail.values(), *(self._base.at_hand[pack] for pack in plan.carried)]
-        self.moves = tuple(Move(body.name, builder.name, builder.carry(body)) for body in carried)
+        self._own_moves = tuple(Move(body.name, builder.name, builder.carry(body)) for body in carried)
+        self.moves = (*self.moves, *self._own_moves)
         self.merged = plan.merges
-        if self.moves and self._base.places.entries:
-            self._again_from = max(1, self._first_need(self._base.revision + 1) - 1)
-        if self.moves or plan.merges:
+        if self._own_moves or plan.merges:
             self._blobs = [self._merged(blob, plan.rewritten) for blob in self._blobs]
             self._places = self._again(self._merged(self._places, plan.rewritten))
 
@@ -175,44 +175,44 @@ class Laid:
         live = live_in(extent for extent in self._needed() if extent.pack not in tail)
         return planned(live, bodies, self._base.at_hand, fixed, self._limits)
 
-    def _tail_body(self, pack: TailPack) -> PackBody:
-        places = [*(row.manifest for row in self._base.places.entries), self._base.head.manifest]
-        found = (ByteRange(one.offset, one.stored_bytes) for one in places if one and one.pack == pack.name)
-        return PackBody(pack.name, pack.data, (), tuple(found))
-
     def _again(self, places: _Blob) -> _Blob:
         """Return the log of places, to be written again as far as rule 4 says."""
-        start = self._start_again()
-        if start is None:
+        first = self._first_again()
+        if first is None:
             return places
+        start = self._position(first)
         pieces: list[Piece] = []
-        room = start.position
+        room = start
         for piece in places.pieces:
             length = min(room, _length(piece))
             if length:
                 pieces.append(piece.part(0, length) if isinstance(piece, Extent) else piece[:length])
             room -= length
-        return replace(places, pieces=[*pieces, places.between(start.position, places.ref.size_bytes - start.position)])
+        return replace(places, pieces=[*pieces, places.between(start, places.ref.size_bytes - start)])
 
-    def _start_again(self) -> Start | None:
-        """Return from where on the log of places is written again, None if it is not."""
-        if self._again_from is None:
+    def _first_again(self) -> int | None:
+        """Return the revision from whose row on the log of places is written again, None if it is not."""
+        if not self.moves or not self._base.places.entries:
             return None
+        moved = {name for move in self.moves for name in (move.pack, move.into)}
+        return max(1, self._first_need(moved) - 1)
+
+    def _position(self, revision: int) -> int:
         log = self._base.places
-        return start_at(log.entries, log.at.ref.size_bytes, self._again_from)
+        return position_of(log.entries, log.at.ref.size_bytes, revision)
 
     def stretches(self, placement: Placement) -> tuple[Stretch, ...]:
-        """Return where the log of places lies then, after `put_into`."""
-        log = self._base.places.at
-        if not placement.places.count:
+        """Return where the rows of the log of places lie then, after `put_into`."""
+        before, log = self._base.places.at, placement.places
+        if not log.count:
             return ()
-        starts = starts_of(self._base.head.places, log.ref.size_bytes)
-        again = self._start_again()
-        if again is not None:
-            starts = [*(start for start in starts if start.position < again.position), again]
-        if placement.places.count > log.count:
-            starts.append(Start(log.count + 1, log.ref.size_bytes))
-        return stretches_at(starts, placement.extents[placement.places.ref.digest])
+        held = Spliceable(placement.extents[log.ref.digest])
+        again = self._first_again()
+        first = log.count if again is None else again  # the new row alone
+        position = before.ref.size_bytes if again is None else self._position(again)
+        kept = (stretch for stretch in self._base.head.places if stretch.first_revision < first)
+        newest = last_rows(held, log.ref.size_bytes, range(first, log.count + 1), position)
+        return as_many_as_fit([*(stretch.in_log(held) for stretch in kept), newest])
 
     def put_into(self, builder: PackBuilder, revision: int, places: LogRef) -> Placement:
         """Put what is new into the pack; return where everything lies then."""
@@ -222,16 +222,16 @@ class Laid:
         extents = {blob.ref.digest: builder.extents_of(blob.ref) for blob in blobs}
         packs = dict.fromkeys(extent.pack for many in extents.values() for extent in many)
         known = {use.pack: use for use in self._base.placement.packs}
-        own = PackUse(builder.name, self._first_need(revision), 0, builder.size_bytes)
+        carried = {move.pack for move in self._own_moves}
+        own = PackUse(builder.name, min(revision, self._first_need(carried)), 0, builder.size_bytes)
         uses = (known.get(pack) or PackUse(pack, revision) for pack in packs if pack != builder.name)  # some come back
         return Placement(extents, (*uses, own), places)
 
-    def _first_need(self, revision: int) -> int:
-        """Return the first revision that needs the new pack: it serves whoever needed one that it carries."""
-        carried = {move.pack for move in self.moves}
+    def _first_need(self, packs: Set[str]) -> int:
+        """Return the first revision that needs one of these packs, the next one if none does."""
         ended = (use for row in self._base.places.entries for use in row.ended)
-        uses = (use for use in (*self._base.placement.packs, *ended) if use.pack in carried)
-        return min([revision, *(use.first_revision for use in uses)])
+        uses = (use for use in (*self._base.placement.packs, *ended) if use.pack in packs)
+        return min((use.first_revision for use in uses), default=self._base.revision + 1)
 
     def _continued(self, kind: str, log: HeldLog[Any], longer: HeldLog[Any]) -> HeldLog[Any]:
         size = log.at.ref.size_bytes
@@ -256,8 +256,8 @@ class Laid:
     def _merged(self, blob: _Blob, rewritten: frozenset[str]) -> _Blob:
         if self.merged and isinstance(blob.source, bytes) and len(blob.source) <= SMALL_PART_BYTES_MAX:
             return replace(blob, pieces=[memoryview(blob.source)])  # Rule 3.
-        shifts = {move.pack: move.shift for move in self.moves}
-        into = self.moves[0].into if self.moves else ""
+        shifts = {move.pack: move.shift for move in self._own_moves}
+        into = self._own_moves[0].into if self._own_moves else ""
         again = rewritten | shifts.keys() if blob.kind in (HISTORY, PLACES) else rewritten
         pieces: list[Piece] = []
         position = start = 0  # from `start` on everything is written again
@@ -272,6 +272,13 @@ class Laid:
         if start < position:
             pieces.append(blob.between(start, position - start))
         return replace(blob, pieces=pieces)
+
+
+def tail_body(base: Base, pack: TailPack) -> PackBody:
+    """Return a pack that lies in the head of `base`, to be carried."""
+    places = [*(row.manifest for row in base.places.entries), base.head.manifest]
+    found = (ByteRange(one.offset, one.stored_bytes) for one in places if one and one.pack == pack.name)
+    return PackBody(pack.name, pack.data, (), tuple(found))
 
 
 def _length(piece: Piece) -> int:

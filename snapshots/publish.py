@@ -439,4 +439,7 @@ def _new_base(base: Base, read: HeadRead, staged: Staged) -> Base:
         parts=staged.parts,
         full=staged.full,
         at_hand=staged.at_hand,
+        commits=base.commits + 1,
+        ahead=None,
+        moves=(),
     )

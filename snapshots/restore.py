@@ -342,10 +342,8 @@ def read_place(environment: Environment, head: Head, revision: int, reader: Pack
 def _rows_in(environment: Environment, head: Head, stretch: Stretch, reader: PackReader | None) -> Sequence[PlaceRow]:
     """Return the rows of a stretch of the log of places: one round of requests, mostly a single one."""
     data = b"".join((reader or pack_reader(environment, head)).pieces(stretch.extents))
-    behind = (one.first_revision for one in head.places if one.first_revision > stretch.first_revision)
-    count = min(behind, default=head.revision) - stretch.first_revision
     key = environment.layout.head(head.session_id)
-    plain = {"rows": codec.decode_entries(data, count, key=key)}
+    plain = {"rows": codec.decode_entries(data, stretch.count, key=key)}
     return Fields(plain, key=key, record="log of places").rows("rows", placement.row_from_plain)
 
 

@@ -23,7 +23,7 @@ from snapshots.errors import CorruptSnapshotError, InvalidStateError, Unsupporte
 from snapshots.fields import Fields
 from snapshots.head import RING_MAX, Head, StampRow
 from snapshots.history import COMMIT, FORK, REPLACE, HistoryRow, check_history, lineage
-from snapshots.logs import LogRef
+from snapshots.logs import LogRef, encode_rows
 from snapshots.maintenance.blobs import Blobs, Faults
 from snapshots.maintenance.entries import entries_in
 from snapshots.maintenance.findings import DAMAGE, Finding, Subject, What
@@ -41,9 +41,9 @@ from snapshots.state import (
     ToolState,
     nodes_from_plain,
 )
-from snapshots.stretches import Stretch, start_at, stretch_with, stretches_at
+from snapshots.stretches import Stretch, stretch_with
 from storage.digest import BlobRef
-from storage.extents import Extent
+from storage.extents import Extent, Spliceable
 
 T = TypeVar("T")
 COUNT_MAX = (1 << 60) - 1  # of each sum over a ledger, as commits keep it
@@ -198,23 +198,30 @@ def _stretches(head: Head, rows: Sequence[PlaceRow], placed: Placement, subject:
     stretches = head.places
     if not stretches:
         return
-    known = [stretch.first_revision for stretch in stretches]
-    if known != sorted({*known}) or known[-1] > len(rows):
-        yield subject.finding(What.PLACES, "the head names stretches of the log of places that it does not have")
+    log = Spliceable(placed.extents[placed.places.ref.digest])
+    if any(stretch != _as_it_is(stretch, rows, log) for stretch in stretches):
+        yield subject.finding(What.PLACES, "the head says wrongly where rows of the log of places lie")
         return
-    starts = [start_at(rows, placed.places.ref.size_bytes, first) for first in known]
-    if stretches_at(starts, placed.extents[placed.places.ref.digest]) != stretches:
-        yield subject.finding(What.PLACES, "the head says wrongly where stretches of the log of places lie")
     made = {row.manifest.pack: stretch_with(stretches, row.revision) for row in rows}
-    apart = [row for row in rows for move in row.moved if not _together(row, made.get(move.pack), stretches)]
+    apart = [row for row in rows for move in row.moved if not _together(row, made.get(move.pack))]
     if apart:
         reason = f"the log of places tells of a move at revision {apart[0].revision}, apart from whom it concerns"
         yield subject.finding(What.PLACES, reason)
 
 
-def _together(row: PlaceRow, made_in: Stretch | None, stretches: Sequence[Stretch]) -> bool:
+def _as_it_is(stretch: Stretch, rows: Sequence[PlaceRow], log: Spliceable) -> Stretch | None:
+    """Return a stretch of the log as it really lies, None if there are no such rows."""
+    last = stretch.first_revision - 1 + stretch.count
+    if last > len(rows):
+        return None
+    position = len(encode_rows(rows[: stretch.first_revision - 1]))
+    length = len(encode_rows(rows[stretch.first_revision - 1 : last]))
+    return Stretch(stretch.first_revision, stretch.count, position, tuple(log.between(position, length)))
+
+
+def _together(row: PlaceRow, made_in: Stretch | None) -> bool:
     """Say whether a row lies in the stretch in which a pack was made that it tells to have moved, if that is known."""
-    return made_in is None or stretch_with(stretches, row.revision) == made_in
+    return made_in is None or row.revision in made_in
 
 
 def _whole_history(stored: Sequence[HistoryRow], manifest: Manifest) -> tuple[HistoryRow, ...]:

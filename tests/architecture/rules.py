@@ -32,6 +32,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("snapshots.base", "snapshots.compaction", "snapshots.verdict"),
     ("snapshots.environment", "snapshots.laying"),
     (
+        "snapshots.ahead",
         "snapshots.epochs",
         "snapshots.recent",
         "snapshots.restore",

@@ -454,6 +454,8 @@ reads = st.builds(
 stretches = st.builds(
     Stretch,
     st.integers(1, U64_MAX),
+    st.integers(1, U64_MAX),
+    st.integers(0, BLOB_BYTES_MAX),
     st.lists(
         st.builds(
             Extent,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -183,8 +184,9 @@ def test_a_tail_without_room_goes_into_a_pack(tailed: Place) -> None:
         tailed.repo.commit(take_turn(state, f"a{number}"))
         sizes.append(sum(len(pack.data) for pack in raw_head(tailed.store).tail))
         assert sizes[-1] <= TAIL_BYTES_MAX
-    assert 0 in sizes
-    assert len(tailed.packs()) == sizes.count(0)
+    shorter = sum(size < before for before, size in pairwise(sizes))
+    assert shorter > 1
+    assert shorter <= len(tailed.packs()) <= shorter + 1, "one may be there that the next commit names"
     check_every_revision(tailed.other)
 
 
@@ -216,7 +218,8 @@ def test_a_state_that_was_loaded_uploads_as_little_as_the_one_that_was_committed
         opened.other.commit(take_turn(loaded, "last"), execution_state=memory).uploaded_bytes,
     ]
     assert max(uploads) < TAIL_BYTES_MAX + 16_000, "the tail of the head is carried"
-    assert abs(uploads[0] - uploads[1]) < 3000, "a manifest that stands in full at most"
+    assert uploads[0] - uploads[1] < 3000, "a manifest that stands in full at most"
+    assert uploads[1] - uploads[0] < TAIL_BYTES_MAX + 3000, "the steady one may have uploaded its tail ahead"
     without = steady.other.load(SESSION)
     assert steady.other.commit(take_turn(without, "x"), execution_state=memory + b"x").uploaded_bytes > 1 << 20
 

@@ -129,9 +129,11 @@ PLACEMENT = Placement(
     places=LogRef(ref("places"), 6),
 )
 PLACE = ManifestPlace(PACK, 60, 100, ManifestPlace(OLDER, 5, 300), Homes([Move(OLDER, PACK, 7)]))
+EXTENT = Extent(OLDER, 90, STORED_BYTES_MAX, 5, FRAME_BYTES_MAX)
 HEAD = head(
     manifest=PLACE,
     reads=(Read(PACK, ByteRange(60, 100)), Read(OLDER, ByteRange(0, READ_BYTES_MAX))),
+    places=(Stretch(1, 3, 0, (Extent(OLDER, 50, 40, 0, 9),)), Stretch(3, 2, 7, (Extent(PACK, 3, 40, 1, 2), EXTENT))),
     holder=Holder("me", ID),
     tail=(TailPack(OLDER, b"the frames of a pack"),),
     stamps=(StampRow(1, StampMark(b"t" * 16, b"c" * 16)),),
@@ -639,12 +641,32 @@ def test_a_manifest_that_lies_nowhere_is_refused(plain: Any) -> None:
         {"tail": [[b"n" * 24, b"x" * TAIL_PACK_BYTES_MAX]] * 3},
         {"tail": [[b"n" * 23, b"x"]]},
         {"tail": [[b"n" * 24, "x"]]},
-        {"reads": [[b"n" * 24, 0, 0]]},
-        {"reads": [[b"n" * 24, -1, 1]]},
-        {"reads": [[b"n" * 24, 0, READ_BYTES_MAX + 1]]},
-        {"reads": [[b"n" * 24, BLOB_BYTES_MAX + 1, 1]]},
-        {"reads": [[b"n" * 23, 0, 1]]},
-        {"reads": [[b"n" * 24, 0, 1]] * (READS_MAX + 1)},
+        {"packs": b"n" * 23},
+        {"packs": b"n" * 24 * (READS_MAX + STRETCH_EXTENTS_MAX + 1)},
+        {"packs": b"", "places": []},
+        {"packs": b"", "reads": []},
+        {"reads": [[0, 0, 0]]},
+        {"reads": [[0, -1, 1]]},
+        {"reads": [[0, 0, READ_BYTES_MAX + 1]]},
+        {"reads": [[0, BLOB_BYTES_MAX + 1, 1]]},
+        {"reads": [[2, 0, 1]]},
+        {"reads": [[-1, 0, 1]]},
+        {"reads": [[b"n" * 24, 0, 1]]},
+        {"reads": [[0, 0, 1]] * (READS_MAX + 1)},
+        {"places": [[1, 1]]},
+        {"places": [[1, 1, 0], 5]},
+        {"places": [[0, 1, 0, [0, 0, 1, 0, 1]]]},
+        {"places": [[1, 0, 0, [0, 0, 1, 0, 1]]]},
+        {"places": [[1, 1, -1, [0, 0, 1, 0, 1]]]},
+        {"places": [[1, 1, 0, [2, 0, 1, 0, 1]]]},
+        {"places": [[1, 1, 0, [0, BLOB_BYTES_MAX + 1, 1, 0, 1]]]},
+        {"places": [[1, 1, 0, [0, 0, 0, 0, 1]]]},
+        {"places": [[1, 1, 0, [0, 0, STORED_BYTES_MAX + 1, 0, 1]]]},
+        {"places": [[1, 1, 0, [0, 0, 1, -1, 1]]]},
+        {"places": [[1, 1, 0, [0, 0, 1, 0, 0]]]},
+        {"places": [[1, 1, 0, [0, 0, 1, 0, FRAME_BYTES_MAX + 1]]]},
+        {"places": [[1, 1, 0, [0, 0, 1, 0]]]},
+        {"places": [[1, 1, 0, [0, 0, 1, 0, 1]]] * (STRETCH_EXTENTS_MAX + 1)},
         {"created_at": U64_MAX},
         {"pins": [["ahead", 2, None]]},
         {"created_at": -(1 << 63)},
@@ -796,6 +818,7 @@ def extreme_head(**fields: Any) -> Head:
     commits = Ring(U64_MAX - 200)
     packs = [pack_name(f"{number:032x}", "f" * 16) for number in range(READS_MAX + STRETCH_EXTENTS_MAX)]
     extent = Extent(PACK, BLOB_BYTES_MAX, STORED_BYTES_MAX, FRAME_BYTES_MAX, FRAME_BYTES_MAX)
+    stretch = Stretch(U64_MAX - 64, U64_MAX, BLOB_BYTES_MAX, ())
     moved = Homes(Move(name, PACK, BLOB_BYTES_MAX) for name in packs[:MOVES])
     for number in range(RING_MAX + 5):
         stamps = stamps_appended(stamps, U64_MAX - 5, StampMark(bytes([number]) * 16, b"c" * 16))
@@ -813,7 +836,7 @@ def extreme_head(**fields: Any) -> Head:
             "manifest": ManifestPlace(PACK, 1 << 46, 1 << 26, ManifestPlace(OLDER, 1 << 46, 1 << 26), moved),
             "inline_manifest": b"x" * INLINE_MANIFEST_BYTES_MAX,
             "reads": tuple(Read(one, ByteRange(BLOB_BYTES_MAX, READ_BYTES_MAX)) for one in packs[:READS_MAX]),
-            "places": tuple(Stretch(U64_MAX - 64, (extent._replace(pack=one),)) for one in packs[READS_MAX:]),
+            "places": tuple(replace(stretch, extents=(extent._replace(pack=one),)) for one in packs[READS_MAX:]),
             "commits": commits,
             "stamps": stamps,
             "floor": U64_MAX,

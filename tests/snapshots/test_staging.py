@@ -39,7 +39,7 @@ from snapshots.state import (
     ToolState,
     nodes_to_plain,
 )
-from snapshots.stretches import place_in
+from snapshots.stretches import place_in, stretch_with
 from storage.backends.memory import MemoryStore
 from storage.digest import BlobRef, verify
 from storage.pack_reader import read_blobs, read_pieces
@@ -257,20 +257,20 @@ def check_stretches(session: StagedSession, executor: Executor, spare: Set[str] 
     store = MemoryStore()
     for name, data in session.packs.items():
         store.put(name, data, Create())
-    ends = [*(stretch.first_revision for stretch in stretches[1:]), session.base.revision]
-    assert [stretch.first_revision for stretch in stretches[:1]] == ([1] if entries else [])
-    for stretch, end in zip(stretches, ends[: len(stretches)], strict=True):
+    for stretch in stretches:
         data = b"".join(read_pieces(store, stretch.extents, str, executor))
-        rows = entries[stretch.first_revision - 1 : end - 1]
-        assert data == encode_rows(rows)
-        for row in rows:
-            whole, found = session.homes().row(row).manifest, place_in(rows, row.revision).manifest
-            _, places = manifest_at(session.packs, row.manifest)
-            placement = Placement.decode(places, key="k")
-            assert [run.to_plain()[:3] for run in found.runs()] == [run.to_plain()[:3] for run in whole.runs()]
-            assert found.moved.placement(placement) == whole.moved.placement(placement)
-            named = {*(run.pack for run in row.manifest.runs()), *(use.pack for use in placement.packs)}
-            assert {move.pack for move in found.moved.moves()} <= named | spare, "for a head there is no room for more"
+        assert data == encode_rows(entries[stretch.first_revision - 1 :][: stretch.count])
+    for row in entries:
+        found_in = stretch_with(stretches, row.revision)
+        assert found_in is not None
+        rows = entries[found_in.first_revision - 1 :][: found_in.count]
+        whole, found = session.homes().row(row).manifest, place_in(rows, row.revision).manifest
+        _, places = manifest_at(session.packs, row.manifest)
+        placement = Placement.decode(places, key="k")
+        assert [run.to_plain()[:3] for run in found.runs()] == [run.to_plain()[:3] for run in whole.runs()]
+        assert found.moved.placement(placement) == whole.moved.placement(placement)
+        named = {*(run.pack for run in row.manifest.runs()), *(use.pack for use in placement.packs)}
+        assert {move.pack for move in found.moved.moves()} <= named | spare, "for a head there is no room for more"
 
 
 @EACH_LIMIT
