@@ -329,12 +329,14 @@ class Host:
 
     def commit(self, operation: Operation, state: PersistedSessionState, send: Callable[[], CommitResult]) -> None:
         """Commit `state` by `send`, again while it is in doubt (rule 3)."""
-        content = content_of(state)
+        content, revision = content_of(state), state.head_revision
         for _ in range(1 + self.draws.below(ATTEMPTS)):
             try:
                 result = self.attempt(operation, send)
             finally:
                 self._note_pending(operation, state, content)
+                if state.head_revision != revision:  # also when the host ends while it uploads ahead
+                    self._note_present(state)
             if result is not None:
                 self.done(operation, result)
                 self._notes.stores(result.commit_id, content_of(state))
@@ -344,6 +346,11 @@ class Host:
     def done(self, operation: Operation, result: CommitResult) -> None:
         """Note the revision that an operation was told."""
         operation.revision, operation.commit_id = result.head_revision, result.commit_id
+
+    def _note_present(self, state: PersistedSessionState) -> None:
+        base = tracking_of(state).base
+        assert base is not None, "a committed state stands on its revision"
+        self._notes.stores(base.row.commit_id, content_of(state))
 
     def _note_pending(self, operation: Operation, state: PersistedSessionState, content: Content) -> None:
         pending = tracking_of(state).pending
