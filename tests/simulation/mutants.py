@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from snapshots import commit as committing
 from snapshots import fork as forks
-from snapshots import laying, restore, rewrite, roots, satellite, verdict
+from snapshots import laying, restore, rewrite, roots, satellite, stretches, verdict
 from snapshots import publish as publishing
 from snapshots import rewind as rewinds
+from snapshots.ahead import tail_stored
 from snapshots.base import Base
 from snapshots.environment import Environment
 from snapshots.epochs import take_number
@@ -320,11 +322,11 @@ def older_owners_not_fenced(patch: pytest.MonkeyPatch) -> None:
 
 
 def first_need_of_carried_packs_forgotten(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(laying.Laid, "_first_need", lambda self, revision: revision)  # noqa: ARG005  a method
+    patch.setattr(laying.Laid, "_first_need", lambda self, packs: self._base.revision + 1)  # noqa: ARG005  a method
 
 
 def older_revisions_read_where_they_lay(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(restore, "homes_of", lambda rows: NOT_MOVED)  # noqa: ARG005  the signature that it stands for
+    patch.setattr(stretches, "homes_of", lambda rows: NOT_MOVED)  # noqa: ARG005  the signature that it stands for
 
 
 def fork_not_told_what_was_carried(patch: pytest.MonkeyPatch) -> None:
@@ -409,6 +411,22 @@ def published_behind_another_tail(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(publishing.Publication, "settle", settled)
     patch.setattr(publishing.Publication, "_next_head", behind)
+
+
+def uploaded_ahead_whatever_the_epoch(patch: pytest.MonkeyPatch) -> None:
+    def stored(base: Base) -> Base:
+        ahead = base.ahead
+        return tail_stored(base if ahead is None else replace(base, ahead=replace(ahead, epoch=base.head.epoch)))
+
+    patch.setattr(committing, "tail_stored", stored)
+
+
+def carried_ahead_and_not_told(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(committing, "tail_stored", lambda base: replace(tail_stored(base), moves=()))
+
+
+def rows_left_where_they_lay(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(laying.Laid, "_first_again", lambda self: None)  # noqa: ARG005  a method
 
 
 def missing_objects_taken_for_corruption(patch: pytest.MonkeyPatch) -> None:
@@ -589,6 +607,9 @@ MUTANTS = (
     Mutant("follow a pack that was carried twice", packs_carried_twice_looked_for_once, "merges of merges", 1),
     Mutant("tell a fork what was carried", fork_not_told_what_was_carried, "merges and old forks", 1),
     Mutant("keep who needs a carried pack first", first_need_of_carried_packs_forgotten, "merges pruned", 1),
+    Mutant("name what was uploaded ahead at its epoch", uploaded_ahead_whatever_the_epoch, "uploads ahead", 1),
+    Mutant("tell what was carried ahead", carried_ahead_and_not_told, "uploads ahead and readers", 1),
+    Mutant("write rows again behind what was carried", rows_left_where_they_lay, "merges and old forks", 1),
     Mutant("tell carried packs from rewritten ones", rewritten_packs_taken_for_carried, "merges and readers", 1),
     Mutant("load again when something is missing", missing_objects_taken_for_corruption, "merges and readers", 1),
     Mutant("list the packs first", packs_listed_after_the_heads, "writers", 1),

@@ -45,6 +45,7 @@ LAYOUT = Layout("default")
 KEPT: dict[tuple[object, ...], Kept] = {}  # an exploration comes back to the same heads and packs
 Begin = Callable[[Environment], Mapping[str, PersistedSessionState]]
 APART = Limits(tail_pack_bytes=0)  # every commit is a pack and a head
+AHEAD = Limits(tail_bytes=1500)  # a tail has room for one or two, and is uploaded ahead then
 MERGED = replace(APART, packs=2, large_packs=2, merged=1)  # and merges what is small
 Prepare = Callable[[Environment], SatelliteNotes]
 

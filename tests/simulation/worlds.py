@@ -30,6 +30,7 @@ from tests.simulation.apart import (
     two_large_packs,
 )
 from tests.simulation.protocol import (
+    AHEAD,
     MERGED,
     Prepare,
     Protocol,
@@ -143,6 +144,14 @@ WORLDS: Mapping[str, tuple[int, Mapping[str, Role]]] = {
         {"w": replacer("w", "c"), "f": forker("c", "n", 1), "d": deleter("c"), "g": collector()},
     ),
     "small commits pruned": (0, {"w": writer("w", "s", 2, IN_HEAD), "p": pruner("s"), "g": real_collector()}),
+    "uploads ahead": (
+        0,
+        {"w": writer("w", "s", 3, AHEAD), "f": forker("s", "c", 2), "g": collector()},
+    ),
+    "uploads ahead and readers": (
+        0,
+        {"w": writer("w", "s", 4, AHEAD), "v": writer("v", "s", 1, AHEAD), "o": reader("s", 2), "g": real_collector()},
+    ),
     "merges": (
         0,
         {"w": writer("w", "s", 2, MERGED_LESS), "v": writer("v", "s"), "f": forker("s", "c"), "g": collector()},
@@ -187,6 +196,8 @@ STARTS: Mapping[str, Callable[[], Start]] = {
     "small and large commits": in_head,
     "a fork of a small commit": fork_in_head,
     "small commits pruned": in_head,
+    "uploads ahead": in_head,
+    "uploads ahead and readers": in_head,
     "merges": several_packs,
     "merges and old forks": several_packs,
     "merges and rewinds": several_packs,
@@ -247,6 +258,9 @@ GATES = (
     Gate("a fork of a small commit", 2),
     Gate("small commits pruned", 1, 1),
     Gate("small commits pruned", 2),
+    Gate("uploads ahead", 1, 1),
+    Gate("uploads ahead", 2),
+    Gate("uploads ahead and readers", 1),
     Gate("merges", 1),
     Gate("merges and old forks", 1),
     Gate("merges and rewinds", 2),
