@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from statistics import mean, median
 
 from snapshots import PersistedSessionState, SnapshotRepository
-from tests.benchmarks.agent_turns import EXECUTION_STATE_BYTES, AgentTurns
+from snapshots.benchmarks.agent_turns import EXECUTION_STATE_BYTES, AgentTurns
 
 WINDOW = 100  # turns averaged: now and then a commit merges packs, and uploads what it carries
 EARLY, LATE = 50, 500

@@ -6,11 +6,14 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.contention import VARIANTS, Outcome, Written, bare, main, ours
+from snapshots.benchmarks.contention import Outcome, Written, bare, ours
+from storage.backends import open_store
+from tests.benchmarks.contention import VARIANTS, main
 from tests.servers import new_bucket_url
 
 WRITERS, SECONDS = 4, 1.0
@@ -26,7 +29,7 @@ def urls(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_acknowledged_commit_is_in_the_history_once(urls: Iterator[str], variant: str) -> None:
-    outcome, kept = ours(next(urls), variant, WRITERS, SECONDS)
+    outcome, kept = ours(partial(open_store, next(urls)), VARIANTS[variant], WRITERS, SECONDS)
     assert len(outcome.written) == WRITERS
     assert len(set(outcome.acknowledged)) == len(outcome.acknowledged) >= WRITERS
     assert (kept.in_history, kept.unacknowledged) == (len(outcome.acknowledged), 0)
@@ -35,7 +38,7 @@ def test_every_acknowledged_commit_is_in_the_history_once(urls: Iterator[str], v
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_bare_loop_loses_no_count(urls: Iterator[str], variant: str) -> None:
-    outcome = bare(next(urls), variant, WRITERS, SECONDS, size_bytes=2048)
+    outcome = bare(partial(open_store, next(urls)), VARIANTS[variant], WRITERS, SECONDS, size_bytes=2048)
     assert outcome.requests["put"] - outcome.requests["put refused"] == len(outcome.acknowledged) >= WRITERS
     assert outcome.requests["get"] == sum(one.attempts for one in outcome.written)
 

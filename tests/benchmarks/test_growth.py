@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from snapshots import PersistedSessionState, SnapshotRepository
-from tests.benchmarks.agent_turns import AgentTurns
+from snapshots.benchmarks.agent_turns import AgentTurns
 from tests.benchmarks.growth import EARLY, LATE, TURNS, averaged, main, run, usual_upload, window_around
 
 EXECUTION_STATE_BYTES = 64 << 10

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from snapshots import PersistedSessionState
-from tests.benchmarks.large_state import EDITED, EXECUTION_STATE_BYTES, TRANSCRIPT_BYTES, LargeState, Revision
+from snapshots.benchmarks.large_state import EDITED, EXECUTION_STATE_BYTES, TRANSCRIPT_BYTES, LargeState, Revision
 
 SMALL = 4 << 20
 BLOCK = 64  # bytes that are found again only where they were copied

@@ -20,6 +20,7 @@ from snapshots import (
     ToolState,
     TurnStamp,
 )
+from snapshots.benchmarks.agent_turns import AgentTurns
 from snapshots.errors import (
     InvalidStateError,
     RevisionConflictError,
@@ -31,7 +32,6 @@ from snapshots.update import ATTEMPTS_MAX
 from storage.backends.memory import MemoryStore
 from storage.digest import blob_ref
 from storage.testing.clock import ManualClock
-from tests.benchmarks.agent_turns import AgentTurns
 from tests.integration.builders import (
     SESSION,
     add_usage,

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from snapshots.benchmarks.agent_turns import PAGE_BYTES, PAGES_CHANGED, AgentTurns
 from storage import matching
 from storage.matching import (
     COPY_BYTES_MIN,
@@ -24,7 +25,6 @@ from storage.matching import (
     anchors_of,
     match,
 )
-from tests.benchmarks.agent_turns import PAGE_BYTES, PAGES_CHANGED, AgentTurns
 
 KIB, MIB = 1 << 10, 1 << 20
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
-from tests.benchmarks.agent_turns import Turn
-from tests.benchmarks.large_state import Revision
+from snapshots.benchmarks.agent_turns import Turn
+from snapshots.benchmarks.large_state import Revision
 
 SESSION = "session-1"
 

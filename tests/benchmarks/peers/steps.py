@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from snapshots import Message
-from tests.benchmarks.agent_turns import AgentTurns, Turn
-from tests.benchmarks.large_state import LargeState
+from snapshots.benchmarks.agent_turns import AgentTurns, Turn
+from snapshots.benchmarks.large_state import LargeState
 from tests.benchmarks.peers.protocol import PlainRevision, PlainTurn, ToolUse
 
 

@@ -78,7 +78,7 @@ class AgentTurns:
     """
 
     def __init__(self, seed: int = 7, execution_state_bytes: int = EXECUTION_STATE_BYTES) -> None:
-        self._random = random.Random(seed)
+        self._random = random.Random(seed)  # noqa: S311  equal seeds, equal work; no secret
         self._pool = " ".join(self._random.choices(WORDS.split(), k=POOL_WORDS))
         self._text_bytes = execution_state_bytes // 2
         text = (self._pool * (self._text_bytes // len(self._pool) + 1)).encode()[: self._text_bytes]

@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from snapshots import Message, Part, PersistedSessionState, TokenUsage
+from snapshots.benchmarks.agent_turns import WORDS
 from snapshots.state import MessageRole
-from tests.benchmarks.agent_turns import WORDS
 
 EXECUTION_STATE_BYTES = 64 << 20
 TRANSCRIPT_BYTES = 10_752  # of JSON that a revision adds
@@ -71,7 +71,7 @@ class LargeState:
     """
 
     def __init__(self, seed: int = 7, execution_state_bytes: int = EXECUTION_STATE_BYTES) -> None:
-        self._random = random.Random(seed)
+        self._random = random.Random(seed)  # noqa: S311  equal seeds, equal work; no secret
         self._words = WORDS.split()
         stretches = [self._records] * 8 + [self._floats] * 6 + [self._text] * 4 + [self._random.randbytes] * 2
         self._random.shuffle(stretches)

@@ -1,0 +1,102 @@
+"""What commits cost: turns of an agent with tools and an execution state, and turns of a chat.
+
+agent_turns(Settings(turns=200), quiet)["stored_per_turn_200"]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean
+
+from snapshots import PersistedSessionState, SnapshotRepository
+from snapshots.benchmarks.agent_turns import AgentTurns
+from snapshots.benchmarks.chat_turns import ChatTurns
+from snapshots.benchmarks.meters import Cost, Figure, Figures, cpu_mean, kib, metering, ms, ratio, requests
+from snapshots.benchmarks.places import Place, new_place
+from snapshots.benchmarks.settings import Settings
+from snapshots.maintenance.collect import execute, plan_collect
+from snapshots.maintenance.progress import Progress
+
+SESSION = "session-1"
+CHAT_TURNS = 200
+LAST = 50  # commits whose CPU is compared between sessions of different length
+
+
+def agent_turns(settings: Settings, progress: Progress) -> Figures:
+    """Commit sessions of 50, 200 and 1,000 turns, each into a place of its own; nothing is left out of what is stored.
+
+    Stored is what remains after a collection. The first commit creates the session: it is in the bytes, and not in
+    requests and CPU.
+    """
+    figures: Figures = {}
+    costs: dict[int, Sequence[Cost]] = {}
+    for length in settings.lengths:
+        with new_place(settings.store) as place:
+            costs[length] = committed(place, length, settings.seed, progress)
+            figures |= _of_length(costs[length], place)
+    lengths = sorted(costs)
+    figures[f"cpu_{lengths[-1]}_over_{lengths[0]}"] = ratio(*(_last_cpu(costs[at]) for at in (lengths[-1], lengths[0])))
+    return figures
+
+
+def committed(place: Place, count: int, seed: int, progress: Progress) -> list[Cost]:
+    """Commit so many turns of one session; return what each cost."""
+    state, costs = PersistedSessionState(session_id=SESSION), []
+    with place.repository() as repo:
+        for turn in AgentTurns(seed).turns(count):
+            turn.apply(state)
+            with metering(repo.metrics) as one:
+                repo.commit(state, execution_state=turn.execution_state)
+            costs += one
+            progress(f"turns of a session of {count:,}", turn.index + 1, count)
+    return costs
+
+
+def _of_length(costs: Sequence[Cost], place: Place) -> Figures:
+    length, steady = len(costs), costs[1:] or costs
+    stored_before = place.stored_bytes()
+    with place.repository() as repo:
+        execute(plan_collect(repo))
+    return {
+        f"stored_per_turn_{length}": kib(place.stored_bytes() / length),
+        f"stored_before_collection_{length}": kib(stored_before / length),
+        f"uploaded_per_turn_{length}": kib(mean(cost.uploaded_bytes for cost in costs)),
+        f"requests_per_commit_{length}": requests(mean(cost.requests for cost in steady)),
+        f"requests_per_commit_max_{length}": requests(max(cost.requests for cost in steady)),
+        f"cpu_per_commit_{length}": ms(cpu_mean(steady)),
+        f"cpu_per_commit_last_{LAST}_of_{length}": ms(_last_cpu(costs)),
+    }
+
+
+def _last_cpu(costs: Sequence[Cost]) -> float:
+    return cpu_mean((costs[1:] or costs)[-LAST:])
+
+
+def chat_only(settings: Settings, progress: Progress) -> Figures:
+    """Commit a chat of 200 turns."""
+    count = settings.session_turns(CHAT_TURNS)
+    with new_place(settings.store) as place, place.repository() as repo:
+        costs = _chatted(repo, count, settings.seed, progress)
+        execute(plan_collect(repo))
+        stored = place.stored_bytes()
+    steady = costs[1:] or costs
+    return {
+        "requests_per_commit": requests(mean(cost.requests for cost in steady)),
+        "requests_per_commit_max": requests(max(cost.requests for cost in steady)),
+        "puts_before_acknowledged": requests(mean(cost.puts for cost in steady)),
+        "commits_of_one_request": Figure(round(100 * mean(cost.requests == 1 for cost in steady), 1), "%"),
+        "cpu_per_commit": ms(cpu_mean(steady)),
+        "uploaded_per_turn": kib(mean(cost.uploaded_bytes for cost in costs)),
+        "stored_per_turn": kib(stored / count),
+    }
+
+
+def _chatted(repo: SnapshotRepository, count: int, seed: int, progress: Progress) -> list[Cost]:
+    state, costs = PersistedSessionState(session_id=SESSION), []
+    for turn in ChatTurns(seed).turns(count):
+        turn.apply(state)
+        with metering(repo.metrics) as one:
+            repo.commit(state)
+        costs += one
+        progress("turns of a chat", turn.index + 1, count)
+    return costs
