@@ -22,13 +22,11 @@ class Measure(NamedTuple):
     Attributes:
         home: Module of this package that has it.
         function: Its name there.
-        text: What it does.
         is_long: Whether it takes minutes at its usual size, and is run only when it is named.
     """
 
     home: str
     function: str
-    text: str
     is_long: bool = False
 
     def load(self) -> Callable[[Settings, Progress], Figures]:
@@ -40,17 +38,15 @@ class Measure(NamedTuple):
 
 
 MEASURES: Mapping[str, Measure] = {
-    "agent-turns": Measure("turns", "agent_turns", "commits of an agent with tools and an execution state of 1 MiB"),
-    "chat-only": Measure("turns", "chat_only", "commits of a chat"),
-    "resume": Measure("reads", "resume", "resumes from nothing, at 50 lengths in a row"),
-    "load": Measure("reads", "load", "loads of a long session"),
-    "fork": Measure("reads", "fork", "forks of the present and of every older revision"),
-    "start-up": Measure("startup", "start_up", "modules and CPU of an import and of the command"),
-    "contention": Measure("contention", "contention", "eight writers on one head, against a bare compare-and-swap"),
-    "large-state": Measure(
-        "large", "large_state", "64 MiB of which 1 % changes; restores every revision", is_long=True
-    ),
-    "collection": Measure("collection", "collection", "a collection among 100,000 small sessions", is_long=True),
+    "agent-turns": Measure("turns", "agent_turns"),
+    "chat-only": Measure("turns", "chat_only"),
+    "resume": Measure("reads", "resume"),
+    "load": Measure("reads", "load"),
+    "fork": Measure("reads", "fork"),
+    "start-up": Measure("startup", "start_up"),
+    "contention": Measure("contention", "contention"),
+    "large-state": Measure("large", "large_state", is_long=True),
+    "collection": Measure("collection", "collection", is_long=True),
 }
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snapshots import SnapshotRepository
-from storage.backends import open_store
+from storage.backends import object_url, open_store
 from storage.clock import SystemClock
 from storage.store import ObjectStore
 from storage.unfinished import discard_in, unfinished_in
@@ -79,7 +79,7 @@ def new_place(url: str) -> Iterator[Place]:
     try:
         yield place
     finally:
-        _remove(place.store)
+        _remove(place)
 
 
 @contextmanager
@@ -100,9 +100,14 @@ def new_shared_place(url: str, *, size_bytes: int = 0) -> Iterator[Place]:
         yield place_at(f"file:{directory}")
 
 
-def _remove(store: ObjectStore) -> None:
-    failures = store.delete_many(row.key for row in store.list(""))
-    for write in unfinished_in(store, ""):
-        discard_in(store, write)
+def _remove(place: Place) -> None:
+    if place.url.startswith("file:"):
+        directory = Path(object_url(place.url, place.prefix))
+        if directory.is_dir():  # it is not, where the store would not be written to
+            shutil.rmtree(directory)
+        return
+    failures = place.store.delete_many(row.key for row in place.store.list(""))
+    for write in unfinished_in(place.store, ""):
+        discard_in(place.store, write)
     if failures:
         raise failures[0].error
