@@ -6,6 +6,8 @@ agent_turns(Settings(turns=200), quiet)["stored_per_turn_200"]
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
+from itertools import islice
 from statistics import mean
 
 from snapshots import PersistedSessionState, SnapshotRepository
@@ -26,30 +28,65 @@ def agent_turns(settings: Settings, progress: Progress) -> Figures:
     """Commit sessions of 50, 200 and 1,000 turns, each into a place of its own; nothing is left out of what is stored.
 
     Stored is what remains after a collection. The first commit creates the session: it is in the bytes, and not in
-    requests and CPU.
+    requests and CPU. The last 50 commits of all sessions take turns, so that their CPU can be compared.
     """
-    figures: Figures = {}
-    costs: dict[int, Sequence[Cost]] = {}
-    for length in settings.lengths:
-        with new_place(settings.store) as place:
-            costs[length] = committed(place, length, settings.seed, progress)
-            figures |= _of_length(costs[length], place)
-    lengths = sorted(costs)
-    figures[f"cpu_{lengths[-1]}_over_{lengths[0]}"] = ratio(*(_last_cpu(costs[at]) for at in (lengths[-1], lengths[0])))
-    return figures
+    with ExitStack() as stack:
+        sessions = [
+            _Session(stack.enter_context(new_place(settings.store)), length, settings.seed, progress)
+            for length in settings.lengths
+        ]
+        for session in sessions:
+            stack.callback(session.close)
+            session.advance(session.length - LAST)
+        for number in range(min(LAST, settings.turns)):
+            for session in sessions if number % 2 else sessions[::-1]:
+                session.advance(1)
+        figures: Figures = {}
+        for session in sessions:
+            figures |= _of_length(session.costs, session.place)
+    shortest, longest = sessions[0], sessions[-1]
+    over = f"cpu_{longest.length}_over_{shortest.length}"
+    return figures | {over: ratio(_last_cpu(longest.costs), _last_cpu(shortest.costs))}
 
 
-def committed(place: Place, count: int, seed: int, progress: Progress) -> list[Cost]:
-    """Commit so many turns of one session; return what each cost."""
-    state, costs = PersistedSessionState(session_id=SESSION), []
-    with place.repository() as repo:
-        for turn in AgentTurns(seed).turns(count):
-            turn.apply(state)
-            with metering(repo.metrics) as one:
-                repo.commit(state, execution_state=turn.execution_state)
-            costs += one
-            progress(f"turns of a session of {count:,}", turn.index + 1, count)
-    return costs
+class _Session:
+    """A session that is committed bit by bit.
+
+    Args:
+        place: Where to.
+        length: How many turns it will have.
+        seed: Of the turns.
+        progress: Told of every turn.
+    """
+
+    def __init__(self, place: Place, length: int, seed: int, progress: Progress) -> None:
+        self.place = place
+        self.length = length
+        self.costs: list[Cost] = []
+        self._progress = progress
+        self._repo = place.repository()
+        self._state = PersistedSessionState(session_id=SESSION)
+        self._turns = AgentTurns(seed).turns(length)
+
+    def advance(self, count: int) -> None:
+        """Commit so many further turns, or as many as there are."""
+        for turn in islice(self._turns, max(0, count)):
+            turn.apply(self._state)
+            with metering(self._repo.metrics) as one:
+                self._repo.commit(self._state, execution_state=turn.execution_state)
+            self.costs += one
+            self._progress(f"turns of a session of {self.length:,}", len(self.costs), self.length)
+
+    def close(self) -> None:
+        """Let the threads go."""
+        self._repo.close()
+
+
+def committed(place: Place, count: int, seed: int, progress: Progress) -> None:
+    """Commit so many turns of one session."""
+    session = _Session(place, count, seed, progress)
+    session.advance(count)
+    session.close()
 
 
 def _of_length(costs: Sequence[Cost], place: Place) -> Figures:
