@@ -28,6 +28,7 @@ from tests.benchmarks.peers.worker import End, Resumption, Worker, resume
 from tests.servers import CREDENTIALS, moto_running
 
 RESUMES = 3
+LOOKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # after so many commits, and after the last one
 KIB, MIB, MB = 1 << 10, 1 << 20, 1_000_000
 ROOT = Path(__file__).parents[3]
 
@@ -62,9 +63,12 @@ def beside_ours(name: str, count: int) -> dict[str, Any]:
             for side, place in sides.items()
         }
         costs: dict[str, list[Cost]] = {side: [] for side in sides}
+        stored: dict[str, dict[int, int]] = {side: {} for side in sides}
         for index in range(count):
             for side in _alternating(list(sides), index):
                 costs[side].append(workers[side].commit())
+                if index + 1 in (*LOOKS, count):
+                    stored[side][index + 1] = workers[side].stored_bytes()
         ends = {side: worker.finish() for side, worker in workers.items()}
         stack.close()
         resumptions: dict[str, list[Resumption]] = {side: [] for side in sides}
@@ -77,6 +81,7 @@ def beside_ours(name: str, count: int) -> dict[str, Any]:
         "ours_is": peer.ours,
         **{
             label: _figures(side, peer.workload, costs[side], ends[side], resumptions[side])
+            | {"series": _series(costs[side], stored[side])}
             for label, side in (("peer", name), ("ours", peer.ours))
         },
     }
@@ -125,6 +130,17 @@ def _figures(
     if workload == "states":
         figures["restore_mb_per_cpu_second"] = round(end.state_bytes / cpu / MB)
     return figures
+
+
+def _series(costs: list[Cost], stored: dict[int, int]) -> dict[str, Sequence[float]]:
+    """Return, at each look, the commits so far, what is stored for each, and the mean CPU since the look before."""
+    looks = list(stored)
+    since = [costs[before:look] for before, look in itertools.pairwise([0, *looks])]
+    return {
+        "commits": looks,
+        "stored_kib_per_commit": [round(size_bytes / look / KIB, 2) for look, size_bytes in stored.items()],
+        "cpu_ms_per_commit": [round(mean(cost.cpu_seconds for cost in some) * 1000, 2) for some in since],
+    }
 
 
 def _of_turns(costs: list[Cost], end: End) -> dict[str, float]:

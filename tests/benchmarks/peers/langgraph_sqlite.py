@@ -10,7 +10,6 @@ from typing import ClassVar, Self
 from langgraph.checkpoint.sqlite import SqliteSaver  # type: ignore[import-not-found]  # in the peers' own environment
 
 from tests.benchmarks.peers.langgraph_state import MESSAGES, LangGraphThread, contents
-from tests.benchmarks.peers.places import directory_bytes
 from tests.benchmarks.peers.protocol import Contents, Place, PlainTurn
 
 
@@ -21,8 +20,8 @@ class LangGraphSqlite:
     MESSAGES_PER_TURN: ClassVar = MESSAGES
 
     def __init__(self, place: Place) -> None:
-        self._place = place
-        self._connection = sqlite3.connect(place.directory / "checkpoints.sqlite", check_same_thread=False)
+        self._file = place.directory / "checkpoints.sqlite"
+        self._connection = sqlite3.connect(self._file, check_same_thread=False)
         self._thread = LangGraphThread(SqliteSaver(self._connection))
 
     @classmethod
@@ -36,5 +35,5 @@ class LangGraphSqlite:
         return partial(contents, self._thread.get())
 
     def stored_bytes(self) -> int:
-        self._connection.close()  # which takes the write-ahead log into the database
-        return directory_bytes(self._place.directory)
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # takes the write-ahead log into the database
+        return self._file.stat().st_size

@@ -22,7 +22,7 @@ class OpenAISqlite:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._runner = asyncio.Runner()
-        self._session = SQLiteSession(SESSION, place.directory / "sessions.sqlite")
+        self._connect()
 
     @classmethod
     def open(cls, place: Place) -> Self:
@@ -37,7 +37,12 @@ class OpenAISqlite:
 
     def stored_bytes(self) -> int:
         self._session.close()
-        return directory_bytes(self._place.directory)
+        stored = directory_bytes(self._place.directory)
+        self._connect()
+        return stored
+
+    def _connect(self) -> None:
+        self._session = SQLiteSession(SESSION, self._place.directory / "sessions.sqlite")
 
 
 def _items(turn: PlainTurn) -> list[dict[str, Any]]:

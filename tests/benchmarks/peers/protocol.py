@@ -116,4 +116,4 @@ class Peer(Protocol[StepT]):
         """Read everything that is needed to go on; return what tells the contents, for a check after the clock."""
 
     def stored_bytes(self) -> int:
-        """Return what is stored; nothing is committed afterwards."""
+        """Return what is stored so far."""

@@ -99,6 +99,13 @@ class Worker:
         assert isinstance(cost, Cost)
         return cost
 
+    def stored_bytes(self) -> int:
+        """Let it say what it has stored so far."""
+        self._connection.send("look")
+        stored = _received(self._connection)
+        assert isinstance(stored, int)
+        return stored
+
     def finish(self) -> End:
         """Let it sum up."""
         self._connection.send("finish")
@@ -159,7 +166,10 @@ def _commit(connection: Connection, name: str, workload: Workload, count: int, p
     peer = peer_class.open(place)
     source: Iterator[Any] = steps.turns(count) if workload == "turns" else steps.revisions(count)
     step, before = None, 0
-    while connection.recv() == "commit":
+    while (told := connection.recv()) != "finish":
+        if told == "look":
+            connection.send(peer.stored_bytes())
+            continue
         step = next(source)
         before = before or resident_bytes()
         with METER.measuring() as costs:
