@@ -37,7 +37,16 @@ PROGRAMS = {
 }
 SLACK = 1.05
 
-ALWAYS = ("boto3", "botocore", "greenlet", "moto", "hypothesis", "snapshots.maintenance", "snapshots.testing")
+ALWAYS = (
+    "boto3",
+    "botocore",
+    "greenlet",
+    "moto",
+    "hypothesis",
+    "snapshots.maintenance",
+    "snapshots.testing",
+    "snapshots.benchmarks",
+)
 NOT_FOR_A_LIBRARY = ("typer", "click", "rich", "snapshots.cli")
 NOT_FOR_THE_NAME = ("pydantic", "cbor2", "zstandard", "blake3", "logging", "typing")
 NOT_FOR_HELP = ("pydantic", "cbor2", "zstandard", "blake3", "snapshots.repository", "snapshots.state", "storage.packs")
