@@ -219,6 +219,7 @@ AVOIDED = {
 ALLOWED = {
     "storage.packs.PackBuilder.flush": "closes a shared frame in memory; nothing is committed by it",
     "storage.store.LIST_PAGE_KEYS": "a page of a listing, as S3 calls it",
+    "snapshots.benchmarks.agent_turns.PAGE_BYTES": "a page of an interpreter's memory; the workload overwrites some",
     "snapshots.sessions.PAGE": "heads read side by side in a listing",
     "snapshots.maintenance.collect.BATCH_PACKS": "families that a collection goes through together; holds no bytes",
     "snapshots.head.Holder.nonce": "of a take-over: the glossary's own word for it",
