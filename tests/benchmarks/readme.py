@@ -60,7 +60,12 @@ ROWS = (
         "24, 3",
     ),
     Row("load", "load of {last} turns: nodes, CPU", ("nodes", "cpu")),
-    Row("fork", "fork of {n} turns: requests; of an older revision, at most", ("requests", "requests_older_max"), "3"),
+    Row(
+        "fork",
+        "fork of {n} turns: requests; of an older revision, at most",
+        ("requests", "requests_older_max"),
+        "3, 27",
+    ),
     Row(
         "large-state",
         "large state, 64 MiB, 1 % edited: stored per revision, of {revisions}",
@@ -76,7 +81,7 @@ ROWS = (
     ),
     Row(
         "contention",
-        "eight writers on one head: acknowledged, of these in the history once; rate over a bare compare-and-swap",
+        "eight writers on one head of a server: acknowledged, in the history once; rate over a bare compare-and-swap",
         ("acknowledged", "in_history_once", "ours_over_bare"),
         "all",
     ),

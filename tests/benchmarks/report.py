@@ -24,15 +24,19 @@ from pathlib import Path
 from typing import Any
 
 from snapshots.benchmarks.machine import machine, versions
-from snapshots.benchmarks.measures import MEASURES, measured
+from snapshots.benchmarks.measures import MEASURES
 from snapshots.benchmarks.settings import Settings
 from tests.benchmarks import charts
+from tests.benchmarks.contention import places
 from tests.benchmarks.readme import BEGIN, END, section
 from tests.benchmarks.transcripts import transcripts_in
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 USUAL = Settings()
+SIZES = ("turns", "revisions", "sessions", "seconds", "seed")
+ON_A_SERVER = "contention"
+BENCH = "import sys; from snapshots.cli import main; sys.exit(main())"
 KEPT_OF_PEERS = (
     "requests_per_turn",
     "uploaded_kib_per_turn",
@@ -72,15 +76,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def measures(given: argparse.Namespace) -> Piece:
-    """Run every measure of `snapshots bench`."""
-    settings = Settings(
-        turns=given.turns, revisions=given.revisions, sessions=given.sessions, seconds=given.seconds, seed=given.seed
-    )
-    found = {}
-    for name in MEASURES:
-        found[name] = measured(name, settings)
-        _say(f"{name}: {found[name]['wall_seconds']} s")
-    return {"settings": asdict(settings), "measures": found}
+    """Run `snapshots bench`; the contention on a server, which is where writers meet."""
+    found: Piece = {}
+    for name in given.measures:
+        if name != ON_A_SERVER:
+            found |= _bench(given, name)
+            continue
+        with tempfile.TemporaryDirectory() as directory, places("ministack", Path(directory)) as urls:
+            found |= _bench(given, name, "--store", next(urls))
+    sizes = {name: getattr(given, name) for name in SIZES}
+    return {"settings": sizes, "measures": found}
+
+
+def _bench(given: argparse.Namespace, name: str, *options: str) -> Piece:
+    """Return what the command measures, as anybody runs it."""
+    sizes = (f"--{size}={getattr(given, size)}" for size in SIZES)
+    command = [sys.executable, "-c", BENCH, "--json", *options, "bench", name, *sizes]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    found: Piece = json.loads(done.stdout)["measures"]
+    _say(f"{name}: {found[name]['wall_seconds']} s")
+    return found
 
 
 def peers(given: argparse.Namespace) -> Piece:
@@ -161,6 +176,7 @@ def _parser() -> argparse.ArgumentParser:
         "--peers", default="", metavar="PYTHON", help="of the peers' environment; without: not measured"
     )
     parser.add_argument("--pieces", nargs="*", choices=PIECES, help="what to measure; without: all that can be")
+    parser.add_argument("--measures", nargs="+", choices=MEASURES, default=[*MEASURES], metavar="NAME")
     parser.add_argument("--turns", type=int, default=USUAL.turns)
     parser.add_argument("--revisions", type=int, default=USUAL.revisions)
     parser.add_argument("--sessions", type=int, default=USUAL.sessions)

@@ -17,6 +17,7 @@ from tests.data import PACKED, unpack
 
 ROOT = Path(__file__).parents[2]
 TINY = ("--turns", "5", "--revisions", "2", "--sessions", "100", "--seconds", "0.4")
+SOME = ("fork", "contention")
 PEER_FIGURES = {"stored_kib_per_turn": 1500.0, "requests_per_turn": 6.0, "cpu_ms_per_turn": 30.0}
 
 
@@ -58,15 +59,13 @@ def _run(tmp_path: Path, readme: Path, *arguments: str) -> dict[str, Any]:
     return found
 
 
-def test_one_command_measures_and_writes_the_section(
-    tmp_path: Path, readme: Path, peers: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(report, "MEASURES", ("chat-only", "fork"))
+def test_one_command_measures_and_writes_the_section(tmp_path: Path, readme: Path, peers: dict[str, Any]) -> None:
     (tmp_path / "runs").mkdir()
     unpack(PACKED[0], tmp_path / "runs")
-    found = _run(tmp_path, readme, *TINY, "--transcripts", str(tmp_path / "runs"))
+    found = _run(tmp_path, readme, *TINY, "--transcripts", str(tmp_path / "runs"), "--measures", *SOME)
     assert found.keys() == {"measures", "transcripts"}
     assert found["measures"]["settings"]["turns"] == 5
+    assert set(found["measures"]["measures"]) == set(SOME)
     text = readme.read_text()
     assert text.startswith(f"# Before\n\n{BEGIN}\n")
     assert text.endswith(f"{END}\n\nafter\n")
