@@ -30,9 +30,8 @@ class Ours:
         self._repo.commit(self._state, execution_state=turn.execution_state)
 
     def resume(self) -> Callable[[], Contents]:
-        state = self._repo.load(SESSION)
-        execution_state = self._repo.read_execution_state(state)
-        return lambda: _contents(state, execution_state)
+        state = self._repo.load(SESSION, execution_state=True)
+        return lambda: _contents(state)
 
     def stored_bytes(self) -> int:
         return directory_bytes(self._place.directory)
@@ -53,11 +52,11 @@ class OursOnS3(Ours):
         return f"s3://{place.bucket}/agents?endpoint_url={place.endpoint}&region=us-east-1"
 
 
-def _contents(state: PersistedSessionState, execution_state: bytes) -> Contents:
+def _contents(state: PersistedSessionState) -> Contents:
     tools = state.tool_state_snapshot
     return Contents(
         messages=len(state.session_graph.nodes),
         answered=state.read_view().messages[-1].parts[0].content,
         tool_state=None if tools is None else tools.model_dump(mode="json"),
-        execution_state=execution_state,
+        execution_state=state.execution_state_snapshot,
     )
