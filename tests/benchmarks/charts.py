@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 LABEL_GAP = 0.062  # of the axis, between the labels of two lines
+TICKS_APART = 3  # times, for the labels of two to stand side by side
 SIZE_INCHES = (10.0, 4.2)
 DECADES_LABELLED = 100  # axes that span less have labels at 2 and 5 as well
 LABEL_ROOM = 1.9  # of the length of the axis, times what it spans: for the labels at its end
@@ -157,7 +158,7 @@ def _draw_lines(axes: Axes, lines: Sequence[Line], theme: Theme) -> None:
     axes.set_yscale("log")
     values = [value for line in lines for value in line.values]
     low, high = math.log(min(values)), math.log(max(values))
-    margin = 0.05 * (high - low) + 0.05
+    margin = 0.1 * (high - low) + 0.05  # the labels at the ends may be moved beyond the lines
     axes.set_ylim(math.exp(low - margin), math.exp(high + margin))
     last = max(line.commits[-1] for line in lines)
     axes.set_xlim(1, last ** (1 + LABEL_ROOM / 2))
@@ -175,7 +176,7 @@ def _draw_lines(axes: Axes, lines: Sequence[Line], theme: Theme) -> None:
             va="center",
             annotation_clip=False,
         )
-    _plain(axes, theme, [at for at in (1, 10, 100, 1000) if at <= last] + [last])
+    _plain(axes, theme, [at for at in (1, 10, 100, 1000) if TICKS_APART * at < last] + [last])
 
 
 def _colour(line: Line, theme: Theme) -> str:

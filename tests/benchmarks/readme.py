@@ -169,7 +169,7 @@ def _beside(
         return
     count = piece["turns"] if workload == "turns" else piece["revisions"]
     what = f"{count:,} agent turns" if workload == "turns" else f"{count:,} revisions of the large state"
-    yield f"Beside others, {what}; each pair took turns commit by commit. {_where(piece)}"
+    yield f"Beside others, {what}; each pair took turns commit by commit; ours uncollected. {_where(piece)}"
     file = WORKLOADS[workload].file
     if {f"{file}-light", f"{file}-dark"} <= set(charts):
         yield _picture(directory, file, f"What is stored and the CPU of a commit over {what}, ours and others.")
