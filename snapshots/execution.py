@@ -138,16 +138,16 @@ class _BlobStream(io.RawIOBase):
             return 0
         first = bisect_right(self._starts, self._position) - 1
         last = bisect_right(self._starts, end - 1)
-        data = b"".join(self._read(slice(first, last)))
+        data = self._read(slice(first, last))
         start = self._position - self._starts[first]
         count = end - self._position
         view[:count] = data[start : start + count]
         self._position = end
         return count
 
-    def _read(self, wanted: slice) -> list[bytes]:
-        def read(reader: PackReader, extents: Sequence[Extent]) -> list[bytes]:
+    def _read(self, wanted: slice) -> bytes:
+        def read(reader: PackReader, extents: Sequence[Extent]) -> bytes:
             self._extents = extents  # where it lies now, if it was moved: cut in the same pieces
-            return reader.pieces(extents[wanted])
+            return reader.stretch(extents[wanted])
 
         return _on_present(self._environment, self._base, self._ref, read, {self._ref.digest: self._extents})

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NewType
 
@@ -52,6 +53,14 @@ def digest(data: Buffer) -> Digest:
 def short_hash(data: Buffer, size_bytes: int = 16) -> bytes:
     """Return the first `size_bytes` of BLAKE3 of `data`: fan-out, checksums, ring entries."""
     return blake3(octets(data)).digest(length=size_bytes)
+
+
+def short_hash_of(pieces: Iterable[Buffer], size_bytes: int) -> bytes:
+    """Return `short_hash` of all pieces, one behind the other; joins none of them."""
+    hasher = blake3()
+    for piece in pieces:
+        hasher.update(octets(piece))
+    return hasher.digest(length=size_bytes)
 
 
 class Hasher:
@@ -106,15 +115,41 @@ def blob_ref(data: Buffer) -> BlobRef:
     return BlobRef(digest(data), memoryview(data).nbytes)
 
 
+class Verifier:
+    """Checks bytes that come piece by piece against what a ref names.
+
+    Args:
+        ref: What they should be.
+    """
+
+    def __init__(self, ref: BlobRef) -> None:
+        self._ref = ref
+        self._hash = hashlib.sha256() if ref.digest.startswith("sha256:") else blake3()
+        self._size_bytes = 0
+
+    def update(self, data: Buffer) -> None:
+        """Take the next piece."""
+        view = octets(data)
+        self._hash.update(view)
+        self._size_bytes += view.nbytes
+
+    def finish(self, *, key: str) -> None:
+        """Check all that was taken. Raises as `verify`."""
+        if self._size_bytes != self._ref.size_bytes:
+            raise CorruptObjectError(key, f"{self._size_bytes} bytes where {self._ref} was expected")
+        found = f"{self._ref.digest.partition(':')[0]}:{self._hash.hexdigest()}"
+        if found != self._ref.digest:
+            raise CorruptObjectError(key, f"content is {found}, expected {self._ref.digest}")
+
+
 def verify(data: Buffer, ref: BlobRef, *, key: str) -> None:
     """Check that `data` is what `ref` names.
 
     Raises:
         CorruptObjectError: Size or digest differ; `key` is where the bytes came from.
     """
-    size = memoryview(data).nbytes
-    if size != ref.size_bytes:
+    if (size := memoryview(data).nbytes) != ref.size_bytes:  # before it is hashed
         raise CorruptObjectError(key, f"{size} bytes where {ref} was expected")
-    found = "sha256:" + hashlib.sha256(octets(data)).hexdigest() if ref.digest.startswith("sha256:") else digest(data)
-    if found != ref.digest:
-        raise CorruptObjectError(key, f"content is {found}, expected {ref.digest}")
+    verifier = Verifier(ref)
+    verifier.update(data)
+    verifier.finish(key=key)

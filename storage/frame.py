@@ -31,7 +31,7 @@ from collections.abc import Iterator
 
 import zstandard
 
-from storage.digest import Buffer, octets, short_hash
+from storage.digest import Buffer, octets, short_hash, short_hash_of
 from storage.errors import CorruptObjectError
 
 FRAME_BYTES_MAX = 128 << 10  # raw; small enough to read alone, large enough to compress well
@@ -118,21 +118,20 @@ def open_frame(stored: Buffer, *, key: str, prefix: Prefix | None = None) -> byt
     payload = view[HEADER_BYTES:]
     if payload_bytes != payload.nbytes or not 0 < raw_bytes <= FRAME_BYTES_MAX:
         raise CorruptObjectError(key, f"a frame declares {payload_bytes} bytes for {raw_bytes}, has {payload.nbytes}")
-    head = bytes(view[: _HEADER.size])
-    if short_hash(head + bytes(payload), _CHECKSUM_BYTES) != view[_HEADER.size : HEADER_BYTES]:
+    if short_hash_of((view[: _HEADER.size], payload), _CHECKSUM_BYTES) != view[_HEADER.size : HEADER_BYTES]:
         raise CorruptObjectError(key, "a frame's checksum does not match")
     if seal != _UNSEALED or codec not in (_STORED, _ZSTD, _ZSTD_PREFIXED):
         raise CorruptObjectError(key, f"a frame has codec {codec} and seal {seal}, which this version cannot open")
     if codec == _ZSTD_PREFIXED and prefix is None:
         raise CorruptObjectError(key, "a frame that needs the bytes before it stands alone")
     opener = prefix.opener() if codec == _ZSTD_PREFIXED and prefix is not None else None
-    raw = bytes(payload) if codec == _STORED else _decompress(bytes(payload), raw_bytes, key, opener)
+    raw = bytes(payload) if codec == _STORED else _decompress(payload, raw_bytes, key, opener)
     if len(raw) != raw_bytes:
         raise CorruptObjectError(key, f"a frame holds {len(raw)} bytes, declares {raw_bytes}")
     return raw
 
 
-def _decompress(payload: bytes, raw_bytes: int, key: str, opener: zstandard.ZstdDecompressor | None) -> bytes:
+def _decompress(payload: memoryview, raw_bytes: int, key: str, opener: zstandard.ZstdDecompressor | None) -> bytes:
     try:
         if zstandard.frame_content_size(payload) != raw_bytes:  # Rule 2: before a byte is allocated
             raise CorruptObjectError(key, "a compressed frame declares another size than its header")

@@ -2,8 +2,9 @@
 
 Rules:
 1. Near ranges of one pack are one request; what was fetched is not fetched again.
-2. Every whole blob is checked against its `BlobRef`; a piece that is read alone against its frame's checksum.
-3. No more is held in memory than the blobs declare, and their frames.
+2. Every whole blob is checked against its `BlobRef`; a stretch that is read alone against its frames' checksums.
+3. No more is held in memory than the blobs declare, and for every thread one answer: a frame is opened once, when it
+   arrives, and copied to every place that needs it. A blob that is read by windows is never held whole.
 4. A frame that continues a log is opened with the bytes that stand before it in the blob.
 
     reader = PackReader(store, key_of, executor)
@@ -12,20 +13,30 @@ Rules:
 
 from __future__ import annotations
 
+import io
 from bisect import bisect_right, insort
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from typing import NamedTuple
 
-from storage.digest import BlobRef, verify
+from storage.digest import BlobRef, Verifier, verify
 from storage.errors import CorruptObjectError
 from storage.extents import Extent, Read, plan_reads
 from storage.frame import PREFIX_BYTES_MIN, Prefix, is_prefixed, open_frame
 from storage.packs import PREFIX_BYTES_MAX
-from storage.store import ObjectStore
+from storage.store import ByteRange, ObjectStore
 
 _Place = tuple[str, int, int]  # pack, offset and stored size of a frame
-TOGETHER_MIN = 8  # frames for which it pays to open them in several threads
-GROUP_FRAMES_MAX = 64  # opened by one thread at a time
+_Target = tuple[memoryview, int, int, int]  # view, place there, raw bytes of the frame before the piece, length
+GROUP_FRAMES_MAX = 64  # at hand already, opened by one thread at a time
+WINDOW_BYTES = 32 << 20  # raw, of a blob that is not held whole; larger ones make fewer requests
+
+
+class _Frames(NamedTuple):
+    """Frames that lie in one range of a pack."""
+
+    read: Read
+    places: list[_Place]
 
 
 class PackReader:
@@ -42,10 +53,9 @@ class PackReader:
         self._store = store
         self._executor = executor
         self._chunks: dict[str, list[tuple[int, bytes]]] = {}  # by pack: where each begins, in order
-        self._opened: dict[_Place, bytes] = {}
 
     def fetch(self, reads: Sequence[Read]) -> None:
-        """Fetch these ranges, side by side.
+        """Fetch these ranges, side by side, and keep them.
 
         Raises:
             NotFoundError: A pack is missing; its key is in the error.
@@ -72,13 +82,30 @@ class PackReader:
         """
         for ref, extents in wanted.items():
             self._check_size(ref, extents)
-        self._open([extent for extents in wanted.values() for extent in extents])
-        return {ref: self._assembled(ref, extents) for ref, extents in wanted.items()}
+        found = dict(zip(wanted, self._joined(list(wanted.values())), strict=True))
+        for ref, data in found.items():
+            verify(data, ref, key=self._key(wanted[ref]))
+        return found
 
-    def pieces(self, extents: Sequence[Extent]) -> list[bytes]:
-        """Return single extents, checked by their frames' checksums alone; otherwise like `blobs`."""
-        self._open(extents)
-        return [self._piece(extent, memoryview(b"")) for extent in extents]
+    def stretch(self, extents: Sequence[Extent]) -> bytes:
+        """Return the bytes of extents, checked by their frames' checksums alone; otherwise like `blobs`."""
+        return self._joined([extents])[0]
+
+    def windows(self, ref: BlobRef, extents: Sequence[Extent], window_bytes: int = WINDOW_BYTES) -> Iterator[bytes]:
+        """Yield a whole blob, window by window; it is to be believed only once the last was yielded. Raises as `blobs`.
+
+        Args:
+            ref: The blob.
+            extents: Where it lies, in order.
+            window_bytes: Raw bytes that are held at a time.
+        """
+        self._check_size(ref, extents)
+        verifier = Verifier(ref)
+        for window in windows_of(extents, window_bytes):
+            data = self.stretch(window)
+            verifier.update(data)
+            yield data
+        verifier.finish(key=self._key(extents))
 
     def _get(self, read: Read) -> bytes:
         key = self.key_of(read.pack)
@@ -102,58 +129,118 @@ class PackReader:
         assert found is not None, "it was fetched"
         return found
 
-    def _open(self, extents: Iterable[Extent]) -> None:
-        """Fetch and open the frames of all extents; those that continue a log are opened when their turn comes."""
-        places = list(dict.fromkeys(extent[:3] for extent in extents if extent[:3] not in self._opened))
-        stored = list(zip(places, self.runs(places), strict=True))
-        alone = [(place, frame) for place, frame in stored if not is_prefixed(frame)]
-        if len(alone) < TOGETHER_MIN:
-            self._opened |= self._opened_group(alone)
-            return
-        groups = [alone[start : start + GROUP_FRAMES_MAX] for start in range(0, len(alone), GROUP_FRAMES_MAX)]
-        for group in self._executor.map(self._opened_group, groups):
-            self._opened |= group
-
-    def _opened_group(self, frames: Iterable[tuple[_Place, memoryview]]) -> dict[_Place, bytes]:
-        return {place: open_frame(frame, key=self.key_of(place[0])) for place, frame in frames}
+    def _key(self, extents: Sequence[Extent]) -> str:
+        return self.key_of(extents[0].pack) if extents else ""
 
     def _check_size(self, ref: BlobRef, extents: Sequence[Extent]) -> None:
         total = sum(extent.length for extent in extents)
         if total != ref.size_bytes:
-            key = self.key_of(extents[0].pack) if extents else ""
-            raise CorruptObjectError(key, f"extents of {total} bytes where {ref} was expected")
+            raise CorruptObjectError(self._key(extents), f"extents of {total} bytes where {ref} was expected")
 
-    def _assembled(self, ref: BlobRef, extents: Sequence[Extent]) -> bytes:
-        key = self.key_of(extents[0].pack) if extents else ""
-        if len(extents) == 1:
-            data = self._piece(extents[0], memoryview(b""))
-        else:
-            whole = bytearray(ref.size_bytes)
-            view, position = memoryview(whole), 0
+    def _joined(self, wanted: Sequence[Sequence[Extent]]) -> list[bytes]:
+        """Return the bytes of each row of extents, read together."""
+        # What getbuffer() gives is the very bytes that getvalue() returns, as long as no view of them is left: no copy.
+        buffers = [io.BytesIO(bytes(sum(extent.length for extent in extents))) for extents in wanted]
+        views = [buffer.getbuffer() for buffer in buffers]
+        targets: dict[_Place, list[_Target]] = {}
+        for extents, view in zip(wanted, views, strict=True):
+            at = 0
             for extent in extents:
-                view[position : position + extent.length] = self._piece(extent, view[:position])
-                position += extent.length
-            data = bytes(whole)
-        verify(data, ref, key=key)
-        return data
+                pack, offset, stored, skip, length = extent
+                targets.setdefault((pack, offset, stored), []).append((view, at, skip, length))
+                at += length
+        continued = self._copied(targets)
+        if continued:
+            self._copy_continued(wanted, views, continued)
+        for view in views:
+            view.release()
+        return [buffer.getvalue() for buffer in buffers]
 
-    def _piece(self, extent: Extent, before: memoryview) -> bytes:
-        raw = self._opened.get(extent[:3])
-        if raw is None:
-            raw = self._opened[extent[:3]] = self._continued(extent, before)
-        piece = raw[extent.skip : extent.skip + extent.length]
-        if len(piece) != extent.length:
-            raise CorruptObjectError(self.key_of(extent.pack), "an extent ends behind its frame")
-        return piece
+    def _copied(self, targets: Mapping[_Place, Sequence[_Target]]) -> dict[_Place, bytes]:
+        """Copy frames to their targets (rule 3); return those that continue a log, as they are stored."""
+        at_hand = {place: found for place in targets if (found := self._find(*place)) is not None}
+        continued: dict[_Place, bytes] = {}
 
-    def _continued(self, extent: Extent, before: memoryview) -> bytes:
-        """Return the raw bytes of a frame that continues a log (rule 4)."""
+        def copy(place: _Place, stored: memoryview) -> None:
+            if is_prefixed(stored):
+                continued[place] = bytes(stored)
+            else:
+                self._copy(place, open_frame(stored, key=self.key_of(place[0])), targets[place])
+
+        def copy_group(group: Sequence[_Place]) -> None:
+            for place in group:
+                copy(place, at_hand[place])
+
+        def copy_read(frames: _Frames) -> None:
+            data, start = memoryview(self._get(frames.read)), frames.read.place.start
+            for place in frames.places:
+                copy(place, data[place[1] - start : place[1] - start + place[2]])
+
+        missing = _by_read(place for place in targets if place not in at_hand)
+        every = list(at_hand)
+        groups = [every[start : start + GROUP_FRAMES_MAX] for start in range(0, len(every), GROUP_FRAMES_MAX)]
+        waiting = [self._executor.map(copy_read, missing), self._executor.map(copy_group, groups[1:])]
+        copy_group(every[:GROUP_FRAMES_MAX])
+        for results in waiting:
+            for _ in results:
+                pass
+        return continued
+
+    def _copy(self, place: _Place, raw: bytes, targets: Iterable[_Target]) -> None:
+        frame = memoryview(raw)
+        for view, at, skip, length in targets:
+            piece = frame[skip : skip + length]
+            if len(piece) != length:
+                raise CorruptObjectError(self.key_of(place[0]), "an extent ends behind its frame")
+            view[at : at + length] = piece
+
+    def _copy_continued(
+        self, wanted: Iterable[Sequence[Extent]], views: Iterable[memoryview], stored: Mapping[_Place, bytes]
+    ) -> None:
+        """Open the frames that continue a log where they stand first, everything else being in its place (rule 4)."""
+        opened: dict[_Place, bytes] = {}
+        for extents, view in zip(wanted, views, strict=True):
+            at = 0
+            for extent in extents:
+                place = extent[:3]
+                if place in stored:
+                    if place not in opened:
+                        before = bytes(view[max(0, at - PREFIX_BYTES_MAX) : at])
+                        opened[place] = self._continued(extent, stored[place], before)
+                    self._copy(place, opened[place], [(view, at, extent.skip, extent.length)])
+                at += extent.length
+
+    def _continued(self, extent: Extent, stored: bytes, before: bytes) -> bytes:
         key = self.key_of(extent.pack)
         if extent.skip:
             raise CorruptObjectError(key, "an extent begins within a frame that continues a log")
-        prefix = before[-PREFIX_BYTES_MAX:]
-        opener = Prefix(prefix) if prefix.nbytes >= PREFIX_BYTES_MIN else None
-        return open_frame(self._stored(extent[:3]), key=key, prefix=opener)
+        return open_frame(stored, key=key, prefix=Prefix(before) if len(before) >= PREFIX_BYTES_MIN else None)
+
+
+def _by_read(places: Iterable[_Place]) -> list[_Frames]:
+    """Return the ranges that cover these frames, each with its own."""
+    ordered = sorted(places)
+    found = [_Frames(read, []) for read in plan_reads(ordered)]
+    index = 0
+    for place in ordered:
+        while place[0] != found[index].read.pack or place[1] + place[2] > found[index].read.place.end:
+            index += 1
+        found[index].places.append(place)
+    return found
+
+
+def windows_of(extents: Iterable[Extent], window_bytes: int) -> Iterator[list[Extent]]:
+    """Yield extents in their order, so many together as hold `window_bytes` raw bytes, and one at least."""
+    window: list[Extent] = []
+    held = 0
+    for extent in extents:
+        if window and held + extent.length > window_bytes:
+            yield window
+            window, held = [], 0
+        window.append(extent)
+        held += extent.length
+    if window:
+        yield window
 
 
 def read_blobs(
@@ -164,10 +251,3 @@ def read_blobs(
 ) -> dict[BlobRef, bytes]:
     """Return whole blobs, read once. Raises as `PackReader.blobs`."""
     return PackReader(store, key_of, executor).blobs(blobs)
-
-
-def read_pieces(
-    store: ObjectStore, extents: Sequence[Extent], key_of: Callable[[str], str], executor: Executor
-) -> list[bytes]:
-    """Return single extents, read once. Raises as `PackReader.pieces`."""
-    return PackReader(store, key_of, executor).pieces(extents)

@@ -19,7 +19,7 @@ from storage.digest import BlobRef, blob_ref, short_hash
 from storage.errors import CorruptObjectError, NotFoundError, UnavailableError
 from storage.extents import Extent, Spliceable
 from storage.frame import FRAME_BYTES_MAX, open_run, seal_run
-from storage.pack_reader import read_blobs, read_pieces
+from storage.pack_reader import PackReader, read_blobs
 from storage.packs import BULK_BYTES_MIN, PREFIX_BYTES_MAX, PUT_ATTEMPTS_MAX, PackBuilder, read_index, write_pack
 from storage.store import ByteRange, Create, ObjectStore, Overwrite
 from storage.testing.clock import ManualClock
@@ -234,7 +234,7 @@ def test_a_log_without_its_beginning_is_corrupt_and_never_other_bytes(executor: 
     last = builder.extents[blob_ref(first + second).digest][-1]
     for extents in ([last], [last._replace(skip=1, length=last.length - 1)]):
         with pytest.raises(CorruptObjectError):
-            read_pieces(store, extents, key_of, executor)
+            PackReader(store, key_of, executor).stretch(extents)
     with pytest.raises(CorruptObjectError):
         read_blobs(store, {blob_ref(second): [last]}, key_of, executor)
 
@@ -367,10 +367,10 @@ def test_extents_that_hold_more_than_the_blob_are_refused_before_a_request(execu
     assert not faulty.log
 
 
-def test_pieces_come_in_the_order_asked_for(executor: Executor) -> None:
+def test_a_stretch_has_the_order_asked_for(executor: Executor) -> None:
     store, wanted = stored([b"aaaa", b"bbbb"])
     (one,), (other,) = wanted.values()
-    assert read_pieces(store, [other, one, other], key_of, executor) == [b"bbbb", b"aaaa", b"bbbb"]
+    assert PackReader(store, key_of, executor).stretch([other, one, other]) == b"bbbbaaaabbbb"
 
 
 # The index.
