@@ -65,7 +65,7 @@ def tail_stored(base: Base) -> Base:
     if ahead.epoch != base.head.epoch or ahead.tail != base.head.tail or ahead.upload.exception() is not None:
         return base  # Rule 3.
     placement = Homes(ahead.moves).placement(base.placement)
-    sizes = {ahead.body.name: len(ahead.body.data)}
+    sizes = {ahead.body.name: ahead.body.size_bytes}
     uses = tuple(replace(use, body_bytes=sizes.get(use.pack, use.body_bytes)) for use in placement.packs)
     return replace(
         base,

@@ -6,13 +6,18 @@ Rules:
 1. The same content committed again has the same commit id, so that a commit that was applied after all is recognised.
 2. If it raises, the state is as before; afterwards it stands on the new revision.
 3. A turn that stands in the session already returns its stored result.
+4. Of a new execution state only what differs from the parent's is stored, also by a process that has not read that one:
+   it is read then. Nothing is read where nothing is new.
 
     result = commit(environment, state, TurnStamp("turn-7"), execution_state=None)
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import BinaryIO
 
 from snapshots.ahead import tail_stored, upload_ahead
 from snapshots.base import Base, Pending, Tracking, base_for, track, tracking_of
@@ -20,21 +25,26 @@ from snapshots.checkpoint import UNBORN
 from snapshots.content import Content, content_of
 from snapshots.environment import Environment
 from snapshots.errors import (
+    CommitUnknownError,
     FencedError,
     InvalidStateError,
     RevisionConflictError,
     RevisionNotFoundError,
     TurnConflictError,
 )
+from snapshots.execution import with_execution_state
 from snapshots.head import LIVE, RESERVED, RING_MAX, Head, check_relation
 from snapshots.history import lineage
-from snapshots.parts import EXECUTION_STATE, HeldPart
+from snapshots.parts import EXECUTION_STATE, HeldPart, SpooledPart, held_part, is_large
 from snapshots.publish import Found, Ownership, Publication, intent_on
 from snapshots.restore import HeadRead, load, load_from, read_base, read_head, retried_while_moving
+from snapshots.spooling import taken
 from snapshots.staging import Identity, Staged, stage
 from snapshots.stamps import StampMark, TurnStamp, mark
 from snapshots.state import ROOT, CommitResult, PersistedSessionState, SessionRelation
 from snapshots.verdict import Committed
+from storage.errors import UnavailableError
+from storage.spools import Spool
 from storage.wrappers.metered import MeteredStore
 
 
@@ -43,7 +53,7 @@ def commit(
     state: PersistedSessionState,
     stamp: TurnStamp | None,
     *,
-    execution_state: bytes | None,
+    execution_state: bytes | BinaryIO | None,
     ownership: Ownership | None = None,
     relation: SessionRelation = ROOT,
 ) -> CommitResult:
@@ -53,13 +63,15 @@ def commit(
         environment: Where to.
         state: What to commit.
         stamp: Its turn, None without one.
-        execution_state: New execution state, None for the state's own.
+        execution_state: New execution state, bytes or a stream at its start; None for the state's own.
         ownership: The Writer that commits, None for anyone.
         relation: Of a session that this commit creates.
     """
     metered = MeteredStore(environment.store)
     own = replace(environment, store=metered)
-    result = _Commit(own, metered, state, stamp, execution_state, ownership, check_relation(relation)).run()
+    with Spool(environment.executor) as spool:
+        committing = _Commit(own, metered, spool, state, stamp, execution_state, ownership, check_relation(relation))
+        result = committing.run()
     base = tracking_of(state).base
     assert base is not None, "a committed state stands on its revision"
     track(state, Tracking(upload_ahead(environment, base)))
@@ -120,9 +132,10 @@ class _Commit:
         self,
         environment: Environment,
         metered: MeteredStore,
+        spool: Spool,
         state: PersistedSessionState,
         stamp: TurnStamp | None,
-        execution_state: bytes | None,
+        execution_state: bytes | BinaryIO | None,
         ownership: Ownership | None,
         relation: SessionRelation,
     ) -> None:
@@ -131,9 +144,14 @@ class _Commit:
         self._state = state
         self._relation = relation
         known = base_for(state, environment.home)
-        base = self._read_own_base() if known is None and state.head_revision is not None else known
+        with self._before_any_put():
+            base = self._read_own_base() if known is None and state.head_revision is not None else known
+            given = state.execution_state_snapshot if execution_state is None else execution_state
+            part, base = (None, base) if given is None else taken(environment, base, given, spool)
+        if known is not None:
+            track(state, replace(tracking_of(state), base=base))  # with what was read, lest it be read again
         self._base = base
-        self._content = self._content_on(base, execution_state, replaces=known is None and base is not None)
+        self._content = self._content_on(base, part, replaces=known is None and base is not None)
         seal = None if stamp is None else mark(stamp.turn_id, stamp.content_hash or self._content.turn_hash())
         self._pending = self._pend(seal)
         identity = Identity(self._pending.commit_id, environment.clock.now(), self._pending.stamp)
@@ -150,6 +168,18 @@ class _Commit:
         self._publication = Publication(environment, intent, identity)
 
     # What is to be done.
+
+    @contextmanager
+    def _before_any_put(self) -> Iterator[None]:
+        """Say of a store that does not answer what became of this commit: an earlier call may have sent it."""
+        try:
+            yield
+        except UnavailableError as error:
+            pending = tracking_of(self._state).pending
+            if pending is None or not pending.sent:
+                raise UnavailableError(error.key, error.reason, applied="no") from error
+            session_id, commit_id = self._state.session_id, pending.commit_id
+            raise CommitUnknownError(session_id, commit_id=commit_id, stamp="", reason=error.reason) from error
 
     def _read_own_base(self) -> Base:
         """Return the base of a state that has a revision but no base: one read of the head, and its logs."""
@@ -171,9 +201,9 @@ class _Commit:
         state = self._state
         return RevisionConflictError(state.session_id, expected=state.head_revision, actual=actual)
 
-    def _content_on(self, base: Base | None, execution_state: bytes | None, *, replaces: bool) -> Content:
+    def _content_on(self, base: Base | None, part: bytes | SpooledPart | None, *, replaces: bool) -> Content:
         checkpoint, ledger = (UNBORN, ()) if base is None else (base.checkpoint, base.ledger)
-        return content_of(self._state, checkpoint, ledger, execution_state=execution_state, replaces=replaces)
+        return content_of(self._state, checkpoint, ledger, execution_state=part, replaces=replaces)
 
     def _pend(self, seal: StampMark | None) -> Pending:
         """Return the commit begun for this very content and turn, or a new one (rule 1).
@@ -193,10 +223,18 @@ class _Commit:
 
     def run(self) -> CommitResult:
         try:
-            base = self._reserved() if self._base is None else self._checked(self._base)
+            base = self._reserved() if self._base is None else self._with_parent(self._checked(self._base))
             return self._applied(self._publication.publish(base, self._build, sending=self._sending, born=self._born))
         except Found as found:
             return self._found(found)
+
+    def _with_parent(self, base: Base) -> Base:
+        """Return the base with the bytes that the new execution state is compared with (rule 4)."""
+        part, parent = self._content.execution_state, base.checkpoint.execution_state
+        if part is None or not isinstance(part.data, bytes) or parent is None or is_large(parent.size_bytes):
+            return base
+        with self._publication.doubting():
+            return with_execution_state(self._environment, base)
 
     def _build(self, base: Base, name: str) -> Staged:
         return stage(self._content, tail_stored(base), self._publication.identity, name, self._environment.limits)
@@ -270,7 +308,9 @@ class _Commit:
         part = self._content.execution_state
         if part is None or part.data is None:
             return base
-        return replace(base, parts=base.parts.holding(EXECUTION_STATE, HeldPart(part.ref, part.data)))
+        data = part.data
+        held = HeldPart(part.ref, data.table) if isinstance(data, SpooledPart) else held_part(part.ref, data)
+        return replace(base, parts=base.parts.holding(EXECUTION_STATE, held))
 
     def _result(self, base: Base) -> CommitResult:
         counts = self._metered.metrics.snapshot()

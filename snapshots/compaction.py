@@ -12,6 +12,8 @@ Rules:
 4. When half of what a read fetches is no longer needed, all of it is written again.
 5. Of the packs that are carried the newest come first: what is older stays where it is, so that the log of places
    changes at its end alone.
+6. A blob that is too large to be held is not at hand when packs are merged. What of it is written again is chosen
+   before, so that it lies in half as many packs as a revision may.
 
     plan = planned(lengths, packs, at_hand, sources)
 """
@@ -130,10 +132,9 @@ def planned(
         fixed: Packs of which something cannot be written again, because its bytes are not there.
         limits: What may lie apart.
     """
-    read, needed = sum(one.read_bytes for one in live.values()), sum(one.live_bytes for one in live.values())
-    if read > limits.large_bytes and needed < read * DEAD_SHARE and not any(pack in fixed for pack in live):
+    if _is_mostly_dead(live, limits) and not any(pack in fixed for pack in live):
         return Plan(rewritten=frozenset(live))  # Rule 4.
-    packs_max = limits.packs if needed < limits.large_bytes else limits.large_packs
+    packs_max = _packs_max(live, limits)
     if len(live) < packs_max:
         return Plan()
 
@@ -162,3 +163,36 @@ def _newest(costs: Mapping[str, int], count: int) -> set[str]:
         chosen.add(pack)
         dearest = max(dearest, costs[pack])
     return chosen
+
+
+def given_up(extents: Iterable[Extent], limits: Limits = LIMITS) -> frozenset[str]:
+    """Return the packs of which a blob that is too large to be held copies nothing when it is stored again (rule 6).
+
+    Args:
+        extents: Where the blob of the parent revision lies.
+        limits: What may lie apart.
+    """
+    live = live_in(extents)
+    if _is_mostly_dead(live, limits):
+        return frozenset(live)
+    packs_max = _packs_max(live, limits) // 2
+    if len(live) < packs_max:
+        return frozenset()
+    costs = {pack: one.live_bytes for pack, one in live.items()}
+    order = sorted(costs, key=lambda pack: (costs[pack], pack))
+    most = ALIKE * costs[order[: max(min(limits.merged, packs_max // 2), 1)][-1]]
+    return frozenset(pack for pack in order if costs[pack] <= most)
+
+
+def _is_mostly_dead(live: Mapping[str, Live], limits: Limits) -> bool:
+    """Say whether little of what a read of a large revision fetches is still needed (rule 4)."""
+    read = sum(one.read_bytes for one in live.values())
+    return read > limits.large_bytes and _needed_bytes(live) < read * DEAD_SHARE
+
+
+def _packs_max(live: Mapping[str, Live], limits: Limits) -> int:
+    return limits.packs if _needed_bytes(live) < limits.large_bytes else limits.large_packs
+
+
+def _needed_bytes(live: Mapping[str, Live]) -> int:
+    return sum(one.live_bytes for one in live.values())

@@ -20,6 +20,7 @@ from snapshots.checkpoint import EXECUTION_STATE_BYTES_MAX, RECORD_BLOB_BYTES_MA
 from snapshots.errors import InvalidStateError, LimitExceededError
 from snapshots.fields import ref_to_plain
 from snapshots.history import COMMIT, REPLACE
+from snapshots.parts import SpooledPart
 from snapshots.state import (
     PersistedSessionState,
     SessionGraph,
@@ -35,10 +36,10 @@ from storage.digest import BlobRef, Digest, blob_ref, digest
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part of a revision: the ref of its blob, and the bytes where they are new."""
+    """One part of a revision: the ref of its blob, and the bytes where they are new, or what was made of them."""
 
     ref: BlobRef
-    data: bytes | None
+    data: bytes | SpooledPart | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ def content_of(
     checkpoint: SessionCheckpoint,
     ledger: Sequence[TokenLedgerEntry],
     *,
-    execution_state: bytes | None,
+    execution_state: bytes | SpooledPart | None,
     replaces: bool = False,
 ) -> Content:
     """Return what committing `state` on a revision has to store.
@@ -219,12 +220,13 @@ def _encoded(snapshot: ToolState | Any | None) -> bytes | None:
     return None if snapshot is None else codec.encode(snapshot.model_dump())
 
 
-def _part(name: str, data: bytes | None, ref: BlobRef | None, held: BlobRef | None) -> Part | None:
+def _part(name: str, data: bytes | SpooledPart | None, ref: BlobRef | None, held: BlobRef | None) -> Part | None:
     if data is not None:
         limit = EXECUTION_STATE_BYTES_MAX if name == "execution_state" else RECORD_BLOB_BYTES_MAX
-        if len(data) > limit:
-            raise LimitExceededError(f"{name} of {limit} bytes", len(data))
-        found = blob_ref(data)
+        size = len(data) if isinstance(data, bytes) else data.ref.size_bytes
+        if size > limit:
+            raise LimitExceededError(f"{name} of {limit} bytes", size)
+        found = blob_ref(data) if isinstance(data, bytes) else data.ref
         return Part(found, None if found == held else data)  # Rule 1.
     if ref is None:
         return None

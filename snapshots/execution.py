@@ -2,9 +2,12 @@
 
 Rules:
 1. A whole read is checked by the blob's digest; a piece is checked by the checksums of its frames.
-2. Nothing is read before it is asked for; about READ_AHEAD_BYTES are read at a time.
+2. Nothing is read before it is asked for. A stream reads READ_AHEAD_BYTES at first, and twice as much whenever it is
+   read on and on, up to WINDOW_BYTES_MAX; that much is held.
 3. A pack that is missing: the head is read again, and where the blob lies now. It is corruption only if that head still
    names what is missing.
+4. What was read whole is kept, so that the next commit stores only what differs: its bytes, or, if they are too many,
+   the table of its cuts.
 
     with open_execution_state(environment, state) as stream:
         stream.seek(1 << 20)
@@ -14,6 +17,7 @@ Rules:
 from __future__ import annotations
 
 import io
+import logging
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -24,9 +28,10 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from snapshots.base import Base, base_for, track, tracking_of
 from snapshots.environment import Environment
 from snapshots.errors import CorruptSnapshotError, InvalidStateError, RevisionNotFoundError
-from snapshots.parts import EXECUTION_STATE, HeldPart
+from snapshots.parts import EXECUTION_STATE, HeldPart, held_part, is_large
 from snapshots.restore import HeadRead, manifest_of, pack_reader, retried_while_moving
 from snapshots.state import PersistedSessionState
+from storage.cuts import table_of
 from storage.digest import BlobRef, Digest
 from storage.errors import CorruptObjectError, NotFoundError
 from storage.extents import Extent
@@ -35,8 +40,13 @@ from storage.pack_reader import PackReader
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+logger = logging.getLogger("snapshots")
 T = TypeVar("T")
 READ_AHEAD_BYTES = 1 << 20
+WINDOW_BYTES_MAX = 32 << 20  # in a state of 4 GiB that is some five requests for every 32 MiB
+TABLE_WINDOW_BYTES = (
+    16 << 20
+)  # of a parent that is read for its cuts alone: held beside the beginning of the next state
 
 
 def read_execution_state(environment: Environment, state: PersistedSessionState) -> bytes:
@@ -48,13 +58,12 @@ def read_execution_state(environment: Environment, state: PersistedSessionState)
         return state.execution_state_snapshot
     base, ref = _held(environment, state)
     held = base.parts.of(EXECUTION_STATE, ref)
-    if held is not None:
+    if held is not None and isinstance(held.data, bytes):
         return held.data
-    data = _on_present(
-        environment, base, ref, lambda reader, extents: reader.blobs({ref: extents})[ref], base.placement.extents
-    )
-    parts = base.parts.holding(EXECUTION_STATE, HeldPart(ref, data))
-    track(state, replace(tracking_of(state), base=replace(base, parts=parts)))
+    data = _on_present(environment, base, ref, lambda reader, extents: reader.blobs({ref: extents})[ref])
+    if held is None:
+        parts = base.parts.holding(EXECUTION_STATE, held_part(ref, data))
+        track(state, replace(tracking_of(state), base=replace(base, parts=parts)))
     return data
 
 
@@ -64,6 +73,31 @@ def open_execution_state(environment: Environment, state: PersistedSessionState)
         return io.BytesIO(state.execution_state_snapshot)
     base, ref = _held(environment, state)
     return io.BufferedReader(_BlobStream(environment, base, ref), READ_AHEAD_BYTES)
+
+
+def with_execution_state(environment: Environment, base: Base) -> Base:
+    """Return the base with what the next execution state is compared with, read if it is not at hand (rule 4).
+
+    Without it if it cannot be read any more: the next one then is stored whole, and a verification says what is wrong.
+
+    Raises:
+        UnavailableError: The store did not answer.
+    """
+    ref = base.checkpoint.execution_state
+    if ref is None or base.parts.of(EXECUTION_STATE, ref) is not None:
+        return base
+    try:
+        part = _on_present(environment, base, ref, partial(_part, ref))
+    except (CorruptSnapshotError, RevisionNotFoundError) as error:
+        logger.warning("the execution state before this one cannot be compared with it: %s", error)
+        return base
+    return replace(base, parts=base.parts.holding(EXECUTION_STATE, part))
+
+
+def _part(ref: BlobRef, reader: PackReader, extents: Sequence[Extent]) -> HeldPart:
+    if is_large(ref.size_bytes):
+        return HeldPart(ref, table_of(reader.windows(ref, extents, TABLE_WINDOW_BYTES)))
+    return HeldPart(ref, reader.blobs({ref: extents})[ref])
 
 
 def _held(environment: Environment, state: PersistedSessionState) -> tuple[Base, BlobRef]:
@@ -77,15 +111,21 @@ def _held(environment: Environment, state: PersistedSessionState) -> tuple[Base,
 
 
 def _on_present(
+    environment: Environment, base: Base, ref: BlobRef, read: Callable[[PackReader, Sequence[Extent]], T]
+) -> T:
+    """Return what `read` returns, from where the blob is known to lie, or lies now (rule 3)."""
+    return _read_where_it_lies(environment, base, ref, read, base.placement.extents[ref.digest])
+
+
+def _read_where_it_lies(
     environment: Environment,
     base: Base,
     ref: BlobRef,
     read: Callable[[PackReader, Sequence[Extent]], T],
-    known: Mapping[Digest, Sequence[Extent]],
+    known: Sequence[Extent],
 ) -> T:
-    """Return what `read` returns, from where the blob is known to lie, or lies now (rule 3)."""
     try:
-        return read(pack_reader(environment, base.head), known[ref.digest])
+        return read(pack_reader(environment, base.head), known)
     except CorruptObjectError as error:
         raise CorruptSnapshotError(error.key, error.reason, ref=ref.digest) from error
     except NotFoundError:
@@ -105,15 +145,17 @@ def _placed_now(environment: Environment, revision: int, live: HeadRead) -> Mapp
 
 
 class _BlobStream(io.RawIOBase):
-    """A blob, read piece by piece."""
+    """A blob, read window by window (rule 2)."""
 
     def __init__(self, environment: Environment, base: Base, ref: BlobRef) -> None:
         self._environment = environment
         self._base = base
         self._ref = ref
-        self._extents: Sequence[Extent] = base.placement.extents[ref.digest]
+        self._extents: Sequence[Extent] = base.placement.extents[ref.digest] if ref.size_bytes else ()
         self._starts = [0, *accumulate(extent.length for extent in self._extents)]
         self._position = 0
+        self._window, self._window_start = b"", 0
+        self._ahead_bytes = READ_AHEAD_BYTES
 
     def readable(self) -> bool:
         return True
@@ -133,21 +175,29 @@ class _BlobStream(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         view = memoryview(buffer).cast("B")
-        end = min(self._position + view.nbytes, self._ref.size_bytes)
-        if self._position >= end:
+        if self._position >= self._ref.size_bytes or not view.nbytes:
             return 0
-        first = bisect_right(self._starts, self._position) - 1
-        last = bisect_right(self._starts, end - 1)
-        data = self._read(slice(first, last))
-        start = self._position - self._starts[first]
-        count = end - self._position
-        view[:count] = data[start : start + count]
-        self._position = end
+        if not 0 <= self._position - self._window_start < len(self._window):
+            self._read_window()
+        start = self._position - self._window_start
+        count = min(view.nbytes, len(self._window) - start)
+        view[:count] = memoryview(self._window)[start : start + count]
+        self._position += count
         return count
+
+    def _read_window(self) -> None:
+        """Read the extents from the present position on, as far ahead as the last reads suggest."""
+        went_on = self._position == self._window_start + len(self._window) > 0
+        self._ahead_bytes = min(2 * self._ahead_bytes, WINDOW_BYTES_MAX) if went_on else READ_AHEAD_BYTES
+        first = bisect_right(self._starts, self._position) - 1
+        last = max(bisect_right(self._starts, self._position + self._ahead_bytes) - 1, first + 1)
+        self._window = b""  # gone before the next one is there
+        self._window = self._read(slice(first, last))
+        self._window_start = self._starts[first]
 
     def _read(self, wanted: slice) -> bytes:
         def read(reader: PackReader, extents: Sequence[Extent]) -> bytes:
             self._extents = extents  # where it lies now, if it was moved: cut in the same pieces
             return reader.stretch(extents[wanted])
 
-        return _on_present(self._environment, self._base, self._ref, read, {self._ref.digest: self._extents})
+        return _read_where_it_lies(self._environment, self._base, self._ref, read, self._extents)

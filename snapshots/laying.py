@@ -28,12 +28,13 @@ from snapshots.content import Content, Part
 from snapshots.head import TailPack
 from snapshots.history import HistoryRow
 from snapshots.logs import HeldLog, LogRef, encode_rows
-from snapshots.parts import Parts, Piece, spliced
+from snapshots.parts import HeldPart, Parts, Piece, SpooledPart, spliced
 from snapshots.placement import Move, PackUse, Placement, PlaceRow
 from snapshots.stretches import Stretch, as_many_as_fit, last_rows, position_of
 from storage.digest import BlobRef
 from storage.extents import Extent, Spliceable
 from storage.packs import PREFIX_BYTES_MAX, PackBody, PackBuilder
+from storage.spools import SPOOLED
 from storage.store import ByteRange
 
 GRAPH, HISTORY, PLACES = "graph", "history", "places"
@@ -49,29 +50,42 @@ class _Blob:
         kind: For the index of the pack.
         ref: The blob.
         pieces: Its bytes, in order.
-        source: Where its bytes can be had, None if they are not known.
+        source: Where its bytes can be had, None if they are not known; a spool has only the new ones.
     """
 
     kind: str
     ref: BlobRef
     pieces: Sequence[Piece]
-    source: HeldLog[Any] | bytes | None
+    source: HeldLog[Any] | bytes | SpooledPart | None
+
+    @property
+    def is_at_hand(self) -> bool:
+        """Say whether all of it can be written again."""
+        return isinstance(self.source, HeldLog | bytes)
 
     def between(self, start: int, length: int) -> memoryview:
-        assert self.source is not None, "only what is known is written again"
         if isinstance(self.source, bytes):
             return memoryview(self.source)[start : start + length]
+        assert isinstance(self.source, HeldLog), "only what is at hand is written again"
         return memoryview(self.source.between(start, length))
 
     def put(self, builder: PackBuilder) -> None:
         if self.kind == GRAPH and isinstance(self.source, HeldLog):  # its text is like the text before it
             before = partial(self.source.before, length=PREFIX_BYTES_MAX)
             builder.add_log(self.kind, self.ref, self.pieces, before)
+        elif isinstance(self.source, SpooledPart):
+            extents = [piece for piece in self.pieces if isinstance(piece, Extent)]
+            builder.add_spooled(self.kind, self.ref, extents, self.source.spool)
         else:
             builder.add_spliced(self.kind, self.ref, self.pieces)
 
     def extents(self) -> Iterator[Extent]:
-        return (piece for piece in self.pieces if isinstance(piece, Extent))
+        return (piece for piece in self.pieces if isinstance(piece, Extent) and piece.pack != SPOOLED)
+
+    def fresh_bytes(self) -> int:
+        if isinstance(self.source, SpooledPart):
+            return self.source.spool.size_bytes
+        return sum(piece.nbytes for piece in self.pieces if not isinstance(piece, Extent))
 
 
 class Laid:
@@ -107,8 +121,7 @@ class Laid:
         """Return about how much room the new bytes will take: text gets four times smaller, other things hardly."""
         new = {GRAPH: 0, HISTORY: 0}
         for blob in self._blobs:
-            fresh = sum(piece.nbytes for piece in blob.pieces if not isinstance(piece, Extent))
-            new[blob.kind] = new.get(blob.kind, 0) + fresh
+            new[blob.kind] = new.get(blob.kind, 0) + blob.fresh_bytes()
         again = sum(piece.nbytes for piece in self._places.pieces if not isinstance(piece, Extent))
         return sum(new.values()) - new[GRAPH] * 3 // 4 + again
 
@@ -142,7 +155,10 @@ class Laid:
             return None
         held = self._base.parts.of(kind, parent)
         if part.data is None:
-            self._carried(kind, part.ref, None if held is None else held.data)
+            self._carried(kind, part.ref, held.data if held is not None and isinstance(held.data, bytes) else None)
+        elif isinstance(part.data, SpooledPart):
+            self._lay(_Blob(kind, part.ref, part.data.extents(self._base.placement.extents), part.data))
+            held = HeldPart(part.ref, part.data.table)
         else:
             pieces, held = spliced(part.ref, part.data, held, self._base.placement.extents)
             self._lay(_Blob(kind, part.ref, pieces, part.data))
@@ -171,7 +187,7 @@ class Laid:
         bodies = {use.pack: use.body_bytes for use in uses if use.pack not in tail}
         if not may_be_due(bodies, self._limits):
             return Plan()
-        fixed = {extent.pack for blob in self._blobs if blob.source is None for extent in blob.extents()}
+        fixed = {extent.pack for blob in self._blobs if not blob.is_at_hand for extent in blob.extents()}
         live = live_in(extent for extent in self._needed() if extent.pack not in tail)
         return planned(live, bodies, self._base.at_hand, fixed, self._limits)
 
@@ -263,7 +279,7 @@ class Laid:
         position = start = 0  # from `start` on everything is written again
         for piece in blob.pieces:
             length = _length(piece)
-            if isinstance(piece, Extent) and (piece.pack not in again or blob.source is None):
+            if isinstance(piece, Extent) and (piece.pack not in again or not blob.is_at_hand):
                 if start < position:
                     pieces.append(blob.between(start, position - start))
                 pieces.append(piece.moved(into, shifts[piece.pack]) if piece.pack in shifts else piece)
@@ -287,7 +303,9 @@ def _length(piece: Piece) -> int:
 
 def at_hand(before: Mapping[str, PackBody], own: PackBody, placement: Placement) -> dict[str, PackBody]:
     """Return the packs kept in memory: those still needed, the largest left out while they are too much."""
-    bodies = {use.pack: before[use.pack] for use in placement.packs if use.pack in before} | {own.name: own}
-    while sum(len(body.data) for body in bodies.values()) > AT_HAND_BYTES_MAX:
-        del bodies[max(bodies, key=lambda name: len(bodies[name].data))]
+    bodies = {use.pack: before[use.pack] for use in placement.packs if use.pack in before}
+    if isinstance(own.data, bytes):
+        bodies[own.name] = own
+    while sum(body.size_bytes for body in bodies.values()) > AT_HAND_BYTES_MAX:
+        del bodies[max(bodies, key=lambda name: bodies[name].size_bytes)]
     return bodies

@@ -4,6 +4,8 @@ Rules:
 1. A part is compared with the parent revision's alone, byte by byte; never with what else may lie in the store.
 2. What is new of it is stored; everything else is an extent of the parent's. There is no chain to decode.
 3. Without the parent's bytes, or when little is equal, all of it is new.
+4. Of a part that is too large to be held no byte is compared: its cuts are, by their digests (`storage.cuts`). What
+   is new of it lies in a spool.
 
     pieces, held = spliced(ref, data, parts.get("tool-state"), placement.extents)
 """
@@ -13,9 +15,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from storage.cuts import CutTable, table_of
 from storage.digest import BlobRef, Digest
 from storage.extents import Extent, Spliceable
-from storage.matching import Anchors, Copy, anchors_of, match
+from storage.matching import Anchors, Copy, Operation, anchors_of, match
+from storage.spools import Spool
 
 TOOL_STATE, PLUGIN_SNAPSHOT, EXECUTION_STATE, TOMBSTONES = (
     "tool-state",
@@ -23,40 +27,84 @@ TOOL_STATE, PLUGIN_SNAPSHOT, EXECUTION_STATE, TOMBSTONES = (
     "execution-state",
     "tombstones",
 )
-HELD_BYTES_MAX = 256 << 20  # of a part that is kept in memory to compare the next one with
+HELD_BYTES_MAX = 256 << 20  # of a part that is kept in memory to compare the next one with; of others the cuts are
+WINDOW_BYTES = 4 << 20  # of a larger one that are looked at together
 
 Piece = Extent | memoryview
 
 
 @dataclass(frozen=True, slots=True)
 class HeldPart:
-    """The bytes of a part, to compare the next one with.
+    """What a process keeps of a part, to compare the next one with.
 
     Attributes:
         ref: Its blob.
-        data: Its bytes.
+        data: Its bytes; the table of its cuts if they are too many.
         anchors: Where to look for what is equal, None before they were needed.
     """
 
     ref: BlobRef
-    data: bytes = field(repr=False)
+    data: bytes | CutTable = field(repr=False)
     anchors: Anchors | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
+class SpooledPart:
+    """A part that was too large to be held: what of it is the parent's, and what is new.
+
+    Attributes:
+        ref: Its blob.
+        parent: The part that its copies are of, None if it has none.
+        operations: Its bytes in order: copies of the parent's, and insertions of what the spool holds.
+        table: Its cuts.
+        spool: What is new, in frames.
+    """
+
+    ref: BlobRef
+    parent: BlobRef | None
+    operations: tuple[Operation, ...] = field(repr=False)
+    table: CutTable = field(repr=False, compare=False)
+    spool: Spool = field(repr=False, compare=False)
+
+    def extents(self, placed: Mapping[Digest, Sequence[Extent]]) -> list[Extent]:
+        """Return where its bytes lie, in order; `placed` says where the parent revision's blobs do."""
+        old = Spliceable(placed[self.parent.digest] if self.parent is not None else ())
+        new = Spliceable(self.spool.frames)
+        return [
+            extent
+            for one in self.operations
+            for extent in (old if isinstance(one, Copy) else new).between(one.start, one.length)
+        ]
+
+
+def is_large(size_bytes: int) -> bool:
+    """Say whether a part is too large to be held."""
+    return size_bytes > HELD_BYTES_MAX
+
+
+def held_part(ref: BlobRef, data: bytes) -> HeldPart:
+    """Return what is kept of a part: its bytes, or the table of its cuts."""
+    return HeldPart(ref, cuts_of(data) if is_large(ref.size_bytes) else data)
+
+
+def cuts_of(data: bytes) -> CutTable:
+    """Return the cuts of a part whose bytes are there."""
+    view = memoryview(data)
+    return table_of(view[start : start + WINDOW_BYTES] for start in range(0, view.nbytes, WINDOW_BYTES))
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
-    """What a process knows of the bytes of a revision's parts, by kind."""
+    """What a process keeps of a revision's parts, by kind."""
 
     held: Mapping[str, HeldPart] = field(default_factory=dict)
 
     def holding(self, kind: str, part: HeldPart) -> Parts:
-        """Return these with one more; without it if it is too large to be kept."""
-        if part.ref.size_bytes > HELD_BYTES_MAX:
-            return Parts({name: one for name, one in self.held.items() if name != kind})
+        """Return these with one more."""
         return Parts({**self.held, kind: part})
 
     def of(self, kind: str, ref: BlobRef | None) -> HeldPart | None:
-        """Return the bytes of a part if they are those of `ref`, None if they are not known."""
+        """Return what is kept of a part if it is that of `ref`, None otherwise."""
         found = self.held.get(kind)
         return found if found is not None and found.ref == ref else None
 
@@ -72,8 +120,8 @@ def spliced(
         parent: The same part of the parent revision, None if its bytes are not known.
         extents: Where the parent revision's blobs lie.
     """
-    if parent is None or not parent.data:
-        return [memoryview(data)], HeldPart(ref, data)
+    if parent is None or not isinstance(parent.data, bytes) or not parent.data:
+        return [memoryview(data)], held_part(ref, data)
     operations, anchors = match(parent.data, data, parent.anchors or anchors_of(parent.data))
     held, view = Spliceable(extents[parent.ref.digest]), memoryview(data)
     pieces: list[Piece] = []
@@ -82,4 +130,4 @@ def spliced(
             pieces += held.between(operation.start, operation.length)
         else:
             pieces.append(view[operation.start : operation.start + operation.length])
-    return pieces, HeldPart(ref, data, anchors)
+    return pieces, held_part(ref, data) if is_large(ref.size_bytes) else HeldPart(ref, data, anchors)

@@ -39,7 +39,7 @@ from snapshots.children import ChildRequest, CurrentStart, Start, start_child
 from snapshots.compaction import Limits
 from snapshots.diff import SessionDiff
 from snapshots.environment import Environment
-from snapshots.errors import InvalidStateError, LimitExceededError
+from snapshots.errors import LimitExceededError
 from snapshots.forest import SessionTree
 from snapshots.fork import ForkRequest, ForkResult, InitialNodes
 from snapshots.head import TAIL_PACK_BYTES_MAX
@@ -167,7 +167,9 @@ class SnapshotRepository:
                 Give it a hash of the turn's input if a turn may be redone after a crash; without one, the content is
                 what the commit adds to its base. A turn that was committed before returns its stored result, and the
                 state becomes what was stored then.
-            execution_state: New execution state, as bytes or a binary stream; None for what the state has.
+            execution_state: New execution state, as bytes or a binary stream, which is read once; None for what the
+                state has. Of a large one (above 256 MiB) only a few windows are held in memory, and what is new of it
+                lies compressed in a temporary file (`TMPDIR`) until the commit ends.
 
         Returns:
             Revision, checkpoint ref, refs of the parts, commit id, bytes uploaded and requests made.
@@ -183,8 +185,7 @@ class SnapshotRepository:
             LimitExceededError: The head would grow over its bound.
             UnavailableError: The store did not answer; nothing was committed.
         """
-        data = None if execution_state is None else _bytes_of(execution_state)
-        return commit.commit(self._environment, state, stamp, execution_state=data)
+        return commit.commit(self._environment, state, stamp, execution_state=execution_state)
 
     def load(
         self, session_id: str, revision: int | str | None = None, *, execution_state: bool = False
@@ -484,12 +485,3 @@ class SnapshotRepository:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _bytes_of(execution_state: bytes | BinaryIO) -> bytes:
-    if isinstance(execution_state, bytes | bytearray | memoryview):
-        return bytes(execution_state)
-    data = execution_state.read() if hasattr(execution_state, "read") else execution_state
-    if not isinstance(data, bytes):
-        raise InvalidStateError(f"execution_state is {type(data).__name__}; give bytes or a binary stream")
-    return data

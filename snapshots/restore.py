@@ -38,7 +38,7 @@ from snapshots.head import LIVE, MOVED, RESERVED, TOMBSTONE, Head
 from snapshots.history import HistoryRow, check_history, ledger_along
 from snapshots.logs import HeldLog, LogRef, held_log
 from snapshots.overrides import Overrides
-from snapshots.parts import HeldPart, Parts
+from snapshots.parts import Parts, held_part
 from snapshots.pins import find_pin
 from snapshots.placement import (
     ManifestPlace,
@@ -341,7 +341,7 @@ def read_place(environment: Environment, head: Head, revision: int, reader: Pack
 
 def _rows_in(environment: Environment, head: Head, stretch: Stretch, reader: PackReader | None) -> Sequence[PlaceRow]:
     """Return the rows of a stretch of the log of places: one round of requests, mostly a single one."""
-    data = b"".join((reader or pack_reader(environment, head)).pieces(stretch.extents))
+    data = (reader or pack_reader(environment, head)).stretch(stretch.extents)
     key = environment.layout.head(head.session_id)
     plain = {"rows": codec.decode_entries(data, stretch.count, key=key)}
     return Fields(plain, key=key, record="log of places").rows("rows", placement.row_from_plain)
@@ -424,7 +424,7 @@ def _parts(checkpoint: SessionCheckpoint, blobs: _Blobs) -> Parts:
     parts = Parts()
     for kind, ref in checkpoint.parts().items():
         if ref is not None and blobs.has(ref):
-            parts = parts.holding(kind, HeldPart(ref, blobs.bytes(ref)))
+            parts = parts.holding(kind, held_part(ref, blobs.bytes(ref)))
     return parts
 
 

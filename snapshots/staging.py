@@ -42,7 +42,7 @@ from snapshots.state import TokenLedgerEntry
 from snapshots.stretches import Stretch
 from storage.digest import BlobRef, blob_ref
 from storage.extents import Read, plan_reads
-from storage.packs import PackBody, PackBuilder, finished
+from storage.packs import PackBody, PackBuilder, PackData, finished
 
 INLINE_RAW_BYTES_MAX = 8 * INLINE_MANIFEST_BYTES_MAX  # no manifest gets so much smaller: do not try
 LAZY_BYTES_MIN = 8 << 20  # raw, of an execution state: it is read when it is asked for
@@ -91,7 +91,7 @@ class Staged:
     """
 
     name: str
-    data: bytes | None
+    data: PackData | None
     tail: tuple[TailPack, ...]
     epoch: int
     checkpoint: SessionCheckpoint
@@ -165,7 +165,7 @@ class _Packed:
     """The blobs and the manifest of a revision in a pack: in one of the store, with its data, or in the head's tail."""
 
     body: PackBody
-    data: bytes | None
+    data: PackData | None
     tail: tuple[TailPack, ...]
     checkpoint_ref: BlobRef
     placement: Placement
@@ -182,10 +182,11 @@ def _in_head(laid: Laid, base: Base, checkpoint: SessionCheckpoint, name: str, l
     if laid.estimated_bytes() > room:
         return None
     packed = _filled(laid.copy(), base, checkpoint, PackBuilder(name))
+    if not isinstance(packed.body.data, bytes) or packed.body.size_bytes > room:
+        return None
     tail = (*base.head.tail, TailPack(name, packed.body.data))
     packed = replace(packed, tail=tail, reads=_reads(checkpoint, packed, tail))
-    fits = len(packed.body.data) <= room and _head_bytes(base.head, packed) <= HEAD_TAIL_BYTES_MAX
-    return packed if fits else None
+    return packed if _head_bytes(base.head, packed) <= HEAD_TAIL_BYTES_MAX else None
 
 
 def _head_bytes(head: Head, packed: _Packed) -> int:

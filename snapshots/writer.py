@@ -18,6 +18,7 @@ Rules:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import BinaryIO
 
 from snapshots.base import Base, Tracking, track, tracking_of
 from snapshots.commit import commit, has_changes
@@ -181,7 +182,7 @@ class Writer:
         self,
         state: PersistedSessionState,
         stamp: TurnStamp | None = None,
-        execution_state: bytes | None = None,
+        execution_state: bytes | BinaryIO | None = None,
     ) -> CommitResult:
         """Commit `state` as the next revision; as `SnapshotRepository.commit`, under this Writer's fence.
 

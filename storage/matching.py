@@ -16,6 +16,8 @@ sought; or anywhere, which the cut points of the new bytes tell.
     operations, anchors = match(old, new, anchors)  # the anchors are now those of `new`
     match(b"a" * 99, b"a" * 99, anchors_of(b"a" * 99))[0] == [Copy(start=0, length=99)]
 
+A `Cutter` cuts bytes that are too many to be compared, as they pass (`storage.cuts`).
+
 Source: Xia et al., The Design of Fast Content-Defined Chunking, IEEE TPDS 31 (2020).
 """
 
@@ -32,6 +34,7 @@ from pyfastcdc import FastCDC
 
 from storage.digest import Buffer, octets
 
+CUT_BYTES = 16 << 10  # average, of what a Cutter cuts; four times as much at most
 COPY_BYTES_MIN = 64  # a shorter copy costs about as much in the list of extents as its bytes in a frame
 OPERATION_BYTES = 256
 OPERATIONS_SPARE = 16
@@ -81,6 +84,27 @@ class Anchors:
     average: int
     positions: array[int]
     hashes: array[int]
+
+
+class Cutter:
+    """Cuts bytes that come window by window: equal stretches get equal cuts, wherever they lie."""
+
+    def __init__(self) -> None:
+        self._cutter = FastCDC(CUT_BYTES)
+        self._rest: Buffer = b""
+
+    def cut(self, window: Buffer) -> Iterator[memoryview]:
+        """Yield the cuts that are complete; the end of the window waits for the next one."""
+        view = memoryview(b"".join((self._rest, window)))
+        cuts = list(self._cutter.cut_buf(view))
+        end = cuts[-1].offset if cuts else 0
+        self._rest = bytes(view[end:])
+        return (view[one.offset : one.offset + one.length] for one in cuts[:-1])
+
+    def end(self) -> Iterator[memoryview]:
+        """Yield the last cut, none of no bytes."""
+        rest, self._rest = memoryview(self._rest), b""
+        return iter([rest] if rest.nbytes else [])
 
 
 class _Piece(NamedTuple):

@@ -24,7 +24,7 @@ from storage.errors import CorruptObjectError
 from storage.extents import Extent, Read, plan_reads
 from storage.frame import PREFIX_BYTES_MIN, Prefix, is_prefixed, open_frame
 from storage.packs import PREFIX_BYTES_MAX
-from storage.store import ByteRange, ObjectStore
+from storage.store import ObjectStore
 
 _Place = tuple[str, int, int]  # pack, offset and stored size of a frame
 _Target = tuple[memoryview, int, int, int]  # view, place there, raw bytes of the frame before the piece, length

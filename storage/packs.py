@@ -10,6 +10,7 @@ Rules:
 5. The index at the end says which blobs lie whole in the pack, and where runs (manifests) lie; reading never needs it,
    repair does.
 6. A pack may carry others: their frames as they are, before its own.
+7. Frames that lie in a spool (`storage.spools`) are copied from there when the pack is put, never held in memory.
 
     builder = PackBuilder("<commit id>.<random>")
     ref = builder.add("tool-state", data)
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any
@@ -39,6 +40,7 @@ from storage.frame import (
     seal_frame,
     seal_run,
 )
+from storage.spools import SPOOLED, Spool, SpooledBytes
 from storage.store import ByteRange, Create, ObjectStore
 
 BULK_BYTES_MIN = 32 << 10  # from here on a blob is read for itself, not along with its neighbours
@@ -50,6 +52,10 @@ PUT_ATTEMPTS_MAX = 5  # of one upload; the commit as a whole has its own bound
 _INDEX_STORED_BYTES_MAX = INDEX_BYTES_MAX // FRAME_BYTES_MAX * STORED_BYTES_MAX
 _MAGIC = b"SNAPPACK"
 _FOOTER = struct.Struct(">Q8s8s")
+
+
+PackData = bytes | SpooledBytes
+"""The bytes of a pack: in memory, or partly in a spool, which then must stay open as long as they may be put."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,7 @@ class PackedBlob:
 
 @dataclass(frozen=True, slots=True)
 class PackBody:
-    """A pack without index and footer, to be carried in a later one.
+    """A pack without index and footer; in a later one it can be carried if its bytes are in memory.
 
     Attributes:
         name: Name of the pack.
@@ -77,9 +83,14 @@ class PackBody:
     """
 
     name: str
-    data: bytes = field(repr=False)
+    data: PackData = field(repr=False)
     rows: tuple[PackedBlob, ...]
     runs: tuple[ByteRange, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Return the size of its frames."""
+        return _size(self.data)
 
 
 class PackBuilder:
@@ -95,7 +106,7 @@ class PackBuilder:
         self.extents: dict[Digest, tuple[Extent, ...]] = {}
         self._carried: list[tuple[PackBody, int]] = []
         self._runs: list[ByteRange] = []
-        self._frames: list[bytes] = []
+        self._frames: list[bytes | Spool] = []
         self._size = 0
         self._open: list[bytes] = []
         self._open_bytes = 0
@@ -105,6 +116,7 @@ class PackBuilder:
 
     def carry(self, body: PackBody) -> int:
         """Take over a pack as it is; return how much further on everything in it lies."""
+        assert isinstance(body.data, bytes), "only what is in memory is carried"
         self.flush()
         shift = self._size
         self._carried.append((body, shift))
@@ -174,6 +186,26 @@ class PackBuilder:
                 position += octets(piece).nbytes
         self.extents[ref.digest] = coalesced(extents)
 
+    def add_spooled(self, kind: str, ref: BlobRef, extents: Iterable[Extent], spool: Spool) -> None:
+        """Take in a blob whose new bytes lie in a spool (rule 7).
+
+        Args:
+            kind: For the index.
+            ref: The blob.
+            extents: Its bytes in order; those in the pack SPOOLED are the spool's.
+            spool: Finished; all of it goes into the pack.
+        """
+        if ref.digest in self._known:
+            return
+        self._known.add(ref.digest)
+        self._rows.append((kind, ref))
+        self.flush()
+        here = [one.moved(self.name, self._size) if one.pack == SPOOLED else one for one in extents]
+        self.extents[ref.digest] = coalesced(here)
+        if spool.size_bytes:
+            self._frames.append(spool)
+            self._size += spool.size_bytes
+
     def _continued(self, before: bytes, new: bytes) -> Iterator[Extent]:
         data = before + new
         for start in range(len(before), len(data), FRAME_BYTES_MAX):
@@ -227,11 +259,13 @@ class PackBuilder:
             extents = self.extents[ref.digest]
             if all(one.pack == self.name for one in extents):
                 rows.append(PackedBlob(kind, ref, extents))
-        return PackBody(self.name, b"".join(self._frames), tuple(rows), (*runs, *self._runs))
+        return PackBody(self.name, _joined(self._frames), tuple(rows), (*runs, *self._runs))
 
     def finish(self, facts: Mapping[str, str]) -> bytes:
-        """Return the whole pack, index and footer included; `facts` says whose it is."""
-        return finished(self.body(), facts)
+        """Return the whole pack, index and footer included, if nothing of it is spooled; `facts` says whose it is."""
+        data = finished(self.body(), facts)
+        assert isinstance(data, bytes), "what is spooled is never held in memory"
+        return data
 
     def _laid_out(self, pieces: Sequence[Extent | Buffer]) -> tuple[Extent, ...]:
         """Put what is new into frames of its own; return the extents of all pieces."""
@@ -258,15 +292,26 @@ class PackBuilder:
         return extent
 
 
-def finished(body: PackBody, facts: Mapping[str, str]) -> bytes:
+def finished(body: PackBody, facts: Mapping[str, str]) -> PackData:
     """Return a whole pack: its frames, index and footer; `facts` says whose it is."""
     rows = [[row.kind, row.ref.digest, row.ref.size_bytes, [list(one[1:]) for one in row.extents]] for row in body.rows]
     plain = {"facts": dict(facts), "blobs": rows, "runs": [[run.start, run.length] for run in body.runs]}
     index = seal_run(json.dumps(plain, separators=(",", ":")).encode())
-    return b"".join((body.data, index, _FOOTER.pack(len(body.data), short_hash(index, 8), _MAGIC)))
+    footer = _FOOTER.pack(body.size_bytes, short_hash(index, 8), _MAGIC)
+    frames = (body.data,) if isinstance(body.data, bytes) else body.data.pieces
+    return _joined((*frames, index, footer))
 
 
-def write_pack(store: ObjectStore, key: str, data: bytes, clock: Clock) -> None:
+def _joined(pieces: Sequence[bytes | Spool]) -> PackData:
+    in_memory = [one for one in pieces if isinstance(one, bytes)]
+    return b"".join(in_memory) if len(in_memory) == len(pieces) else SpooledBytes(tuple(pieces))
+
+
+def _size(data: PackData) -> int:
+    return len(data) if isinstance(data, bytes) else data.size_bytes
+
+
+def write_pack(store: ObjectStore, key: str, data: PackData, clock: Clock) -> None:
     """Store a pack under a name that nobody else uses; afterwards it is whole and readable.
 
     Safe to repeat until the head is read again. If it raises, the pack may exist all the same; nothing names it.
@@ -286,12 +331,12 @@ def write_pack(store: ObjectStore, key: str, data: bytes, clock: Clock) -> None:
             return
 
 
-def _put_or_find(store: ObjectStore, key: str, data: bytes) -> None:
+def _put_or_find(store: ObjectStore, key: str, data: PackData) -> None:
     try:
-        store.put(key, data, Create())
+        store.put(key, data if isinstance(data, bytes) else data.open(), Create())
     except PreconditionFailedError as error:
         # Rule 1: only our own upload can be there, its answer lost or its request delivered twice.
-        if _size_of(store, key) != len(data):
+        if _size_of(store, key) != _size(data):
             raise CorruptObjectError(key, "a pack of this name has another size") from error
 
 

@@ -17,6 +17,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("storage.digest",),
     ("storage.clock", "storage.executor", "storage.frame", "storage.keys", "storage.store"),
     ("storage", "storage.extents", "storage.matching"),
+    ("storage.cuts", "storage.spools"),
     ("storage.packs", "storage.registers", "storage.unfinished"),
     ("storage.leases", "storage.pack_reader", "storage.wrappers.*"),
     ("storage.backends.*",),
@@ -40,12 +41,12 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "snapshots.store_object",
         "snapshots.turns",
     ),
-    ("snapshots.publish", "snapshots.rewrite", "snapshots.roots", "snapshots.satellite"),
+    ("snapshots.execution", "snapshots.publish", "snapshots.rewrite", "snapshots.roots", "snapshots.satellite"),
+    ("snapshots.spooling",),
     (
         "snapshots.commit",
         "snapshots.delete",
         "snapshots.diff",
-        "snapshots.execution",
         "snapshots.fork",
         "snapshots.leases",
         "snapshots.pinning",
@@ -101,6 +102,8 @@ PURE_EXCEPTIONS: Mapping[tuple[str, str], str] = {
     ("snapshots.state.graph", "storage.clock"): "ids and times that its methods must invent; tests replace the clock",
     ("snapshots.portable.session", "storage.clock"): "ids and times of what is made by hand; a service passes its own",
     ("snapshots.laying", "storage.packs"): "PackBuilder, which touches no store; the functions beside it do",
+    ("snapshots.laying", "storage.spools"): "the name of the pack that spooled extents have",
+    ("snapshots.parts", "storage.spools"): "where new bytes lie already; nothing is written to it, or read",
     (
         "snapshots.placement",
         "sys",
@@ -109,6 +112,7 @@ PURE_EXCEPTIONS: Mapping[tuple[str, str], str] = {
 }
 PURE = frozenset(
     (
+        "storage.cuts",
         "storage.digest",
         "storage.extents",
         "storage.frame",

@@ -41,6 +41,7 @@ from snapshots.history import KINDS, HistoryRow
 from snapshots.layout import pack_name
 from snapshots.logs import NO_LOG, HeldLog, LogRef
 from snapshots.overrides import FRESH, INHERIT, Overrides
+from snapshots.parts import HeldPart
 from snapshots.pins import Pin
 from snapshots.placement import (
     MANIFEST_BYTES_MAX,
@@ -130,6 +131,18 @@ def head(**fields: Any) -> Head:
 def reserved_head(**fields: Any) -> Head:
     nothing = {"checkpoint_ref": None, "manifest": None, "inline_manifest": b"", "commits": Ring()}
     return head(**{"status": RESERVED, "revision": 0, "family": "", "commit_id": "", **nothing, **fields})
+
+
+def pack_bytes(staged: Staged) -> bytes:
+    """Return the pack that a commit puts."""
+    assert staged.data is not None, "it lies in the head"
+    return staged.data if isinstance(staged.data, bytes) else staged.data.open().read()
+
+
+def bytes_of(part: HeldPart) -> bytes:
+    """Return the bytes of a part that is not too large to be held."""
+    assert isinstance(part.data, bytes)
+    return part.data
 
 
 @dataclass
@@ -239,7 +252,7 @@ class StagedSession:
         )
         self.needed[revision] = packs_used(staged)
         self.manifests[revision] = staged.manifest
-        self.packs[staged.name] = staged.tail[-1].data if staged.data is None else staged.data
+        self.packs[staged.name] = staged.tail[-1].data if staged.data is None else pack_bytes(staged)
         self.state.apply_persisted_commit_result(
             CommitResult(
                 head_revision=revision,

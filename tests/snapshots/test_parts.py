@@ -12,15 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snapshots import codec, parts
-from snapshots.parts import EXECUTION_STATE, TOOL_STATE, HeldPart, Parts, Piece, spliced
+from snapshots.parts import EXECUTION_STATE, TOOL_STATE, HeldPart, Parts, Piece, held_part, spliced
 from snapshots.staging import Staged
 from snapshots.state import ToolEntry, ToolManifest, ToolState
 from storage.backends.memory import MemoryStore
+from storage.cuts import CutTable
 from storage.digest import BlobRef, Digest, blob_ref
 from storage.extents import Extent
 from storage.pack_reader import read_blobs
 from storage.store import Create
-from tests.snapshots.records import PACK, StagedSession
+from tests.snapshots.records import PACK, StagedSession, pack_bytes
 
 PAGE_BYTES = 4096
 
@@ -163,8 +164,7 @@ def test_five_overwritten_pages_of_a_large_execution_state_add_about_their_size(
             memory[page * PAGE_BYTES : (page + 1) * PAGE_BYTES] = draw.randbytes(PAGE_BYTES)
         staged = session.commit(bytes(memory))
         assert new_bytes(staged, staged.checkpoint.execution_state) <= 5 * PAGE_BYTES + 1000
-        assert staged.data is not None
-        assert len(staged.data) < 5 * PAGE_BYTES + 4000
+        assert len(pack_bytes(staged)) < 5 * PAGE_BYTES + 4000
 
 
 def test_one_changed_entry_of_a_tool_state_adds_less_than_a_kilobyte() -> None:
@@ -208,7 +208,7 @@ def test_without_the_bytes_of_the_parent_all_is_new(held: Parts, executor: Execu
     assert read(session, blob_ref(data + b"x"), executor) == data + b"x"
 
 
-def test_the_next_one_after_a_part_that_is_too_large_to_be_kept_is_all_new(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_that_are_staged_after_a_part_too_large_to_be_kept_are_all_new(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "HELD_BYTES_MAX", 100_000)
     data = Random(7).randbytes(100_000)
     session = StagedSession.new()
@@ -235,13 +235,14 @@ def test_what_is_kept_is_found_by_kind_and_ref() -> None:
     assert held.holding(TOOL_STATE, part(b"others")).of(TOOL_STATE, blob_ref(b"tools")) is None
 
 
-def test_a_part_that_is_too_large_is_not_kept_and_neither_is_the_one_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "HELD_BYTES_MAX", 6)
-    held = Parts().holding(TOOL_STATE, part(b"tools")).holding(EXECUTION_STATE, part(b"memory"))
-    assert set(held.held) == {TOOL_STATE, EXECUTION_STATE}
-    after = held.holding(EXECUTION_STATE, part(b"memory+"))
-    assert set(after.held) == {TOOL_STATE}
-    assert set(held.held) == {TOOL_STATE, EXECUTION_STATE}, "what an earlier state keeps stays"
+def test_of_a_part_that_is_too_large_the_cuts_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "HELD_BYTES_MAX", 100_000)
+    data = Random(9).randbytes(100_001)
+    assert held_part(blob_ref(data[1:]), data[1:]).data == data[1:]
+    kept = held_part(blob_ref(data), data).data
+    assert isinstance(kept, CutTable)
+    assert kept.size_bytes == len(data)
+    assert len(kept) > 1
 
 
 def test_a_part_that_is_dropped_is_forgotten() -> None:

@@ -42,10 +42,21 @@ from snapshots.state import (
 from snapshots.stretches import place_in, stretch_with
 from storage.backends.memory import MemoryStore
 from storage.digest import BlobRef, verify
-from storage.pack_reader import read_blobs, read_pieces
+from storage.pack_reader import PackReader, read_blobs
 from storage.packs import read_index
 from storage.store import ByteRange, Create
-from tests.snapshots.records import AT, ID, NO_TAIL, TAIL, StagedSession, packs_used, scattered_states, uses_named
+from tests.snapshots.records import (
+    AT,
+    ID,
+    NO_TAIL,
+    TAIL,
+    StagedSession,
+    bytes_of,
+    pack_bytes,
+    packs_used,
+    scattered_states,
+    uses_named,
+)
 from tests.snapshots.state.builders import message, node
 
 COMMITS = 200
@@ -120,8 +131,8 @@ def editing(session: StagedSession, number: int, draw: Random) -> bytes | None:
     tools = dict.fromkeys(("read", "write", f"t{draw.randrange(9)}"), TOOL)
     session.state.tool_state_snapshot = ToolState(generation=draw.randrange(4), tools=tools)
     held = session.base.parts.held
-    before = held[EXECUTION_STATE].data if EXECUTION_STATE in held else draw.randbytes(30_000)
-    twin = held[TOOL_STATE].data if TOOL_STATE in held else b""
+    before = bytes_of(held[EXECUTION_STATE]) if EXECUTION_STATE in held else draw.randbytes(30_000)
+    twin = bytes_of(held[TOOL_STATE]) if TOOL_STATE in held else b""
     start = draw.randrange(len(before) + 1)
     match draw.randrange(8):
         case 0:
@@ -220,7 +231,7 @@ def test_a_pack_of_which_only_equal_bytes_were_needed_ends() -> None:
     session = StagedSession.new()
     session.state.tool_state_snapshot = ToolState(generation=1, tools=dict.fromkeys(("a", "b", "c", "d"), TOOL))
     tool_state = session.commit().checkpoint.tool_state
-    data = session.base.parts.held[TOOL_STATE].data
+    data = bytes_of(session.base.parts.held[TOOL_STATE])
     session.commit(data + b"the end" * 20)
     fork = session.forked()
     staged = fork.commit(data)
@@ -258,7 +269,7 @@ def check_stretches(session: StagedSession, executor: Executor, spare: Set[str] 
     for name, data in session.packs.items():
         store.put(name, data, Create())
     for stretch in stretches:
-        data = b"".join(read_pieces(store, stretch.extents, str, executor))
+        data = PackReader(store, str, executor).stretch(stretch.extents)
         assert data == encode_rows(entries[stretch.first_revision - 1 :][: stretch.count])
     for row in entries:
         found_in = stretch_with(stretches, row.revision)
@@ -568,9 +579,8 @@ def test_a_pack_says_whose_it_is_and_what_it_holds() -> None:
     session.state.append_active_read_delta([message("m")], [])
     session.state.tool_state_snapshot = ToolState(generation=1)
     staged = session.commit(b"e" * 100_000)
-    assert staged.data is not None
     store = MemoryStore()
-    store.put("packs/p", staged.data, Create())
+    store.put("packs/p", pack_bytes(staged), Create())
     index = read_index(store, "packs/p", staged.name)
     assert index.facts == {"tenant": "default", "family": "s1", "session": "s1", "commit": f"{1:032x}"}
     assert {row.kind for row in index.blobs} == {"graph", "history", "tool-state", "execution-state"}

@@ -258,6 +258,7 @@ class Restaging:
         after = self._next_head(staged)
         packs = [self._pack()] if self._fills() else []
         if staged.data is not None:
+            assert isinstance(staged.data, bytes), "nothing new is stored that could be spooled"
             packs.append((staged.name, staged.data))
         left = self._left(after, staged.placement, staged.places)
         return Restaged(tuple(packs), after, tuple(self._changed), self._dropped, left)
