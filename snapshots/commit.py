@@ -35,7 +35,7 @@ from snapshots.errors import (
 from snapshots.execution import with_execution_state
 from snapshots.head import LIVE, RESERVED, RING_MAX, Head, check_relation
 from snapshots.history import lineage
-from snapshots.parts import EXECUTION_STATE, HeldPart, SpooledPart, held_part, is_large
+from snapshots.parts import EXECUTION_STATE, SpooledPart, held_part, is_large
 from snapshots.publish import Found, Ownership, Publication, intent_on
 from snapshots.restore import HeadRead, load, load_from, read_base, read_head, retried_while_moving
 from snapshots.spooling import taken
@@ -308,9 +308,8 @@ class _Commit:
         part = self._content.execution_state
         if part is None or part.data is None:
             return base
-        data = part.data
-        held = HeldPart(part.ref, data.table) if isinstance(data, SpooledPart) else held_part(part.ref, data)
-        return replace(base, parts=base.parts.holding(EXECUTION_STATE, held))
+        held = part.data.held() if isinstance(part.data, SpooledPart) else held_part(part.ref, part.data)
+        return base if held is None else replace(base, parts=base.parts.holding(EXECUTION_STATE, held))
 
     def _result(self, base: Base) -> CommitResult:
         counts = self._metered.metrics.snapshot()

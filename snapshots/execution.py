@@ -44,9 +44,7 @@ logger = logging.getLogger("snapshots")
 T = TypeVar("T")
 READ_AHEAD_BYTES = 1 << 20
 WINDOW_BYTES_MAX = 32 << 20  # in a state of 4 GiB that is some five requests for every 32 MiB
-TABLE_WINDOW_BYTES = (
-    16 << 20
-)  # of a parent that is read for its cuts alone: held beside the beginning of the next state
+TABLE_WINDOW_BYTES = 16 << 20  # of a parent that is read for its cuts alone; the beginning of the next one is held too
 
 
 def read_execution_state(environment: Environment, state: PersistedSessionState) -> bytes:

@@ -28,7 +28,7 @@ from snapshots.content import Content, Part
 from snapshots.head import TailPack
 from snapshots.history import HistoryRow
 from snapshots.logs import HeldLog, LogRef, encode_rows
-from snapshots.parts import HeldPart, Parts, Piece, SpooledPart, spliced
+from snapshots.parts import Parts, Piece, SpooledPart, spliced
 from snapshots.placement import Move, PackUse, Placement, PlaceRow
 from snapshots.stretches import Stretch, as_many_as_fit, last_rows, position_of
 from storage.digest import BlobRef
@@ -158,7 +158,7 @@ class Laid:
             self._carried(kind, part.ref, held.data if held is not None and isinstance(held.data, bytes) else None)
         elif isinstance(part.data, SpooledPart):
             self._lay(_Blob(kind, part.ref, part.data.extents(self._base.placement.extents), part.data))
-            held = HeldPart(part.ref, part.data.table)
+            held = part.data.held()
         else:
             pieces, held = spliced(part.ref, part.data, held, self._base.placement.extents)
             self._lay(_Blob(kind, part.ref, pieces, part.data))

@@ -50,7 +50,7 @@ class HeldPart:
 
 @dataclass(frozen=True, slots=True)
 class SpooledPart:
-    """A part that was too large to be held: what of it is the parent's, and what is new.
+    """A part that was too large to be held, or follows one: what of it is the parent's, and what is new.
 
     Attributes:
         ref: Its blob.
@@ -65,6 +65,10 @@ class SpooledPart:
     operations: tuple[Operation, ...] = field(repr=False)
     table: CutTable = field(repr=False, compare=False)
     spool: Spool = field(repr=False, compare=False)
+
+    def held(self) -> HeldPart | None:
+        """Return what is kept of it; None if it is no longer large: its bytes are read when they are needed."""
+        return HeldPart(self.ref, self.table) if is_large(self.ref.size_bytes) else None
 
     def extents(self, placed: Mapping[Digest, Sequence[Extent]]) -> list[Extent]:
         """Return where its bytes lie, in order; `placed` says where the parent revision's blobs do."""

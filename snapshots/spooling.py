@@ -3,7 +3,8 @@
 Rules:
 1. A stream is read once, window by window, and what its reading raises is raised as it is. Nothing was stored then.
 2. Of a state that is too large to be held, the cuts that the parent revision has are copied from there; everything
-   else goes into the spool at once. In memory are a few windows and the tables of both.
+   else goes into the spool at once. In memory are a few windows and the tables of both, and of a stream its beginning,
+   until it is known not to be held. Bytes that are the parent's again are copied as a whole.
 3. The table of the parent is at hand after a commit or a read of it; a process that has neither reads the parent once.
 4. What lies in packs that are given up (`snapshots.compaction`) counts as new.
 
@@ -17,6 +18,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
 
+from snapshots import parts
 from snapshots.base import Base
 from snapshots.checkpoint import EXECUTION_STATE_BYTES_MAX
 from snapshots.compaction import given_up
@@ -29,6 +31,8 @@ from storage.digest import BlobRef, Buffer, Hasher, blob_ref, octets
 from storage.extents import Extent
 from storage.matching import Copy, Cutter, Insert, Operation
 from storage.spools import Spool
+
+COMPARED_BYTES_MIN = 16 << 20  # from here on a state is worth reading a large parent for
 
 
 def taken(
@@ -48,57 +52,67 @@ def taken(
         UnavailableError: The parent's table had to be read, and the store did not answer; or there is no room for the
             spool.
     """
-    whole = _whole(given)
-    if isinstance(whole, bytes) and not _has_table(base):
-        return whole, base
-    if isinstance(whole, memoryview) and base is not None and base.checkpoint.execution_state == blob_ref(whole):
-        return bytes(whole), base  # nothing is new, and the parent need not be read to see that
+    held_bytes = _held_bytes(base)
+    if isinstance(given, bytes | bytearray | memoryview):
+        view = octets(given)
+        if view.nbytes <= held_bytes:
+            return bytes(given), base
+        ref = blob_ref(view)
+        if base is not None and ref == base.checkpoint.execution_state:  # Rule 2: the parent need not be read
+            return SpooledPart(ref, ref, (Copy(0, ref.size_bytes),), CutTable(), spool), base
+        windows = _slices(view)
+    else:
+        beginning = _beginning(given, held_bytes)
+        if isinstance(beginning, bytes):
+            return beginning, base
+        windows = _rest(beginning, given)
     if base is not None:
         base = with_execution_state(environment, base)
     intake = _Intake(environment, base, spool)
-    for window in _windows(whole, given):
+    for window in windows:
         intake.take(window)
     return intake.finish(), base
 
 
-def _has_table(base: Base | None) -> bool:
-    """Say whether the parent is too large to be compared with bytes, and its table is at hand."""
-    held = None if base is None else base.parts.of(EXECUTION_STATE, base.checkpoint.execution_state)
-    return held is not None and isinstance(held.data, CutTable)
+def _held_bytes(base: Base | None) -> int:
+    """Return up to which size a state is held; one that follows a large one is cut as well."""
+    parent = None if base is None else base.checkpoint.execution_state
+    if base is None or parent is None or not is_large(parent.size_bytes):
+        return parts.HELD_BYTES_MAX
+    return COMPARED_BYTES_MIN if base.parts.of(EXECUTION_STATE, parent) is None else 0
 
 
-def _whole(given: bytes | BinaryIO) -> bytes | memoryview | io.BytesIO:
-    """Return bytes that can be held, a view of bytes that are too many, or the beginning of a stream that has more."""
-    if isinstance(given, bytes | bytearray | memoryview):
-        view = octets(given)
-        return view if is_large(view.nbytes) else bytes(given)
-    if not hasattr(given, "read"):
-        raise InvalidStateError(f"execution_state is {type(given).__name__}; give bytes or a binary stream")
+def _beginning(stream: BinaryIO, held_bytes: int) -> bytes | io.BytesIO:
+    """Return all of a stream that is held; else its beginning, to be yielded by `_rest`."""
+    if not hasattr(stream, "read"):
+        raise InvalidStateError(f"execution_state is {type(stream).__name__}; give bytes or a binary stream")
     beginning = io.BytesIO()
-    while piece := _read(given, WINDOW_BYTES):
+    while piece := _read(stream):
         beginning.write(piece)
-        if is_large(beginning.tell()):
+        if beginning.tell() > held_bytes:
             return beginning
     return beginning.getvalue()  # which copies nothing
 
 
-def _read(stream: BinaryIO, size_bytes: int) -> bytes:
-    data = stream.read(size_bytes)
+def _rest(beginning: io.BytesIO, stream: BinaryIO) -> Iterator[bytes]:
+    """Yield the beginning of a stream, which is let go then, and what follows."""
+    beginning.seek(0)
+    while window := beginning.read(WINDOW_BYTES):
+        yield window
+    beginning.close()
+    while window := _read(stream):
+        yield window
+
+
+def _read(stream: BinaryIO) -> bytes:
+    data = stream.read(WINDOW_BYTES)
     if not isinstance(data, bytes):
         raise InvalidStateError(f"execution_state gives {type(data).__name__}; give bytes or a binary stream")
     return data
 
 
-def _windows(whole: bytes | memoryview | io.BytesIO, stream: bytes | BinaryIO) -> Iterator[Buffer]:
-    """Yield everything there is."""
-    beginning = whole.getbuffer() if isinstance(whole, io.BytesIO) else memoryview(whole)
-    for start in range(0, beginning.nbytes, WINDOW_BYTES):
-        yield beginning[start : start + WINDOW_BYTES]
-    if isinstance(whole, io.BytesIO) and not isinstance(stream, bytes):
-        beginning.release()
-        whole.close()
-        while window := _read(stream, WINDOW_BYTES):
-            yield window
+def _slices(view: memoryview) -> Iterator[Buffer]:
+    return (view[start : start + WINDOW_BYTES] for start in range(0, view.nbytes, WINDOW_BYTES))
 
 
 class _Intake:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -106,7 +107,7 @@ class Put:
 
     key: str
     mode: PutMode
-    data: bytes | BinaryIO = field(repr=False)
+    data: bytes = field(repr=False)
     epoch: int = 0
 
 
@@ -150,8 +151,9 @@ class WatchedStore:
 
     def put(self, key: str, data: bytes | BinaryIO, mode: PutMode) -> Version:
         self._note("put", key)
-        self.puts.append(Put(key, mode, data, self._head_reads))
-        return self._store.put(key, data, mode)
+        kept = data if isinstance(data, bytes) else data.read()
+        self.puts.append(Put(key, mode, kept, self._head_reads))
+        return self._store.put(key, kept if isinstance(data, bytes) else io.BytesIO(kept), mode)
 
     def stat(self, key: str) -> ObjectMeta:
         self._note("stat", key)
@@ -188,7 +190,6 @@ def check_puts(puts: Sequence[Put]) -> None:
     written: set[bytes] = set()
     for put in puts:
         assert not isinstance(put.mode, Overwrite), put
-        assert isinstance(put.data, bytes)
         if "/heads/" in put.key:
             assert put.data not in written, f"two heads of equal bytes: {put}"
             written.add(put.data)
