@@ -3,10 +3,11 @@
 Each step is a process of its own, so that peaks do not mix: an empty one, the first commit, a second one with 1 % edits
 by a process that has to read the parent first, a third one by a process that has just committed, and the three ways
 back: `open_execution_state`, `read_execution_state`, and a verification. The state is made block by block from a seed,
-and never held by whoever makes it.
+and never held by whoever makes it. With a divisor every bound on what is held is that much smaller, so that a small
+state shows what a large one does.
 
     python -m tests.benchmarks.streams --mib 4096
-    python -m tests.benchmarks.streams --mib 600 --held-mib 16
+    python -m tests.benchmarks.streams --mib 160 --divisor 16
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from snapshots import PersistedSessionState, SnapshotRepository, parts
+from snapshots import PersistedSessionState, SnapshotRepository, execution, parts, spooling
 from snapshots.maintenance.findings import Finding
 from snapshots.maintenance.verify import verify
+from storage import extents
 from storage.digest import Hasher
 from tests.benchmarks.large_state import LargeState
 
@@ -165,10 +167,18 @@ STEPS: tuple[Callable[[SnapshotRepository, int], dict[str, Any]], ...] = (
 )
 
 
-def run_step(name: str, store: str, mib: int, held_mib: int | None) -> dict[str, Any]:
+def divide_bounds(divisor: int) -> None:
+    """Make every bound on what is held that much smaller."""
+    parts.HELD_BYTES_MAX //= divisor
+    spooling.COMPARED_BYTES_MIN //= divisor
+    execution.WINDOW_BYTES_MAX //= divisor
+    execution.TABLE_WINDOW_BYTES //= divisor
+    extents.READ_BYTES_MAX //= divisor
+
+
+def run_step(name: str, store: str, mib: int, divisor: int) -> dict[str, Any]:
     """Return what a step cost this process."""
-    if held_mib is not None:
-        parts.HELD_BYTES_MAX = held_mib << 20
+    divide_bounds(divisor)
     step = next(one for one in STEPS if one.__name__ == name)
     with SnapshotRepository.open(store) as repo:
         before, started, cpu = repo.metrics.snapshot(), time.monotonic(), time.process_time()
@@ -185,20 +195,20 @@ def run_step(name: str, store: str, mib: int, held_mib: int | None) -> dict[str,
         }
 
 
-def run(store: str, mib: int, held_mib: int | None = None) -> list[dict[str, Any]]:
+def run(store: str, mib: int, divisor: int = 1) -> list[dict[str, Any]]:
     """Return what each step cost, each in a process of its own.
 
     Args:
         store: URL of an empty store that several processes can use.
         mib: Size of the state.
-        held_mib: Size from which on a state is not held, None for the ordinary one.
+        divisor: Of the bounds on what is held.
     """
     found = []
     for step in STEPS:
-        call = [sys.executable, "-m", __name__ if __name__ != "__main__" else "tests.benchmarks.streams"]
-        more = [] if held_mib is None else ["--held-mib", str(held_mib)]
+        call = [sys.executable, "-m", "tests.benchmarks.streams"]
+        size = ["--mib", str(mib), "--divisor", str(divisor)]
         done = subprocess.run(
-            [*call, "--store", store, "--mib", str(mib), "--step", step.__name__, *more],
+            [*call, "--store", store, "--step", step.__name__, *size],
             check=True,
             stdout=subprocess.PIPE,
         )
@@ -210,14 +220,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", help="an empty store; a temporary directory if it is not given")
     parser.add_argument("--mib", type=int, default=4096)
-    parser.add_argument("--held-mib", type=int)
+    parser.add_argument("--divisor", type=int, default=1)
     parser.add_argument("--step", help="one alone, in this process")
     given = parser.parse_args()
     if given.step is not None:
-        print(json.dumps(run_step(given.step, given.store, given.mib, given.held_mib)))
+        print(json.dumps(run_step(given.step, given.store, given.mib, given.divisor)))
         return
     with tempfile.TemporaryDirectory() as directory:
-        steps = run(given.store or f"file:{Path(directory) / 'store'}", given.mib, given.held_mib)
+        steps = run(given.store or f"file:{Path(directory) / 'store'}", given.mib, given.divisor)
     print(json.dumps({"mib": given.mib, "steps": steps}, indent=1))
 
 
