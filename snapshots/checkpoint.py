@@ -24,7 +24,7 @@ from storage.digest import BlobRef
 
 # Declared size by kind: what a reader is ready to hold in memory for one blob.
 RECORD_BLOB_BYTES_MAX = 1 << 30  # graph, history, tool state, plugin snapshot
-EXECUTION_STATE_BYTES_MAX = 1 << 42  # opaque; read as a stream when it is large
+EXECUTION_STATE_BYTES_MAX = 1 << 36  # opaque; its pack still fits one upload of 10,000 parts of 8 MiB
 
 
 @dataclass(frozen=True, slots=True)

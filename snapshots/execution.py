@@ -149,7 +149,7 @@ class _BlobStream(io.RawIOBase):
         self._environment = environment
         self._base = base
         self._ref = ref
-        self._extents: Sequence[Extent] = base.placement.extents[ref.digest] if ref.size_bytes else ()
+        self._extents: Sequence[Extent] = base.placement.extents[ref.digest]
         self._starts = [0, *accumulate(extent.length for extent in self._extents)]
         self._position = 0
         self._window, self._window_start = b"", 0

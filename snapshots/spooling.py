@@ -138,7 +138,7 @@ class _Intake:
         held = base.parts.of(EXECUTION_STATE, base.checkpoint.execution_state)
         if held is None:
             return
-        extents = base.placement.extents[held.ref.digest] if held.ref.size_bytes else ()
+        extents = base.placement.extents[held.ref.digest]
         lost = _stretches(extents, given_up(extents, environment.limits))
         self._parent = held.ref
         self._known = Known(cuts_of(held.data) if isinstance(held.data, bytes) else held.data, lost)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from snapshots import PersistedSessionState, SnapshotRepository
+from snapshots import PersistedSessionState, SnapshotRepository, execution
 from snapshots.errors import CorruptSnapshotError, InvalidStateError, RevisionNotFoundError, SessionDeletedError
 from storage.backends.memory import MemoryStore
 from storage.digest import blob_ref
@@ -182,6 +182,29 @@ def test_a_position_before_the_start_is_refused(place: Place) -> None:
                 stream.seek(offset, whence)
         with pytest.raises(ValueError, match="whence"):
             stream.seek(0, 9)
+
+
+def test_a_stream_reads_ahead_what_is_read_on_and_on_and_little_elsewhere(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "READ_AHEAD_BYTES", FRAME_BYTES_MAX)
+    monkeypatch.setattr(execution, "WINDOW_BYTES_MAX", 8 * FRAME_BYTES_MAX)
+    data = noise(31 * FRAME_BYTES_MAX)
+    place.repo.commit(new_session(SESSION), execution_state=data)
+    state = place.repo.load(SESSION)
+    before = place.repo.metrics.snapshot()
+    with place.repo.open_execution_state(state) as stream:
+        assert b"".join(iter(lambda: stream.read(10_000), b"")) == data
+    used = (place.repo.metrics.snapshot() - before)["get"]
+    assert used.requests == 3 + 3, "windows of 1, 2 and 4 frames, then of 8"
+    assert used.bytes_in < len(data) + 50_000, "nothing is read twice"
+    before = place.repo.metrics.snapshot()
+    with place.repo.open_execution_state(state) as stream:
+        for frame in (20, 3, 29, 11):
+            stream.seek(frame * FRAME_BYTES_MAX + 100)
+            assert stream.read(50) == data[frame * FRAME_BYTES_MAX + 100 :][:50]
+    used = (place.repo.metrics.snapshot() - before)["get"]
+    assert (used.requests, used.bytes_in < 10 * FRAME_BYTES_MAX) == (4, True)
 
 
 DATA = noise(3 * FRAME_BYTES_MAX + 77_777)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import struct
@@ -11,13 +12,13 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.backends.memory import MemoryStore
-from storage.digest import BlobRef, blob_ref, short_hash
+from storage.digest import BlobRef, Digest, blob_ref, short_hash
 from storage.errors import CorruptObjectError, NotFoundError, UnavailableError
-from storage.extents import Extent, Spliceable
+from storage.extents import Extent, Spliceable, plan_reads
 from storage.frame import FRAME_BYTES_MAX, open_run, seal_run
 from storage.pack_reader import PackReader, read_blobs
 from storage.packs import BULK_BYTES_MIN, PREFIX_BYTES_MAX, PUT_ATTEMPTS_MAX, PackBuilder, read_index, write_pack
@@ -371,6 +372,47 @@ def test_a_stretch_has_the_order_asked_for(executor: Executor) -> None:
     store, wanted = stored([b"aaaa", b"bbbb"])
     (one,), (other,) = wanted.values()
     assert PackReader(store, key_of, executor).stretch([other, one, other]) == b"bbbbaaaabbbb"
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 600_000), st.booleans())
+def test_windows_are_the_blob_and_none_is_much_larger_than_asked(
+    executor: Executor, window_bytes: int, is_sha256: bool
+) -> None:
+    store, wanted = stored([b"before", NOISE, b"behind"])
+    ref, extents = blob_ref(NOISE), wanted[blob_ref(NOISE)]
+    if is_sha256:
+        ref = BlobRef(Digest("sha256:" + hashlib.sha256(NOISE).hexdigest()), len(NOISE))
+    windows = list(PackReader(store, key_of, executor).windows(ref, extents, window_bytes))
+    assert b"".join(windows) == NOISE
+    assert max(map(len, windows)) <= max(window_bytes, FRAME_BYTES_MAX)
+    assert list(PackReader(store, key_of, executor).windows(blob_ref(b""), (), window_bytes)) == []
+
+
+def test_windows_of_another_blob_end_in_an_error(executor: Executor) -> None:
+    store, wanted = stored([NOISE])
+    (extents,) = wanted.values()
+    reader, window = PackReader(store, key_of, executor), FRAME_BYTES_MAX
+    swapped = (extents[1], extents[0], *extents[2:])
+    for ref, wrong in (
+        (blob_ref(NOISE), swapped),
+        (blob_ref(NOISE), extents[1:]),
+        (blob_ref(NOISE[1:] + b"x"), extents),
+    ):
+        with pytest.raises(CorruptObjectError):
+            list(reader.windows(ref, wrong, window))
+
+
+def test_what_is_at_hand_is_not_fetched_again(executor: Executor) -> None:
+    store, wanted = stored([NOISE, NOISE[1:], b"small"])
+    faulty = FaultyStore(store)
+    reader = PackReader(faulty, key_of, executor)
+    places = [extent[:3] for many in wanted.values() for extent in many]
+    reader.fetch(plan_reads(places[:3]))
+    reader.runs(places[:2])
+    assert len(faulty.log) == 1
+    assert reader.blobs(wanted) == {blob_ref(blob): blob for blob in (NOISE, NOISE[1:], b"small")}
+    assert len(faulty.log) == 2, "the rest is one range"
 
 
 # The index.
