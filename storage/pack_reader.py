@@ -22,7 +22,7 @@ from typing import NamedTuple
 from storage.digest import BlobRef, Verifier, verify
 from storage.errors import CorruptObjectError
 from storage.extents import Extent, Read, plan_reads
-from storage.frame import PREFIX_BYTES_MIN, Prefix, is_prefixed, open_frame
+from storage.frame import PREFIX_BYTES_MIN, Opener, Prefix, is_prefixed, open_frame
 from storage.packs import PREFIX_BYTES_MAX
 from storage.store import ObjectStore
 
@@ -161,20 +161,20 @@ class PackReader:
         at_hand = {place: found for place in targets if (found := self._find(*place)) is not None}
         continued: dict[_Place, bytes] = {}
 
-        def copy(place: _Place, stored: memoryview) -> None:
-            if is_prefixed(stored):
-                continued[place] = bytes(stored)
-            else:
-                self._copy(place, open_frame(stored, key=self.key_of(place[0])), targets[place])
+        def copy(frames: Iterable[tuple[_Place, memoryview]]) -> None:
+            opener = Opener()
+            for place, stored in frames:
+                if is_prefixed(stored):
+                    continued[place] = bytes(stored)
+                else:
+                    self._copy(place, opener.open(stored, key=self.key_of(place[0])), targets[place])
 
-        def copy_group(group: Sequence[_Place]) -> None:
-            for place in group:
-                copy(place, at_hand[place])
+        def copy_group(group: Iterable[_Place]) -> None:
+            copy((place, at_hand[place]) for place in group)
 
         def copy_read(frames: _Frames) -> None:
             data, start = memoryview(self._get(frames.read)), frames.read.place.start
-            for place in frames.places:
-                copy(place, data[place[1] - start : place[1] - start + place[2]])
+            copy((place, data[place[1] - start : place[1] - start + place[2]]) for place in frames.places)
 
         missing = _by_read(place for place in targets if place not in at_hand)
         every = list(at_hand)
