@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from snapshots import PersistedSessionState, SnapshotRepository, execution, parts, spooling
+from snapshots.benchmarks.large_state import LargeState
 from snapshots.maintenance.findings import Finding
 from snapshots.maintenance.verify import verify
 from storage import extents
 from storage.digest import Hasher
-from tests.benchmarks.large_state import LargeState
 
 BLOCK_BYTES = 1 << 20
 EDITED = 0.01
