@@ -116,3 +116,27 @@ def ledger_along(rows: Sequence[HistoryRow], revision: int) -> list[TokenLedgerE
         for entry in row.usage:
             merge_ledger_entry(ledger, entry)
     return ledger
+
+
+def ledger_after(
+    ledger: Sequence[TokenLedgerEntry], known: int, rows: Sequence[HistoryRow], revision: int
+) -> list[TokenLedgerEntry]:
+    """Return the token ledger of `revision` from that of an earlier one; costs the revisions between the two.
+
+    Args:
+        ledger: Of the earlier revision.
+        known: Its number.
+        rows: The whole history.
+        revision: Whose ledger is wanted; if it does not descend from the earlier one, the ledger is put together anew.
+    """
+    path: list[HistoryRow] = []
+    while revision > known:
+        path.append(rows[revision - 1])
+        revision = rows[revision - 1].parent
+    if revision != known or any(row.kind == REPLACE for row in path):
+        return ledger_along(rows, path[0].revision if path else revision)
+    after = list(ledger)
+    for row in reversed(path):
+        for entry in row.usage:
+            merge_ledger_entry(after, entry)
+    return after

@@ -261,13 +261,14 @@ class Publication:
         except UnavailableError as error:
             self.ambiguous = doubtful = doubtful or error.applied == "unknown"
             reason = error.reason
-        self.pause(attempt)
-        read = self.read()
+            self.pause(attempt)
+        read = self.read()  # after a refusal at once: what was refused is not on its way
         verdict = self.settle(read)
         assert read is not None, "without a head the verdict is a refusal"
         self.ambiguous = doubtful
         if attempt == ATTEMPTS_MAX:
             raise self.gave_up(UnavailableError(self._register.key, reason, applied="no"))
+        self.pause(attempt)
         return NotStored(read, verdict)
 
     def _prepared_again(

@@ -32,7 +32,6 @@ from snapshots import (
     rewind,
     sessions,
     store_object,
-    update,
     writer,
 )
 from snapshots.children import ChildRequest, CurrentStart, Start, start_child
@@ -59,7 +58,7 @@ from snapshots.state import (
     SessionRelation,
     StaleBranch,
 )
-from snapshots.update import load_to_commit
+from snapshots.update import Updates, load_to_commit
 from snapshots.writer import Writer
 from storage.backends import open_store
 from storage.clock import Clock, SystemClock
@@ -114,6 +113,7 @@ class SnapshotRepository:
             self._executor.shutdown()
             raise
         self._environment = replace(self._environment, home=(store_id, tenant))
+        self._updates = Updates(self._environment)
 
     @classmethod
     def open(
@@ -241,7 +241,7 @@ class SnapshotRepository:
             CommitUnknownError: In doubt to the end. With a stamp call it again; without, load and look first.
             And as `load` and `commit`.
         """
-        return update.update(self._environment, session_id, function, stamp)
+        return self._updates.update(session_id, function, stamp)
 
     def fork(
         self,
@@ -439,7 +439,7 @@ class SnapshotRepository:
             As `update`.
         """
         ancestor = requires_ancestor_node_id
-        return update.append_session_nodes(self._environment, session_id, items, requires_ancestor_node_id=ancestor)
+        return self._updates.append_session_nodes(session_id, items, requires_ancestor_node_id=ancestor)
 
     def history(self, session_id: str) -> tuple[RevisionInfo, ...]:
         """Return all revisions that ever were, oldest first; those that retention dropped are marked."""

@@ -15,7 +15,8 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -181,21 +182,38 @@ def pack_reader(environment: Environment, head: Head) -> PackReader:
     return PackReader(store, partial(environment.layout.pack, head.family), environment.executor)
 
 
-def read_manifest(environment: Environment, head: Head, reader: PackReader | None = None) -> Manifest:
-    """Return the manifest of a live head; a request only when it is too large to stand in the head."""
+def read_manifest(
+    environment: Environment, head: Head, reader: PackReader | None = None, known: FullManifest | None = None
+) -> Manifest:
+    """Return the manifest of a live head; a request only when it is too large to stand in the head.
+
+    Args:
+        environment: Where to read.
+        head: A live head.
+        reader: What to read with, None for one of its own.
+        known: A manifest that this one may be compressed against, None if none is known.
+    """
     named = named_by(head)
     if head.inline_manifest:
         key = environment.layout.head(head.session_id)
         return manifest_from(unseal_manifest(head.inline_manifest, key=key), named, key=key)
-    return read_manifest_at(environment, head, named, reader)
+    return read_manifest_at(environment, head, named, reader, known)
 
 
-def read_manifest_at(environment: Environment, head: Head, row: PlaceRow, reader: PackReader | None = None) -> Manifest:
+def read_manifest_at(
+    environment: Environment,
+    head: Head,
+    row: PlaceRow,
+    reader: PackReader | None = None,
+    known: FullManifest | None = None,
+) -> Manifest:
     """Return the manifest that lies where `row` says, in a pack of the head's family: one round of requests."""
-    raw, against = _manifest_runs(reader or pack_reader(environment, head), row.manifest)
+    raw, against = _manifest_runs(reader or pack_reader(environment, head), row.manifest, known)
     manifest = manifest_from(raw, row, key=environment.layout.pack(head.family, row.manifest.pack))
     if row.manifest.against is None or row.overrides is not None or row.manifest.moved:
         return manifest
+    if known is not None and known.place == row.manifest.against:
+        return replace(manifest, full=known)
     key = environment.layout.pack(head.family, row.manifest.against.pack)
     frames = decode_placement(open_manifest(against, key=key)[1], key=key)[1]
     return replace(manifest, full=FullManifest(row.manifest.against, against, frames))
@@ -206,8 +224,11 @@ def read_manifest_bytes(environment: Environment, head: Head, row: PlaceRow) -> 
     return _manifest_runs(pack_reader(environment, head), row.manifest)[0]
 
 
-def _manifest_runs(reader: PackReader, place: ManifestPlace) -> tuple[bytes, bytes]:
+def _manifest_runs(reader: PackReader, place: ManifestPlace, known: FullManifest | None = None) -> tuple[bytes, bytes]:
     """Return the bytes of a manifest, and of the one that it was compressed against. Raises CorruptObjectError."""
+    if known is not None and known.place == place.against:
+        (own,) = reader.runs([(place.pack, place.offset, place.stored_bytes)])
+        return unseal_manifest(own, key=reader.key_of(place.pack), against=known.raw), known.raw
     own, *against = reader.runs([(run.pack, run.offset, run.stored_bytes) for run in place.runs()])
     before = b""
     if place.against is not None:
@@ -429,8 +450,35 @@ def _parts(checkpoint: SessionCheckpoint, blobs: _Blobs) -> Parts:
 
 
 def _state(base: Base, graph: SessionGraph, blobs: _Blobs, *, execution_state: bool) -> PersistedSessionState:
-    checkpoint, small = base.checkpoint, base.checkpoint.small
+    checkpoint = base.checkpoint
     inline = checkpoint.execution_state if execution_state else None
+    return state_of(
+        base,
+        graph,
+        tool_state=_snapshot(ToolState, checkpoint.tool_state, blobs),
+        plugin_snapshot=_snapshot(PluginSessionSnapshot, checkpoint.plugin_snapshot, blobs),
+        execution_state=None if inline is None else blobs.bytes(inline),
+    )
+
+
+def state_of(
+    base: Base,
+    graph: SessionGraph,
+    *,
+    tool_state: ToolState | None,
+    plugin_snapshot: PluginSessionSnapshot | None,
+    execution_state: bytes | None = None,
+) -> PersistedSessionState:
+    """Return the state of a revision: the snapshots inline, everything else from its checkpoint.
+
+    Args:
+        base: The revision.
+        graph: Its graph.
+        tool_state: Its tool state, None where it has none.
+        plugin_snapshot: Its plugin snapshot, None where it has none.
+        execution_state: Its execution state, None where it has none or it is not filled in.
+    """
+    checkpoint, small = base.checkpoint, base.checkpoint.small
     return PersistedSessionState(
         session_id=base.head.session_id,
         policy=small.policy,
@@ -441,12 +489,12 @@ def _state(base: Base, graph: SessionGraph, blobs: _Blobs, *, execution_state: b
         mode_turn_options=small.turn.mode_turn_options,
         tool_state_ref=checkpoint.tool_state,
         tool_state_generation=small.tool_state_generation,
-        tool_state_snapshot=_snapshot(ToolState, checkpoint.tool_state, blobs),
+        tool_state_snapshot=tool_state,
         plugin_snapshot_ref=checkpoint.plugin_snapshot,
         plugin_snapshot_revision=small.plugin_snapshot_revision,
-        plugin_snapshot=_snapshot(PluginSessionSnapshot, checkpoint.plugin_snapshot, blobs),
+        plugin_snapshot=plugin_snapshot,
         execution_state_ref=checkpoint.execution_state,
-        execution_state_snapshot=None if inline is None else blobs.bytes(inline),
+        execution_state_snapshot=execution_state,
         token_ledger=list(base.ledger),
         checkpoint_ref=base.checkpoint_ref,
         head_revision=base.revision,
@@ -456,21 +504,38 @@ def _state(base: Base, graph: SessionGraph, blobs: _Blobs, *, execution_state: b
 def _graph(checkpoint: SessionCheckpoint, blobs: _Blobs) -> tuple[HeldLog[Never], SessionGraph]:
     at = checkpoint.graph
     data = blobs.bytes(at.ref) if at.count else b""
-    plain = Fields({"nodes": codec.decode_entries(data, at.count, key=blobs.key)}, key=blobs.key, record="graph")
-    try:
-        nodes: list[SessionNodeRecord] = nodes_from_plain(list(plain.rows("nodes", _mapping)))
-        tombstoned = _tombstones(checkpoint, blobs)
-        graph = SessionGraph.from_nodes(nodes, checkpoint.small.leaf_node_id, committed=True, tombstoned=tombstoned)
-    except (InvalidStateError, ValueError) as error:
-        raise CorruptSnapshotError(blobs.key, f"the stored graph breaks its own rules ({error})") from error
+    tombstoned = b"" if checkpoint.tombstones is None else blobs.bytes(checkpoint.tombstones)
+    with graph_kept_whole(blobs.key):
+        graph = SessionGraph.from_nodes(
+            nodes_in(data, at.count, key=blobs.key),
+            checkpoint.small.leaf_node_id,
+            committed=True,
+            tombstoned=tombstoned_in(tombstoned, key=blobs.key),
+        )
     return held_log(at, data, ()), graph
 
 
-def _tombstones(checkpoint: SessionCheckpoint, blobs: _Blobs) -> tuple[str, ...]:
-    if checkpoint.tombstones is None:
+@contextmanager
+def graph_kept_whole(key: str) -> Iterator[None]:
+    """Turn what a graph says of nodes that do not fit into CorruptSnapshotError."""
+    try:
+        yield
+    except (InvalidStateError, ValueError) as error:
+        raise CorruptSnapshotError(key, f"the stored graph breaks its own rules ({error})") from error
+
+
+def nodes_in(data: bytes, count: int, *, key: str) -> list[SessionNodeRecord]:
+    """Return nodes as they are stored. Raises CorruptSnapshotError; InvalidStateError for what is no node."""
+    plain = Fields({"nodes": codec.decode_entries(data, count, key=key)}, key=key, record="graph")
+    return nodes_from_plain(list(plain.rows("nodes", _mapping)))
+
+
+def tombstoned_in(data: bytes, *, key: str) -> tuple[str, ...]:
+    """Return the ids of tombstoned nodes as they are stored, none for no bytes. Raises CorruptSnapshotError."""
+    if not data:
         return ()
-    plain = {"ids": codec.decode(blobs.bytes(checkpoint.tombstones), key=blobs.key)}
-    return Fields(plain, key=blobs.key, record="list of tombstoned nodes").rows("ids", _text)
+    plain = {"ids": codec.decode(data, key=key)}
+    return Fields(plain, key=key, record="list of tombstoned nodes").rows("ids", _text)
 
 
 def _text(plain: Any) -> str:
@@ -489,10 +554,13 @@ Snapshot = TypeVar("Snapshot", ToolState, PluginSessionSnapshot)
 
 
 def _snapshot(kind: type[Snapshot], ref: BlobRef | None, blobs: _Blobs) -> Snapshot | None:
-    if ref is None:
-        return None
+    return None if ref is None else snapshot_in(kind, blobs.bytes(ref), ref, key=blobs.key)
+
+
+def snapshot_in(kind: type[Snapshot], data: bytes, ref: BlobRef, *, key: str) -> Snapshot:
+    """Return a snapshot as it is stored. Raises CorruptSnapshotError."""
     try:
-        return kind.model_validate(codec.decode(blobs.bytes(ref), key=blobs.key))
+        return kind.model_validate(codec.decode(data, key=key))
     except ValueError as error:
         reason = f"a stored {kind.__name__} cannot be read ({error})"
-        raise CorruptSnapshotError(blobs.key, reason, ref=ref.digest) from error
+        raise CorruptSnapshotError(key, reason, ref=ref.digest) from error

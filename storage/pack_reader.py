@@ -66,6 +66,36 @@ class PackReader:
         for read, data in zip(reads, chunks, strict=True):
             insort(self._chunks.setdefault(read.pack, []), (read.place.start, data))
 
+    def hold(self, pack: str, data: bytes) -> None:
+        """Take note of how a pack begins; what lies in there is not fetched."""
+        insort(self._chunks.setdefault(pack, []), (0, data))
+
+    def gather(self, extents: Iterable[Extent]) -> None:
+        """Fetch the frames of these extents, side by side, and open them as far as they stand alone. Raises as `fetch`.
+
+        What is read afterwards within them takes no request.
+        """
+        self._open(extents)
+
+    def ending(self, extents: Sequence[Extent], position: int, before: Callable[[int], bytes]) -> bytes:
+        """Return what a log holds from `position` on. Its frames are checked, the whole is the caller's to check.
+
+        Args:
+            extents: Of the whole log, in order.
+            position: Up to where it is known.
+            before: Returns up to PREFIX_BYTES_MAX bytes of the log that stand before a position up to there.
+
+        Raises:
+            CorruptObjectError: A frame is not what it should be; and as `fetch`.
+        """
+        wanted, start = reaching(extents, position)
+        self._open(wanted)
+        whole = bytearray(before(start))
+        skip = len(whole) + position - start
+        for extent in wanted:
+            whole += self._piece(extent, memoryview(bytes(whole[-PREFIX_BYTES_MAX:])))
+        return bytes(whole[skip:])
+
     def runs(self, places: Sequence[_Place]) -> list[memoryview]:
         """Return runs of frames as they are stored, by pack, offset and stored size. Raises as `fetch`."""
         self.fetch(plan_reads(place for place in places if self._find(*place) is None))
@@ -241,6 +271,16 @@ def windows_of(extents: Iterable[Extent], window_bytes: int) -> Iterator[list[Ex
         held += extent.length
     if window:
         yield window
+
+
+def reaching(extents: Sequence[Extent], position: int) -> tuple[Sequence[Extent], int]:
+    """Return the extents of a blob that hold anything from `position` on, and where in the blob they begin."""
+    start = 0
+    for index, extent in enumerate(extents):
+        if start + extent.length > position:
+            return extents[index:], start
+        start += extent.length
+    return (), start
 
 
 def read_blobs(

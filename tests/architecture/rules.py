@@ -31,7 +31,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("snapshots.stretches",),
     ("snapshots.content", "snapshots.head"),
     ("snapshots.base", "snapshots.compaction", "snapshots.verdict"),
-    ("snapshots.environment", "snapshots.laying"),
+    ("snapshots.environment", "snapshots.laying", "snapshots.queues"),
     (
         "snapshots.ahead",
         "snapshots.epochs",
@@ -41,7 +41,14 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "snapshots.store_object",
         "snapshots.turns",
     ),
-    ("snapshots.execution", "snapshots.publish", "snapshots.rewrite", "snapshots.roots", "snapshots.satellite"),
+    (
+        "snapshots.execution",
+        "snapshots.following",
+        "snapshots.publish",
+        "snapshots.rewrite",
+        "snapshots.roots",
+        "snapshots.satellite",
+    ),
     ("snapshots.spooling",),
     (
         "snapshots.commit",

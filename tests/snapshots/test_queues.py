@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from snapshots.runtime.queues import SessionQueues
+from snapshots.queues import SessionQueues
 
 
 def test_callers_of_one_session_are_never_inside_together() -> None:
