@@ -1,11 +1,15 @@
 """Updating: load, change, commit; again on the newer state whenever somebody was faster.
 
 Rules:
-1. The change is made anew to a freshly loaded state in every attempt; what others committed meanwhile stays.
+1. The change is made anew in every attempt, to a fresh state; what others committed meanwhile stays.
 2. A commit in doubt is repeated with the same state object, which is recognised.
 3. A turn that stands in the session already is not applied again.
 4. Who lost waits in proportion to what the lost attempt took and to how many won meanwhile: as long as all of them need
    one after the other is what spreads them out, on a store that is fast and on one that is slow.
+5. Updates of one session within a process go one after the other (`snapshots.queues`), each from where the last one
+   ended (`snapshots.sources`): the state may be older than what others have committed. A commit that rests on such a
+   state is refused by the store, and made anew. Whatever else comes of it – `function` refuses, the turn stands there
+   already, the state cannot be stored – counts only if the session is seen to stand there still.
 
     update(environment, "s1", lambda state: state.append_active_read_delta([message], []))
 """
@@ -13,10 +17,8 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Protocol
 
-from snapshots.base import Base, Tracking, base_for, track, tracking_of
+from snapshots.base import Tracking, base_for, track, tracking_of
 from snapshots.commit import commit, stored_turn
 from snapshots.environment import Environment
 from snapshots.errors import (
@@ -26,12 +28,12 @@ from snapshots.errors import (
     RevisionConflictError,
     SessionNotFoundError,
 )
-from snapshots.following import advance, follow, stands_where
 from snapshots.fork import InitialNodes
 from snapshots.head import LIVE
 from snapshots.queues import SessionQueues
 from snapshots.recent import STATES_BYTES_MAX, STATES_MAX, Recent
-from snapshots.restore import Loaded, load, read_head
+from snapshots.restore import load, read_head
+from snapshots.sources import Following, Known, Loading, Source, let_others_go_first
 from snapshots.stamps import TurnStamp
 from snapshots.state import AppendedNodes, CommitResult, PersistedSessionState, StaleBranch
 from storage.clock import backoff_seconds
@@ -94,12 +96,13 @@ class Updates:
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
         self._queues = SessionQueues()
-        self._known: Recent[_Known] = Recent(STATES_MAX, bytes_max=STATES_BYTES_MAX, size_of=_Known.size_bytes)
+        self._known: Recent[Known] = Recent(STATES_MAX, bytes_max=STATES_BYTES_MAX, size_of=Known.size_bytes)
 
     def update(self, session_id: str, function: Function, stamp: TurnStamp | None = None) -> CommitResult:
         """Load, apply `function`, commit; see `SnapshotRepository.update`."""
         with self._queues.turn(session_id):
-            source = _Following(self._environment, session_id, self._known.take(session_id))
+            known = self._known.take(session_id)
+            source = Following(self._environment, session_id, let_others_go_first(known, self._environment.clock))
             try:
                 return _updated(self._environment, source, function, stamp)
             finally:
@@ -126,144 +129,11 @@ class Updates:
         return appended[-1]
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """A revision that was loaded or committed.
-
-    Attributes:
-        loaded: It. Nobody else has its state.
-        is_expected: Whether the session probably stands there still: it did so when it was looked at last.
-        committed: What was committed on top of it since, None for nothing.
-    """
-
-    loaded: Loaded
-    is_expected: bool
-    committed: Base | None = None
-
-    def advanced(self, environment: Environment) -> _Known | None:
-        """Return what was committed; None if it does not continue what was loaded."""
-        assert self.committed is not None, "something was committed"
-        loaded = advance(environment, self.loaded, self.committed)
-        return None if loaded is None else _Known(loaded, is_expected=self.is_expected)
-
-    def size_bytes(self) -> int:
-        """Return about how much is kept, as it is stored."""
-        base = self.committed or self.loaded.base
-        packs = sum(len(pack.data) for pack in base.at_hand.values())
-        parts = sum(part.ref.size_bytes for part in base.parts.held.values())
-        return base.checkpoint.graph.ref.size_bytes + packs + parts
-
-
-class _Source(Protocol):
-    """Where an update gets its states from."""
-
-    def state(self) -> PersistedSessionState:
-        """Return a fresh state for one attempt."""
-        ...
-
-    def is_stale(self) -> bool:
-        """Say whether the session has moved on from the state given last; False if it was read for this attempt."""
-        ...
-
-    def lost(self) -> bool:
-        """Take note that others were faster; say whether the state given last was read for this attempt."""
-        ...
-
-    def won(self, base: Base | None) -> None:
-        """Take note that the state given last was committed, and what it stands on now."""
-        ...
-
-    def failed(self) -> None:
-        """Take note that the commit failed for another reason."""
-        ...
-
-
-class _Loading:
-    """Loads a state for every attempt."""
-
-    def __init__(self, present: Callable[[], PersistedSessionState]) -> None:
-        self.state = present
-
-    def is_stale(self) -> bool:
-        return False
-
-    def lost(self) -> bool:
-        return True
-
-    def won(self, base: Base | None) -> None:
-        pass
-
-    def failed(self) -> None:
-        pass
-
-
-class _Following:
-    """Follows one session from what is known of it (rule 5).
-
-    Attributes:
-        known: What is known now, None for nothing.
-    """
-
-    def __init__(self, environment: Environment, session_id: str, known: _Known | None) -> None:
-        self.known = known
-        self._environment = environment
-        self._session_id = session_id
-        self._is_read = False  # in this attempt
-
-    def state(self) -> PersistedSessionState:
-        loaded = self._loaded()
-        state = loaded.state.copy()
-        track(state, Tracking(loaded.base))
-        return state
-
-    def _loaded(self) -> Loaded:
-        known, self.known = self.known, None
-        if known is not None and known.committed is not None:
-            known = known.advanced(self._environment)
-        if not self._is_read and (known is None or not known.is_expected):
-            known = self._read(known)
-        assert known is not None, "what was read is known"
-        self.known = known
-        return known.loaded
-
-    def _read(self, known: _Known | None) -> _Known:
-        """Read where the session stands."""
-        if known is None:
-            loaded = load(self._environment, self._session_id, revision=None, execution_state=False)
-            is_expected = True
-        else:
-            before = known.loaded.base
-            loaded = follow(self._environment, self._session_id, known.loaded)
-            is_expected = stands_where(before, loaded.base)
-        self._is_read = True
-        return _Known(loaded, is_expected=is_expected)
-
-    def is_stale(self) -> bool:
-        if self._is_read:
-            return False
-        known, self.known = self.known, None
-        self.known = self._read(known)
-        return not self.known.is_expected
-
-    def lost(self) -> bool:
-        was_read, self._is_read = self._is_read, False
-        if self.known is not None:
-            self.known = replace(self.known, is_expected=False)
-        return was_read
-
-    def won(self, base: Base | None) -> None:
-        if self.known is not None:
-            self.known = replace(self.known, committed=base)
-
-    def failed(self) -> None:
-        self.known = None
-
-
 def update(
     environment: Environment, session_id: str, function: Function, stamp: TurnStamp | None = None
 ) -> CommitResult:
     """Load, apply `function`, commit; as `SnapshotRepository.update`, but from a load in every attempt."""
-    return _updated(environment, _Loading(lambda: load_to_commit(environment, session_id)), function, stamp)
+    return _updated(environment, Loading(lambda: load_to_commit(environment, session_id)), function, stamp)
 
 
 def update_or_create(
@@ -280,10 +150,10 @@ def update_or_create(
         except SessionNotFoundError:
             return PersistedSessionState(session_id=session_id)
 
-    return _updated(environment, _Loading(present), function, None)
+    return _updated(environment, Loading(present), function, None)
 
 
-def _updated(environment: Environment, source: _Source, function: Function, stamp: TurnStamp | None) -> CommitResult:
+def _updated(environment: Environment, source: Source, function: Function, stamp: TurnStamp | None) -> CommitResult:
     clock, losses = environment.clock, 0
     for attempt in range(1, ATTEMPTS_MAX + 1):
         began = clock.monotonic()
@@ -322,7 +192,7 @@ def _updated(environment: Environment, source: _Source, function: Function, stam
     raise AssertionError("the last attempt returns or raises")
 
 
-def _is_decided(state: PersistedSessionState, given: Tracking, source: _Source) -> bool:
+def _is_decided(state: PersistedSessionState, given: Tracking, source: Source) -> bool:
     """Say whether what came of a state may stand: a commit was sent, or the session still stands where it does."""
     now = tracking_of(state)
     is_sent = now.pending is not None and now.pending.sent

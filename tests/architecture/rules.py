@@ -58,6 +58,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "snapshots.leases",
         "snapshots.pinning",
         "snapshots.sessions",
+        "snapshots.sources",
     ),
     ("snapshots.children", "snapshots.forest", "snapshots.rewind", "snapshots.update"),
     ("snapshots.writer",),

@@ -56,4 +56,4 @@ def test_the_figures_are_printed_as_json(capsys: pytest.CaptureFixture[str]) -> 
     assert (figures["server"], figures["variant"], figures["writers"]) == ("file", "threads", 2)
     assert figures["acknowledged"] == figures["in_history"] > 0
     assert figures["ratio"] == round(figures["ours_per_second"] / figures["bare_per_second"], 3)
-    assert figures["requests_per_success"] >= 2
+    assert 1 <= figures["requests_per_success"] <= 1.5, "one after the other, threads of a process know the head"

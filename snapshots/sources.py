@@ -1,0 +1,226 @@
+"""Where an update gets its states from: a load for every attempt, or what the process knows of the session already.
+
+Rules:
+1. What is known is expected to be the present revision if it was so when the session was looked at last: then nothing
+   is read. Otherwise the head is read, and what is new.
+2. Who gives a state says whether it was read for this very attempt; only such a one proves anything but a commit.
+3. Every state is a fresh copy; what is known has been read or committed, and nobody else holds it.
+4. Who knows where the session stands is faster than who has to read it, and would win for ever, without ever hearing of
+   those who lose. So who has won some times in a row lets others go first: often where others were met of late, seldom
+   where nobody was.
+
+    source = Following(environment, "s1", None)
+    state = source.state()
+    commit(environment, state, None, execution_state=None)
+    source.won(tracking_of(state).base)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from snapshots.base import Base, Tracking, track
+from snapshots.environment import Environment
+from snapshots.following import advance, follow, stands_where
+from snapshots.restore import Loaded, load
+from snapshots.state import PersistedSessionState
+from storage.clock import Clock
+
+WINS_MAX = 16  # in a row, where others were met
+WINS_ALONE_MAX = 32  # in a row, where nobody was: what is waited for nothing is a sixteenth of the time at most
+OTHERS_SECONDS = 2.0  # how long others count as writing once they were met: longer than any of them waits
+PAUSE_WINS = 2.0  # how long a pause is, in wins: somebody who just came has to get through
+
+
+@dataclass(frozen=True, slots=True)
+class Streak:
+    """How often this process has won a session in a row.
+
+    Attributes:
+        wins: So often, since others were met or let go first.
+        won_at: When, last.
+        win_seconds: What the last one took.
+        others_at: When others were met last, None if they never were.
+    """
+
+    wins: int = 0
+    won_at: float = 0.0
+    win_seconds: float = 0.0
+    others_at: float | None = None
+
+    def won(self, began: float, now: float) -> Streak:
+        """Return it with one more win."""
+        fastest = min(self.win_seconds, now - began) if self.wins else now - began
+        return replace(self, wins=self.wins + 1, won_at=now, win_seconds=fastest)
+
+    def met_others(self, now: float) -> Streak:
+        """Return a new one, which others ended."""
+        return Streak(others_at=now)
+
+    def is_over(self, now: float) -> bool:
+        """Say whether it is time to let others go first."""
+        is_alone = self.others_at is None or now - self.others_at > OTHERS_SECONDS
+        return self.wins >= (WINS_ALONE_MAX if is_alone else WINS_MAX)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A revision of a session that was loaded or committed.
+
+    Attributes:
+        loaded: It.
+        is_expected: Whether the session probably stands there still (rule 1).
+        committed: What was committed on top of it since, None for nothing.
+        streak: How often it was won in a row.
+    """
+
+    loaded: Loaded
+    is_expected: bool = True
+    committed: Base | None = None
+    streak: Streak = Streak()
+
+    def size_bytes(self) -> int:
+        """Return about how much is kept, as it is stored."""
+        base = self.committed or self.loaded.base
+        packs = sum(len(pack.data) for pack in base.at_hand.values())
+        parts = sum(part.ref.size_bytes for part in base.parts.held.values())
+        return base.checkpoint.graph.ref.size_bytes + packs + parts
+
+
+def let_others_go_first(known: Known | None, clock: Clock) -> Known | None:
+    """Wait, if rule 4 asks for it; return what is known then."""
+    if known is None or not known.streak.is_over(now := clock.monotonic()):
+        return known
+    streak = known.streak
+    pause_seconds = PAUSE_WINS * streak.win_seconds * (0.5 + clock.random())
+    if now < streak.won_at + pause_seconds:
+        clock.sleep(streak.won_at + pause_seconds - now)
+    return replace(known, is_expected=False, streak=replace(streak, wins=0))
+
+
+class Source(Protocol):
+    """Where an update gets its states from."""
+
+    def state(self) -> PersistedSessionState:
+        """Return a fresh state for one attempt."""
+        ...
+
+    def is_stale(self) -> bool:
+        """Say whether the session has moved on from the state given last; False if it was read for this attempt."""
+        ...
+
+    def lost(self) -> bool:
+        """Take note that others were faster; say whether the state given last was read for this attempt."""
+        ...
+
+    def won(self, base: Base | None) -> None:
+        """Take note that the state given last was committed, and what it stands on now."""
+        ...
+
+    def failed(self) -> None:
+        """Take note that the commit failed for another reason."""
+        ...
+
+
+class Loading:
+    """Loads a state for every attempt.
+
+    Args:
+        present: Loads it.
+    """
+
+    def __init__(self, present: Callable[[], PersistedSessionState]) -> None:
+        self.state = present
+
+    def is_stale(self) -> bool:
+        """Return False: it was read."""
+        return False
+
+    def lost(self) -> bool:
+        """Return True: it was read."""
+        return True
+
+    def won(self, base: Base | None) -> None:
+        """Keep nothing."""
+
+    def failed(self) -> None:
+        """Keep nothing."""
+
+
+class Following:
+    """Follows one session from what is known of it, for one update.
+
+    Args:
+        environment: Where.
+        session_id: Which session.
+        known: What is known of it, None for nothing. It is taken over.
+
+    Attributes:
+        known: What is known now, None for nothing.
+    """
+
+    def __init__(self, environment: Environment, session_id: str, known: Known | None) -> None:
+        self.known = known
+        self._environment = environment
+        self._session_id = session_id
+        self._is_read = False  # in this attempt
+        self._began = 0.0
+
+    def state(self) -> PersistedSessionState:
+        """Return a state; nothing is read while the session is expected to stand where it is known to."""
+        self._began = self._environment.clock.monotonic()
+        known = self._with_committed()
+        if not self._is_read and (known is None or not known.is_expected):
+            known = self._read(known)
+        assert known is not None, "what was read is known"
+        self.known = known
+        state = known.loaded.state.copy()
+        track(state, Tracking(known.loaded.base))
+        return state
+
+    def _with_committed(self) -> Known | None:
+        """Take what is known; what was committed since is in it."""
+        known, self.known = self.known, None
+        if known is None or known.committed is None:
+            return known
+        loaded = advance(self._environment, known.loaded, known.committed)
+        return None if loaded is None else replace(known, loaded=loaded, committed=None)
+
+    def _read(self, known: Known | None) -> Known:
+        """Read where the session stands."""
+        self._is_read = True
+        if known is None:
+            return Known(load(self._environment, self._session_id, revision=None, execution_state=False))
+        before = known.loaded.base
+        loaded = follow(self._environment, self._session_id, known.loaded)
+        if stands_where(before, loaded.base):
+            return replace(known, loaded=loaded, is_expected=True)
+        return Known(loaded, is_expected=False, streak=known.streak.met_others(self._environment.clock.monotonic()))
+
+    def is_stale(self) -> bool:
+        """Say whether the session has moved on; one read of the head if the state given last was only expected."""
+        if self._is_read:
+            return False
+        known, self.known = self.known, None
+        self.known = self._read(known)
+        return not self.known.is_expected
+
+    def lost(self) -> bool:
+        """Expect nothing any more; say whether the state given last was read."""
+        was_read, self._is_read = self._is_read, False
+        if self.known is not None:
+            streak = self.known.streak.met_others(self._environment.clock.monotonic())
+            self.known = replace(self.known, is_expected=False, streak=streak)
+        return was_read
+
+    def won(self, base: Base | None) -> None:
+        """Know what was committed."""
+        if self.known is not None:
+            streak = self.known.streak.won(self._began, self._environment.clock.monotonic())
+            self.known = replace(self.known, committed=base, streak=streak)
+
+    def failed(self) -> None:
+        """Know nothing any more."""
+        self.known = None
