@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from typing import Any, Never, TypeVar
 
 from snapshots import codec, history, placement
@@ -179,7 +179,7 @@ def with_tail(environment: Environment, head: Head) -> Environment:
 def pack_reader(environment: Environment, head: Head) -> PackReader:
     """Return what reads from the packs of a head's family, and from its tail."""
     store = with_tail(environment, head).store
-    return PackReader(store, partial(environment.layout.pack, head.family), environment.executor)
+    return PackReader(store, cache(partial(environment.layout.pack, head.family)), environment.executor)
 
 
 def read_manifest(

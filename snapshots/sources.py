@@ -35,34 +35,40 @@ PAUSE_WINS = 2.0  # how long a pause is, in wins: somebody who just came has to 
 
 
 @dataclass(frozen=True, slots=True)
-class Streak:
-    """How often this process has won a session in a row.
+class Rivalry:
+    """What a process remembers of others that write the same session.
 
     Attributes:
-        wins: So often, since others were met or let go first.
+        wins: How often it has won in a row, since others were met or let go first.
         won_at: When, last.
-        win_seconds: What the last one took.
+        win_seconds: What the fastest of these wins took.
+        losses: How often it has lost to others more than it got through: what to be patient by.
         others_at: When others were met last, None if they never were.
     """
 
     wins: int = 0
     won_at: float = 0.0
     win_seconds: float = 0.0
+    losses: int = 0
     others_at: float | None = None
 
-    def won(self, began: float, now: float) -> Streak:
-        """Return it with one more win."""
-        fastest = min(self.win_seconds, now - began) if self.wins else now - began
-        return replace(self, wins=self.wins + 1, won_at=now, win_seconds=fastest)
+    def won(self, began: float, now: float, *, read: bool) -> Rivalry:
+        """Return it after a win; one that was read for says that there was a chance to get through."""
+        seconds = min(self.win_seconds, now - began) if self.wins else now - began
+        losses = max(0, self.losses - 1) if read else self.losses
+        return Rivalry(self.wins + 1, now, seconds, losses, self.others_at)
 
-    def met_others(self, now: float) -> Streak:
-        """Return a new one, which others ended."""
-        return Streak(others_at=now)
+    def lost(self, now: float, *, read: bool) -> Rivalry:
+        """Return it after others were faster; what was not read for had no chance."""
+        return Rivalry(losses=self.losses + 1 if read else self.losses, others_at=now)
 
-    def is_over(self, now: float) -> bool:
+    def is_on(self, now: float) -> bool:
+        """Say whether others were met of late."""
+        return self.others_at is not None and now - self.others_at < OTHERS_SECONDS
+
+    def is_won_long_enough(self, now: float) -> bool:
         """Say whether it is time to let others go first."""
-        is_alone = self.others_at is None or now - self.others_at > OTHERS_SECONDS
-        return self.wins >= (WINS_ALONE_MAX if is_alone else WINS_MAX)
+        return self.wins >= (WINS_MAX if self.is_on(now) else WINS_ALONE_MAX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +79,13 @@ class Known:
         loaded: It.
         is_expected: Whether the session probably stands there still (rule 1).
         committed: What was committed on top of it since, None for nothing.
-        streak: How often it was won in a row.
+        rivalry: With others who write it.
     """
 
     loaded: Loaded
     is_expected: bool = True
     committed: Base | None = None
-    streak: Streak = Streak()
+    rivalry: Rivalry = Rivalry()
 
     def size_bytes(self) -> int:
         """Return about how much is kept, as it is stored."""
@@ -91,13 +97,17 @@ class Known:
 
 def let_others_go_first(known: Known | None, clock: Clock) -> Known | None:
     """Wait, if rule 4 asks for it; return what is known then."""
-    if known is None or not known.streak.is_over(now := clock.monotonic()):
-        return known
-    streak = known.streak
-    pause_seconds = PAUSE_WINS * streak.win_seconds * (0.5 + clock.random())
-    if now < streak.won_at + pause_seconds:
-        clock.sleep(streak.won_at + pause_seconds - now)
-    return replace(known, is_expected=False, streak=replace(streak, wins=0))
+    if known is None:
+        return None
+    now, rivalry = clock.monotonic(), known.rivalry
+    if not rivalry.is_on(now):
+        rivalry = replace(rivalry, losses=0)
+    if not rivalry.is_won_long_enough(now):
+        return replace(known, rivalry=rivalry)
+    until = rivalry.won_at + PAUSE_WINS * rivalry.win_seconds * (0.5 + clock.random())
+    if now < until:
+        clock.sleep(until - now)
+    return replace(known, is_expected=False, rivalry=replace(rivalry, wins=0))
 
 
 class Source(Protocol):
@@ -111,8 +121,8 @@ class Source(Protocol):
         """Say whether the session has moved on from the state given last; False if it was read for this attempt."""
         ...
 
-    def lost(self) -> bool:
-        """Take note that others were faster; say whether the state given last was read for this attempt."""
+    def lost(self) -> int:
+        """Take note that others were faster; return how often they were, 0 if the state given last had no chance."""
         ...
 
     def won(self, base: Base | None) -> None:
@@ -133,14 +143,16 @@ class Loading:
 
     def __init__(self, present: Callable[[], PersistedSessionState]) -> None:
         self.state = present
+        self._losses = 0
 
     def is_stale(self) -> bool:
         """Return False: it was read."""
         return False
 
-    def lost(self) -> bool:
-        """Return True: it was read."""
-        return True
+    def lost(self) -> int:
+        """Return how often others were faster."""
+        self._losses += 1
+        return self._losses
 
     def won(self, base: Base | None) -> None:
         """Keep nothing."""
@@ -197,7 +209,8 @@ class Following:
         loaded = follow(self._environment, self._session_id, known.loaded)
         if stands_where(before, loaded.base):
             return replace(known, loaded=loaded, is_expected=True)
-        return Known(loaded, is_expected=False, streak=known.streak.met_others(self._environment.clock.monotonic()))
+        rivalry = known.rivalry.lost(self._environment.clock.monotonic(), read=False)
+        return Known(loaded, is_expected=False, rivalry=rivalry)
 
     def is_stale(self) -> bool:
         """Say whether the session has moved on; one read of the head if the state given last was only expected."""
@@ -207,19 +220,20 @@ class Following:
         self.known = self._read(known)
         return not self.known.is_expected
 
-    def lost(self) -> bool:
-        """Expect nothing any more; say whether the state given last was read."""
-        was_read, self._is_read = self._is_read, False
-        if self.known is not None:
-            streak = self.known.streak.met_others(self._environment.clock.monotonic())
-            self.known = replace(self.known, is_expected=False, streak=streak)
-        return was_read
+    def lost(self) -> int:
+        """Expect nothing any more; return how often others were faster, 0 if the state given last was not read."""
+        read, self._is_read = self._is_read, False
+        assert self.known is not None, "a state was given"
+        rivalry = self.known.rivalry.lost(self._environment.clock.monotonic(), read=read)
+        self.known = replace(self.known, is_expected=False, rivalry=rivalry)
+        return rivalry.losses if read else 0
 
     def won(self, base: Base | None) -> None:
         """Know what was committed."""
-        if self.known is not None:
-            streak = self.known.streak.won(self._began, self._environment.clock.monotonic())
-            self.known = replace(self.known, committed=base, streak=streak)
+        assert self.known is not None, "a state was given"
+        now = self._environment.clock.monotonic()
+        rivalry = self.known.rivalry.won(self._began, now, read=self._is_read)
+        self.known = replace(self.known, committed=base, rivalry=rivalry)
 
     def failed(self) -> None:
         """Know nothing any more."""

@@ -154,7 +154,7 @@ def update_or_create(
 
 
 def _updated(environment: Environment, source: Source, function: Function, stamp: TurnStamp | None) -> CommitResult:
-    clock, losses = environment.clock, 0
+    clock = environment.clock
     for attempt in range(1, ATTEMPTS_MAX + 1):
         began = clock.monotonic()
         state = source.state()
@@ -176,8 +176,7 @@ def _updated(environment: Environment, source: Source, function: Function, stamp
         except RevisionConflictError as conflict:
             if attempt == ATTEMPTS_MAX:
                 raise
-            if source.lost():
-                losses += 1
+            if losses := source.lost():
                 lost_seconds = max(LOST_SECONDS_MIN, clock.monotonic() - began)
                 clock.sleep(backoff_seconds(losses, clock, base_seconds=lost_seconds * _winners(conflict)))
         except (InvalidStateError, LimitExceededError):

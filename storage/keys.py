@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 from storage.digest import digest, short_hash
 from storage.errors import InvalidKeyError
@@ -19,6 +20,8 @@ from storage.errors import InvalidKeyError
 ID_BYTES_MAX = 512  # room for URNs and composite ids; longer names belong in metadata
 KEY_BYTES_MAX = 900  # S3 allows 1,024; the rest is for the prefix that a user chooses
 SEGMENT_CHARACTERS_MAX = 150  # a file name may have 255 bytes; packs and temporary files add to it
+
+ENCODED_MAX = 1024  # segments kept at hand: the keys of a few sessions are asked for again and again
 
 _SEGMENT = re.compile(r"[a-z0-9A-F%_~-][a-z0-9A-F%_~.-]{0,199}")
 _NOT_A_KEY = "not a key: want segments of a-z 0-9 A-F - _ % ~ . joined by '/', no dot first"
@@ -39,7 +42,7 @@ def check_id(identifier: str, *, what: str = "id") -> str:
         raise InvalidKeyError(ascii(identifier), f"{what} is not valid Unicode; give UTF-8 text") from error
     if len(raw) > ID_BYTES_MAX:
         raise InvalidKeyError(identifier, f"{what} has {len(raw)} bytes; at most {ID_BYTES_MAX} are allowed")
-    if any(unicodedata.category(character) == "Cc" for character in identifier):
+    if not identifier.isprintable() and any(unicodedata.category(character) == "Cc" for character in identifier):
         raise InvalidKeyError(ascii(identifier), f"{what} has control characters; remove them")
     return identifier
 
@@ -50,7 +53,12 @@ def encode_id(identifier: str, *, what: str = "id") -> str:
     Raises:
         InvalidKeyError: Not an id.
     """
-    raw = check_id(identifier, what=what).encode()
+    return _encoded(check_id(identifier, what=what))
+
+
+@lru_cache(maxsize=ENCODED_MAX)
+def _encoded(identifier: str) -> str:
+    raw = identifier.encode()
     text = "".join(chr(byte) if byte in _PLAIN else f"%{byte:02X}" for byte in raw)
     if len(text) <= SEGMENT_CHARACTERS_MAX:
         return text
