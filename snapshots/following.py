@@ -146,7 +146,7 @@ class _Reading:
             unstored=() if overrides is None else (overrides.row(checkpoint.node_count),),
             places=self._log(known.places, placed.places, placement.row_from_plain),
             parts=self._parts(),
-            full=self._manifest.full,
+            full=self._manifest.full or known.full,  # of use as long as its pack is named
             at_hand={use.pack: known.at_hand[use.pack] for use in placed.packs if use.pack in known.at_hand},
         )
 

@@ -35,7 +35,6 @@ from snapshots.fields import (
     ref_from_plain,
     ref_to_plain,
 )
-from snapshots.layout import check_pack_name
 from snapshots.logs import NO_LOG, LogRef, log_ref_from_plain
 from snapshots.overrides import Overrides, overrides_from_plain
 from storage.digest import BLOB_BYTES_MAX, BlobRef, Buffer, Digest, parse_digest
@@ -422,7 +421,7 @@ def name_from_plain(raw: bytes) -> str:
     if not isinstance(raw, bytes) or len(raw) != NAME_BYTES:
         raise ValueError("not the name of a pack")
     digits = raw.hex()
-    return check_pack_name(f"{digits[:32]}.{digits[32:]}")
+    return f"{digits[:32]}.{digits[32:]}"
 
 
 def manifest_bytes(checkpoint: bytes, placement: bytes) -> bytes:

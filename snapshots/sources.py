@@ -229,7 +229,10 @@ class Following:
         return rivalry.losses if read else 0
 
     def won(self, base: Base | None) -> None:
-        """Know what was committed."""
+        """Know what was committed; nothing if the state was made one of another session."""
+        if base is None or base.head.session_id != self._session_id:
+            self.known = None
+            return
         assert self.known is not None, "a state was given"
         now = self._environment.clock.monotonic()
         rivalry = self.known.rivalry.won(self._began, now, read=self._is_read)

@@ -98,6 +98,11 @@ class Updates:
         self._queues = SessionQueues()
         self._known: Recent[Known] = Recent(STATES_MAX, bytes_max=STATES_BYTES_MAX, size_of=Known.size_bytes)
 
+    @property
+    def known_sessions(self) -> int:
+        """Return of how many sessions something is kept at hand, for those who watch."""
+        return len(self._known)
+
     def update(self, session_id: str, function: Function, stamp: TurnStamp | None = None) -> CommitResult:
         """Load, apply `function`, commit; see `SnapshotRepository.update`."""
         with self._queues.turn(session_id):
