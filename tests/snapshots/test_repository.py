@@ -342,7 +342,7 @@ class Longest(ManualClock):
 
 @pytest.mark.parametrize(
     ("took_seconds", "winners", "waits_seconds"),
-    [(0.1, 1, (0.28, 0.56)), (0.1, 3, (0.84, 1.0)), (0.0, 1, (0.08, 0.16)), (60.0, 1, (1.0, 1.0))],
+    [(0.1, 1, (0.2, 0.4)), (0.1, 3, (0.6, 1.0)), (0.0, 1, (0.01, 0.02)), (60.0, 1, (1.0, 1.0))],
 )
 def test_who_lost_waits_by_what_it_took_and_by_how_many_won(
     store: MemoryStore, other: SnapshotRepository, took_seconds: float, winners: int, waits_seconds: tuple[float, ...]
