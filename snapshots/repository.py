@@ -228,12 +228,20 @@ class SnapshotRepository:
     ) -> CommitResult:
         """Load, apply `function`, commit; again on the newer state whenever somebody was faster.
 
+        What the repository knows of the session from an earlier update is not read again: while nobody else writes it,
+        an update is one request. The state may then be older than what others have committed; what `function` raises,
+        or finds done already, counts only if the session is seen to stand there still, else it is called again.
+
+        Updates of one session in one repository go one after the other. An update within `function` does not wait;
+        `function` must not wait for updates in other threads, which wait for it, 10 seconds at most.
+
         With a stamp it may itself be called again, after a crash or by another process: a turn that stands in the
         session already is not applied again, its stored result is returned.
 
         Args:
             session_id: Which session.
-            function: Changes the state in place; it is called once per attempt, on a fresh state.
+            function: Changes the state in place; it is called once per attempt, on a fresh state, and what it does
+                beside that it may do several times.
             stamp: As for `commit`.
 
         Raises:

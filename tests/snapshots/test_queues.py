@@ -56,3 +56,39 @@ def test_a_caller_that_fails_leaves_the_queue() -> None:
         with pytest.raises(ZeroDivisionError), queues.turn("s1"):
             raise ZeroDivisionError
     assert len(queues) == 0
+
+
+def test_callers_go_in_the_order_they_came() -> None:
+    queues, order = SessionQueues(), list[int]()
+
+    def call(number: int) -> None:
+        with queues.turn("s1"):
+            order.append(number)
+
+    with ThreadPoolExecutor(6) as pool, queues.turn("s1"):
+        for number in range(6):
+            pool.submit(call, number)
+            while len(queues._queues["s1"]) < number + 2:  # until it stands in line
+                threading.Event().wait(0.001)
+    assert order == list(range(6))
+
+
+def test_a_turn_within_a_turn_does_not_wait() -> None:
+    queues = SessionQueues()
+    with queues.turn("s1"), queues.turn("s1"), queues.turn("s2"):
+        assert len(queues) == 1
+    assert len(queues) == 0
+    with queues.turn("s1"):
+        assert len(queues) == 1
+
+
+def test_nobody_waits_for_ever() -> None:
+    queues = SessionQueues(wait_seconds_max=0.05)
+
+    def call() -> None:
+        with queues.turn("s1"):
+            pass
+
+    with ThreadPoolExecutor(1) as pool, queues.turn("s1"):
+        pool.submit(call).result(timeout=30)  # somebody in a turn who waits for another one
+    assert len(queues) == 0
