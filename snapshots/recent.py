@@ -65,13 +65,19 @@ class Recent(Generic[T]):
             return self._kept(session_id, make() if found is None else found[0])
 
     def keep(self, session_id: str, value: T) -> T:
-        """Keep this of the session from now on, at the cost of what was used longest ago; return it."""
+        """Keep this of the session from now on, at the cost of what was used longest ago; return it.
+
+        What is larger than all may be together is not kept.
+        """
         with self._changing:
             return self._kept(session_id, value)
 
     def _kept(self, session_id: str, value: T) -> T:
         self._values.pop(session_id, None)
-        self._values[session_id] = value, self._size_of(value)
+        size = self._size_of(value)
+        if size > self._bytes_max:  # alone it is too much: the others stay
+            return value
+        self._values[session_id] = value, size
         while len(self._values) > self._count_max or sum(size for _, size in self._values.values()) > self._bytes_max:
             del self._values[next(iter(self._values))]
         return value

@@ -387,8 +387,10 @@ def test_what_is_kept_is_bounded_in_size(repo: SnapshotRepository, monkeypatch: 
     for number in range(4):
         repo.commit(new_session(f"large{number}", "x0"))
         repo.update(f"large{number}", lambda state: state.set_execution_state_snapshot(bytes(300_000)))
-    assert repo._updates.known_sessions <= 4
+    assert repo._updates.known_sessions == 3
     repo.update("large0", lambda state: state.set_execution_state_snapshot(b"x" * 2_000_000))
+    assert repo._updates._known.find("large0") is None  # alone it is too large
+    assert repo._updates.known_sessions == 3
     repo.update("large0", turn_called("x1"))
     assert message_ids(repo.load("large0")) == ["x0", "x1"]
 
