@@ -431,9 +431,10 @@ def load_from(environment: Environment, read: HeadRead, revision: int, *, execut
     """Load a retained revision from a live head just read; for use within `retried_while_moving`."""
     reader = pack_reader(environment, read.head)
     manifest = manifest_of(environment, read.head, revision, reader)
-    refs = [*manifest.checkpoint.refs(), *manifest.placement.refs()]
-    if not execution_state:
-        refs = [ref for ref in refs if ref != manifest.checkpoint.execution_state]
+    checkpoint = manifest.checkpoint
+    if not execution_state:  # but for its name: another part may have the same bytes
+        checkpoint = replace(checkpoint, execution_state=None)
+    refs = [*checkpoint.refs(), *manifest.placement.refs()]
     blobs = _Blobs(environment, read.head, manifest.placement, refs, reader)
     base = _base(environment, read, manifest, blobs)
     graph, nodes = _graph(manifest.checkpoint, blobs)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from snapshots import PersistedSessionState, SnapshotRepository, codec
+from snapshots import PersistedSessionState, SnapshotRepository, ToolState, codec
 from snapshots.errors import (
     CommitUnknownError,
     CorruptSnapshotError,
@@ -487,3 +487,15 @@ def test_a_cut_answer_is_corruption_and_not_data(place: Place) -> None:
             place.faulty.plan.on("get", fault=Truncate(kept), nth=number)
             assert isinstance(loads(place), CorruptSnapshotError)
             place.faulty.plan.clear()
+
+
+def test_an_execution_state_with_the_bytes_of_another_part_hides_neither() -> None:
+    tools = ToolState(generation=4)
+    with SnapshotRepository(MemoryStore()) as repo:
+        state = PersistedSessionState(session_id="s1")
+        state.stamp_runtime_state(tools, None)
+        state.set_execution_state_snapshot(codec.encode(tools.model_dump()))
+        repo.commit(state)
+        loaded = repo.load("s1")
+        assert (loaded.tool_state_snapshot, loaded.execution_state_snapshot) == (tools, None)
+        assert repo.read_execution_state(loaded) == codec.encode(tools.model_dump())
