@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -11,6 +12,7 @@ from snapshots import Message, Part, PersistedSessionState, SnapshotRepository, 
 from snapshots.head import Head
 from snapshots.layout import Layout
 from snapshots.state import merge_ledger_entry
+from storage.errors import PreconditionFailedError
 from storage.store import (
     ByteRange,
     Create,
@@ -83,10 +85,13 @@ def raw_head(store: ObjectStore, session_id: str = SESSION, tenant: str = "defau
 def rewrite_head(
     store: ObjectStore, change: Callable[[Head], Head], session_id: str = SESSION, tenant: str = "default"
 ) -> None:
-    """Replace a head by hand, as another actor would: by compare-and-swap."""
+    """Replace a head by hand, as another actor would: by compare-and-swap, again if somebody was faster."""
     key = Layout(tenant).head(session_id)
-    found = store.get(key)
-    store.put(key, change(Head.decode(found.data, key=key)).encode(), Replace(found.version))
+    while True:
+        found = store.get(key)
+        with suppress(PreconditionFailedError):
+            store.put(key, change(Head.decode(found.data, key=key)).encode(), Replace(found.version))
+            return
 
 
 def check_every_revision(repo: SnapshotRepository, session_id: str = SESSION) -> None:
