@@ -103,7 +103,8 @@ def _followed(environment: Environment, known: Loaded, read: HeadRead) -> Loaded
         raise _NotContinuedError
     reader = pack_reader(environment, head)
     for pack in base.at_hand.values():
-        reader.hold(pack.name, pack.data)
+        if isinstance(pack.data, bytes):
+            reader.hold(pack.name, pack.data)
     known_packs = {use.pack for use in base.placement.packs} | {pack.name for pack in head.tail}
     if not head.inline_manifest:
         reader.fetch([one for one in head.reads if one.pack not in known_packs])
@@ -265,6 +266,6 @@ def _snapshot(
 def _bytes(base: Base, name: str) -> bytes:
     """Return the bytes of a part; of one that a commit did not keep nothing is known."""
     held = base.parts.of(name, base.checkpoint.parts()[name])
-    if held is None:
+    if held is None or not isinstance(held.data, bytes):
         raise _NotContinuedError
     return held.data

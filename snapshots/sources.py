@@ -90,7 +90,7 @@ class Known:
     def size_bytes(self) -> int:
         """Return about how much is kept, as it is stored."""
         base = self.committed or self.loaded.base
-        packs = sum(len(pack.data) for pack in base.at_hand.values())
+        packs = sum(pack.size_bytes for pack in base.at_hand.values())
         parts = sum(part.ref.size_bytes for part in base.parts.held.values())
         return base.checkpoint.graph.ref.size_bytes + packs + parts
 

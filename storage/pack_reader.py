@@ -71,11 +71,9 @@ class PackReader:
         insort(self._chunks.setdefault(pack, []), (0, data))
 
     def gather(self, extents: Iterable[Extent]) -> None:
-        """Fetch the frames of these extents, side by side, and open them as far as they stand alone. Raises as `fetch`.
-
-        What is read afterwards within them takes no request.
-        """
-        self._open(extents)
+        """Fetch the frames of these extents, side by side: reading them takes no request then. Raises as `fetch`."""
+        places = {extent[:3] for extent in extents}
+        self.fetch(plan_reads(place for place in places if self._find(*place) is None))
 
     def ending(self, extents: Sequence[Extent], position: int, before: Callable[[int], bytes]) -> bytes:
         """Return what a log holds from `position` on. Its frames are checked, the whole is the caller's to check.
@@ -89,11 +87,17 @@ class PackReader:
             CorruptObjectError: A frame is not what it should be; and as `fetch`.
         """
         wanted, start = reaching(extents, position)
-        self._open(wanted)
+        self.gather(wanted)
         whole = bytearray(before(start))
         skip = len(whole) + position - start
+        opener = Opener()
         for extent in wanted:
-            whole += self._piece(extent, memoryview(bytes(whole[-PREFIX_BYTES_MAX:])))
+            stored = self._stored(extent[:3])
+            if is_prefixed(stored):
+                raw = self._continued(extent, bytes(stored), bytes(whole[-PREFIX_BYTES_MAX:]))
+            else:
+                raw = opener.open(stored, key=self.key_of(extent.pack))
+            whole += self._piece(extent, raw)
         return bytes(whole[skip:])
 
     def runs(self, places: Sequence[_Place]) -> list[memoryview]:
@@ -215,6 +219,12 @@ class PackReader:
             for _ in results:
                 pass
         return continued
+
+    def _piece(self, extent: Extent, raw: bytes) -> bytes:
+        piece = raw[extent.skip : extent.skip + extent.length]
+        if len(piece) != extent.length:
+            raise CorruptObjectError(self.key_of(extent.pack), "an extent ends behind its frame")
+        return piece
 
     def _copy(self, place: _Place, raw: bytes, targets: Iterable[_Target]) -> None:
         frame = memoryview(raw)
