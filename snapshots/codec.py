@@ -13,11 +13,11 @@ Source: RFC 8949 section 4.2 (core deterministic encoding).
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import cbor2
@@ -28,6 +28,7 @@ from storage.digest import short_hash
 GUARD_BYTES = 16  # at the end of a guarded record
 DEPTH_MAX = 80  # a document of 64 levels, inside a node, inside its record
 _BIGNUM_MIN = 1 << 64
+KEYS_KNOWN_MAX = 32  # of a map whose order is remembered
 
 
 def encode(value: Any) -> bytes:
@@ -37,10 +38,49 @@ def encode(value: Any) -> bytes:
         InvalidStateError: Something in it is not plain: text with lone surrogates, an integer over 64 bits.
     """
     try:
-        data = cbor2.dumps(value, canonical=True, encoders=_REFUSING)
-        if _MAY_BE_LARGE.search(data):  # or bytes that look like one: look at each integer
-            data = cbor2.dumps(value, canonical=True, encoders=_ENCODERS)
-        return data
+        return cbor2.dumps(_ordered(value))
+    except (_UnusualError, RecursionError):
+        return _encode_any(value)
+    except UnicodeEncodeError as error:
+        raise InvalidStateError("a text holds a lone surrogate, which is no UTF-8; replace it") from error
+
+
+class _UnusualError(Exception):
+    """A value that `_ordered` leaves to the library; caught in `encode`, never seen outside."""
+
+
+def _ordered(value: Any) -> Any:
+    """Return a plain value with the keys of its maps in order: half the time of letting the library sort them.
+
+    Raises:
+        _UnusualError: A float, an integer over 64 bits, a key that is not ASCII, a type that may not be plain.
+    """
+    kind = type(value)
+    if kind is str or kind is bytes or kind is bool or value is None:
+        return value
+    if kind is int:
+        if -_BIGNUM_MIN // 2 <= value < _BIGNUM_MIN:
+            return value
+    elif kind is dict:
+        in_order = _keys_in_order if len(value) <= KEYS_KNOWN_MAX else _sorted_keys
+        return {key: _ordered(value[key]) for key in in_order(tuple(value))}
+    elif kind is list or kind is tuple:
+        return [_ordered(one) for one in value]
+    raise _UnusualError
+
+
+def _sorted_keys(keys: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not all(type(key) is str and key.isascii() for key in keys):
+        raise _UnusualError
+    return tuple(sorted(keys, key=lambda key: (len(key), key)))  # as their encoded forms are, length first
+
+
+_keys_in_order = lru_cache(maxsize=1024)(_sorted_keys)  # most maps are records of few kinds
+
+
+def _encode_any(value: Any) -> bytes:
+    try:
+        return cbor2.dumps(value, canonical=True, encoders=_ENCODERS)
     except UnicodeEncodeError as error:
         raise InvalidStateError("a text holds a lone surrogate, which is no UTF-8; replace it") from error
     except cbor2.CBOREncodeError as error:
@@ -61,7 +101,6 @@ def _refuse_type(_: cbor2.CBOREncoder, value: Any) -> None:
 _NOT_PLAIN = (date, datetime, Decimal, Fraction, set, frozenset, memoryview, cbor2.CBORTag, cbor2.CBORSimpleValue)
 _REFUSING = dict.fromkeys(_NOT_PLAIN, _refuse_type)
 _ENCODERS = {**_REFUSING, int: _encode_int}
-_MAY_BE_LARGE = re.compile(b"[\xc2\xc3]|\x3b[\x80-\xff]")  # a bignum, or below -(2**63): RFC 8949 sections 3.1, 3.4.3
 
 
 def decode(data: bytes, *, key: str) -> Any:

@@ -228,7 +228,9 @@ class Laid:
         position = before.ref.size_bytes if again is None else self._position(again)
         kept = (stretch for stretch in self._base.head.places if stretch.first_revision < first)
         newest = last_rows(held, log.ref.size_bytes, range(first, log.count + 1), position)
-        return as_many_as_fit([*(stretch.in_log(held) for stretch in kept), newest])
+        if self.merged or self.moves:
+            kept = (stretch.in_log(held) for stretch in kept)
+        return as_many_as_fit([*kept, newest])
 
     def put_into(self, builder: PackBuilder, revision: int, places: LogRef) -> Placement:
         """Put what is new into the pack; return where everything lies then."""

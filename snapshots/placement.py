@@ -21,7 +21,7 @@ from array import array
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import add
-from typing import Any, NamedTuple
+from typing import Any
 
 from snapshots import codec
 from snapshots.errors import LimitExceededError
@@ -44,6 +44,9 @@ from storage.frame import FRAME_BYTES_MAX, PREFIX_BYTES_MIN, STORED_BYTES_MAX, P
 MANIFEST_BYTES_MAX = 64 << 20  # raw: an execution state of 4 GiB has about 1 MiB of extents
 _MANIFEST_STORED_BYTES_MAX = MANIFEST_BYTES_MAX // FRAME_BYTES_MAX * STORED_BYTES_MAX
 NAME_BYTES = 24  # 16 of the commit id, 8 random
+
+Frame = tuple[str, int, int]
+"""A frame of a pack: name of the pack, first byte, stored size. A plain tuple: a large revision has thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,14 +285,14 @@ class Placement:
 
     def frames(self, before: Sequence[Frame] = ()) -> tuple[Frame, ...]:
         """Return the frames that the extents lie in, those of `before` first, whether they are needed or not."""
-        every = dict.fromkeys(extent[:3] for many in self.extents.values() for extent in many)
-        return tuple(dict.fromkeys((*before, *map(Frame._make, every))))
+        every = [extent[:3] for many in self.extents.values() for extent in many]
+        return tuple(dict.fromkeys((*before, *every)))
 
     def encode(self, frames: Sequence[Frame] | None = None) -> bytes:
         """Return the record's bytes; `frames` is what `frames()` returned, to number them by (rule 4)."""
         frames = self.frames() if frames is None else frames
-        number: dict[tuple[str, int, int], int] = {frame: index for index, frame in enumerate(frames)}
-        names = {name: index for index, name in enumerate(dict.fromkeys(frame.pack for frame in frames))}
+        number = dict(zip(frames, range(len(frames)), strict=True))
+        names = {name: index for index, name in enumerate(dict.fromkeys(frame[0] for frame in frames))}
         every = [extent for many in self.extents.values() for extent in many]
         return codec.encode(
             {
@@ -297,15 +300,15 @@ class Placement:
                 "packs": [use.to_plain() for use in self.packs],
                 "names": [name_to_plain(name) for name in names],
                 "frames": [
-                    _column(_PACK, [names[frame.pack] for frame in frames]),
-                    _column(_OFFSET, [frame.offset for frame in frames]),
-                    _column(_STORED, [frame.stored_bytes for frame in frames]),
+                    _column(_PACK, [names[frame[0]] for frame in frames]),
+                    _column(_OFFSET, [frame[1] for frame in frames]),
+                    _column(_STORED, [frame[2] for frame in frames]),
                 ],
                 "blobs": [[digest_to_plain(digest), len(many)] for digest, many in self.extents.items()],
                 "extents": [
                     _column(_FRAME, [number[extent[:3]] for extent in every]),
-                    _column(_SKIP, [extent.skip for extent in every]),
-                    _column(_LENGTH, [extent.length for extent in every]),
+                    _column(_SKIP, [extent[3] for extent in every]),
+                    _column(_LENGTH, [extent[4] for extent in every]),
                 ],
                 "places": self.places.to_plain(),
             }
@@ -315,14 +318,6 @@ class Placement:
     def decode(cls, data: bytes, *, key: str) -> Placement:
         """Return the record that `encode` wrote. Raises CorruptSnapshotError, UnsupportedSchemaError."""
         return decode_placement(data, key=key)[0]
-
-
-class Frame(NamedTuple):
-    """A frame of a pack."""
-
-    pack: str
-    offset: int
-    stored_bytes: int
 
 
 def decode_placement(data: bytes, *, key: str) -> tuple[Placement, tuple[Frame, ...]]:
@@ -386,7 +381,7 @@ def _frames_from_plain(plain: Any, names: Sequence[str]) -> tuple[Frame, ...]:
         raise ValueError("columns of several lengths")
     if packs and (max(offsets) > BLOB_BYTES_MAX or not 1 <= min(stored) <= max(stored) <= STORED_BYTES_MAX):
         raise ValueError("not frames")
-    return tuple(map(Frame, [names[number] for number in packs], offsets, stored))
+    return tuple(zip([names[number] for number in packs], offsets, stored, strict=True))
 
 
 def _extents_from_plain(plain: Any, frames: Sequence[Frame]) -> list[Extent]:

@@ -243,7 +243,7 @@ def reads_of(
     """Return what a load reads of a revision, the execution state too if that is not much; empty if it is too much."""
     runs = [(run.pack, run.offset, run.stored_bytes) for run in manifest.runs()]
     large = {ref.digest for ref in (checkpoint.execution_state,) if ref is not None and ref.size_bytes > LAZY_BYTES_MIN}
-    frames = {extent[:3] for digest, many in placement.extents.items() if digest not in large for extent in many}
+    frames = [extent[:3] for digest, many in placement.extents.items() if digest not in large for extent in many]
     in_head = {pack.name for pack in tail}
     reads = plan_reads(frame for frame in (*runs, *frames) if frame[0] not in in_head)
     return tuple(reads) if len(reads) <= READS_MAX else ()

@@ -10,7 +10,7 @@ Rules:
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -104,13 +104,23 @@ def plan_reads(frames: Iterable[Extent | tuple[str, int, int]]) -> list[Read]:
     Args:
         frames: Extents; or pack, offset and stored size of each frame.
     """
-    reads: list[Read] = []
-    for pack, start, stored in sorted({frame[:3] for frame in frames}):
-        if reads and reads[-1].pack == pack:
-            last = reads[-1].place
-            end = max(last.end, start + stored)
-            if start - last.end <= GAP_BYTES_MAX and end - last.start <= READ_BYTES_MAX:
-                reads[-1] = Read(pack, ByteRange(last.start, end - last.start))
-                continue
-        reads.append(Read(pack, ByteRange(start, stored)))
-    return reads
+    places: dict[str, set[tuple[int, int]]] = {}
+    for frame in frames:
+        places.setdefault(frame[0], set()).add(frame[1:3])
+    return [
+        Read(pack, ByteRange(start, end - start)) for pack in sorted(places) for start, end in _ranges(places[pack])
+    ]
+
+
+def _ranges(places: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield start and end of the ranges that cover these frames of one pack, by start and stored size."""
+    start = end = -1
+    for offset, stored in sorted(places):
+        if start >= 0 and offset - end <= GAP_BYTES_MAX and max(end, offset + stored) - start <= READ_BYTES_MAX:
+            end = max(end, offset + stored)
+            continue
+        if start >= 0:
+            yield start, end
+        start, end = offset, offset + stored
+    if start >= 0:
+        yield start, end

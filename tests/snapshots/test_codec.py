@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapshots.codec import DEPTH_MAX, decode, encode
+from snapshots.codec import DEPTH_MAX, KEYS_KNOWN_MAX, decode, encode
 from snapshots.errors import CorruptSnapshotError, InvalidStateError
 from snapshots.state import (
     EventPayload,
@@ -283,3 +283,12 @@ def test_altered_bytes_are_read_or_corrupt(value: Any, data: st.DataObject) -> N
         decode(bytes(raw), key="k")
     except CorruptSnapshotError as error:
         assert error.key == "k"  # noqa: PT017  either outcome is right, another exception is not
+
+
+@given(st.dictionaries(texts | st.binary(max_size=4), plain_values, max_size=6))
+def test_keys_are_in_the_order_that_the_library_gives_them(value: dict[Any, Any]) -> None:
+    assert encode(value) == cbor2.dumps(value, canonical=True)
+    record = {"records": [{"b": value, "aa": 1, "": None, "a": (True, b"x")}] * 2, **dict.fromkeys("zyx", value)}
+    assert encode(record) == cbor2.dumps(record, canonical=True)
+    many = {f"key{number}": value for number in range(KEYS_KNOWN_MAX, -1, -1)}
+    assert encode(many) == cbor2.dumps(many, canonical=True)
