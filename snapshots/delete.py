@@ -45,7 +45,7 @@ def tombstone(head: Head, *, state_id: str, at: datetime) -> Head:
         manifest=None,
         inline_manifest=b"",
         reads=(),
-        places=(),
+        stretches=(),
         tail=(),
         kept=(),
         pins=(),

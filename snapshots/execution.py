@@ -196,6 +196,6 @@ class _BlobStream(io.RawIOBase):
     def _read(self, wanted: slice) -> bytes:
         def read(reader: PackReader, extents: Sequence[Extent]) -> bytes:
             self._extents = extents  # where it lies now, if it was moved: cut in the same pieces
-            return reader.stretch(extents[wanted])
+            return reader.pieces(extents[wanted])
 
         return _read_where_it_lies(self._environment, self._base, self._ref, read, self._extents)

@@ -325,7 +325,7 @@ class _Fork:
             manifest=staged.manifest,
             inline_manifest=staged.inline_manifest,
             reads=staged.reads,
-            places=staged.stretches,
+            stretches=staged.stretches,
             tail=staged.tail,
         )
 

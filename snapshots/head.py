@@ -167,7 +167,7 @@ class Head:
         manifest: Where the present manifest lies, None while there is none.
         inline_manifest: Its stored form, b"" when it is read from its place (rule 5).
         reads: What a load reads of packs, all at once; empty where it has to find out first.
-        places: Where the log of places lies, so that an older revision is found with one request.
+        stretches: Where the log of places lies, so that an older revision is found with one request.
         tail: Packs that lie here and not in the store, oldest first (rule 6).
         commits: The newest commit ids.
         stamps: The newest turns of the present lineage, oldest first.
@@ -208,7 +208,7 @@ class Head:
     origin: Origin | None = None
     relation: SessionRelation = ROOT
     reads: tuple[Read, ...] = ()
-    places: tuple[Stretch, ...] = ()
+    stretches: tuple[Stretch, ...] = ()
     tail: tuple[TailPack, ...] = ()
 
     @property
@@ -232,7 +232,7 @@ class Head:
         if len(self.kept) > KEPT_MAX:
             raise LimitExceededError(f"{KEPT_MAX} revisions kept below the floor", len(self.kept))
         assert self._kept_in_order(), "only `kept` revisions below the floor, rising"
-        named = (*(one.pack for one in self.reads), *(one.pack for many in self.places for one in many.extents))
+        named = (*(one.pack for one in self.reads), *(one.pack for many in self.stretches for one in many.extents))
         numbers = {name: number for number, name in enumerate(dict.fromkeys(named))}
         data = codec.guarded(
             codec.encode(
@@ -254,7 +254,7 @@ class Head:
                     "inline_manifest": self.inline_manifest,
                     "packs": b"".join(map(name_to_plain, numbers)),
                     "reads": [[numbers[one.pack], one.place.start, one.place.length] for one in self.reads],
-                    "places": [stretch.to_plain(numbers) for stretch in self.places],
+                    "stretches": [stretch.to_plain(numbers) for stretch in self.stretches],
                     "commits": [self.commits.first_revision, b"".join(map(id_bytes, self.commits.commit_ids))],
                     "stamps": [row.to_plain() for row in self.stamps],
                     "floor": self.floor,
@@ -314,7 +314,7 @@ class Head:
             origin=fields.optional("origin", _origin_from_plain),
             relation=fields.parsed("relation", relation_from_plain, fields.value("relation")),
             reads=fields.rows("reads", lambda plain: _read_from_plain(plain, names), READS_MAX),
-            places=fields.rows("places", lambda plain: stretch_from_plain(plain, names), STRETCH_EXTENTS_MAX),
+            stretches=fields.rows("stretches", lambda plain: stretch_from_plain(plain, names), STRETCH_EXTENTS_MAX),
             tail=fields.rows("tail", _tail_pack_from_plain),
         )
         fields.nothing_else()
@@ -336,7 +336,7 @@ class Head:
     def _names_what_its_status_says(self) -> bool:
         named = [self.checkpoint_ref is not None, self.manifest is not None]
         kept = bool(self.pins or self.kept)
-        stored = (*named, self.inline_manifest, self.reads, self.places, self.tail, self.overrides)
+        stored = (*named, self.inline_manifest, self.reads, self.stretches, self.tail, self.overrides)
         nothing = not any(stored) and not kept
         if self.status == LIVE:
             first = self.overrides is None or self.revision == 1

@@ -226,7 +226,7 @@ class Laid:
         again = self._first_again()
         first = log.count if again is None else again  # the new row alone
         position = before.ref.size_bytes if again is None else self._position(again)
-        kept = (stretch for stretch in self._base.head.places if stretch.first_revision < first)
+        kept = (stretch for stretch in self._base.head.stretches if stretch.first_revision < first)
         newest = last_rows(held, log.ref.size_bytes, range(first, log.count + 1), position)
         if self.merged or self.moves:
             kept = (stretch.in_log(held) for stretch in kept)

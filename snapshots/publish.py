@@ -321,7 +321,7 @@ class Publication:
             manifest=staged.manifest,
             inline_manifest=staged.inline_manifest,
             reads=staged.reads,
-            places=staged.stretches,
+            stretches=staged.stretches,
             tail=staged.tail,
             overrides=None,
             commits=head.commits.appended(self.identity.commit_id),

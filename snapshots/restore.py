@@ -349,7 +349,7 @@ def read_place(environment: Environment, head: Head, revision: int, reader: Pack
     """
     if revision == head.revision:
         return named_by(head)
-    stretch = stretch_with(head.places, revision)
+    stretch = stretch_with(head.stretches, revision)
     if stretch is None:
         rows = read_places(environment, head, read_manifest(environment, head, reader).placement)
     else:
@@ -362,7 +362,7 @@ def read_place(environment: Environment, head: Head, revision: int, reader: Pack
 
 def _rows_in(environment: Environment, head: Head, stretch: Stretch, reader: PackReader | None) -> Sequence[PlaceRow]:
     """Return the rows of a stretch of the log of places: one round of requests, mostly a single one."""
-    data = (reader or pack_reader(environment, head)).stretch(stretch.extents)
+    data = (reader or pack_reader(environment, head)).pieces(stretch.extents)
     key = environment.layout.head(head.session_id)
     plain = {"rows": codec.decode_entries(data, stretch.count, key=key)}
     return Fields(plain, key=key, record="log of places").rows("rows", placement.row_from_plain)

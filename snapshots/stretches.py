@@ -7,7 +7,7 @@ Rules:
    carried, the log is written again from the first row on whose revision needs one of them (`snapshots.laying`), and
    that becomes a stretch up to the row which tells of it.
 
-    stretch = stretch_with(head.places, 7)
+    stretch = stretch_with(head.stretches, 7)
     place_in(rows_of_the_section, 7)
 """
 

@@ -121,7 +121,7 @@ class PackReader:
             verify(data, ref, key=self._key(wanted[ref]))
         return found
 
-    def stretch(self, extents: Sequence[Extent]) -> bytes:
+    def pieces(self, extents: Sequence[Extent]) -> bytes:
         """Return the bytes of extents, checked by their frames' checksums alone; otherwise like `blobs`."""
         return self._joined([extents])[0]
 
@@ -136,7 +136,7 @@ class PackReader:
         self._check_size(ref, extents)
         verifier = Verifier(ref)
         for window in windows_of(extents, window_bytes):
-            data = self.stretch(window)
+            data = self.pieces(window)
             verifier.update(data)
             yield data
         verifier.finish(key=self._key(extents))

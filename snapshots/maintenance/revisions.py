@@ -195,7 +195,7 @@ def _reads(head: Head, manifest: Manifest, blobs: Blobs, subject: Subject) -> It
 
 def _stretches(head: Head, rows: Sequence[PlaceRow], placed: Placement, subject: Subject) -> Iterator[Finding]:
     """Yield what is wrong with where the head says that older revisions are found."""
-    stretches = head.places
+    stretches = head.stretches
     if not stretches:
         return
     log = Spliceable(placed.extents[placed.places.ref.digest])

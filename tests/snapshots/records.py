@@ -198,10 +198,12 @@ class StagedSession:
         assert manifest is not None
         overrides = Overrides(base.checkpoint_ref, base.revision, ID, AT)
         checkpoint = overrides.applied(base.checkpoint)
-        own = replace(base.head, revision=1, checkpoint_ref=overrides.checkpoint_ref(), overrides=overrides, places=())
+        own = replace(
+            base.head, revision=1, checkpoint_ref=overrides.checkpoint_ref(), overrides=overrides, stretches=()
+        )
         forked = replace(
             base,
-            head=replace(own, commits=Ring(1, (ID,)), stamps=()),
+            head=replace(own, commits=Ring(1, (ID,)), stamps=(), stretches=()),
             checkpoint=checkpoint,
             checkpoint_ref=own.checkpoint_ref,
             placement=base.placement.narrowed(checkpoint.refs(), manifest),
@@ -230,7 +232,7 @@ class StagedSession:
             manifest=staged.manifest,
             inline_manifest=staged.inline_manifest,
             reads=staged.reads,
-            places=staged.stretches,
+            stretches=staged.stretches,
             tail=staged.tail,
             commits=old.commits.appended(identity.commit_id),
             stamps=stamps_appended(old.stamps, revision, identity.stamp),
@@ -494,7 +496,7 @@ unpruned_heads = st.builds(
     manifest=manifest_places,
     inline_manifest=st.binary(max_size=40),
     reads=st.lists(reads, max_size=3).map(tuple),
-    places=st.lists(stretches, max_size=3).map(tuple),
+    stretches=st.lists(stretches, max_size=3).map(tuple),
     tail=st.lists(st.builds(TailPack, pack_names, st.binary(min_size=1, max_size=40)), max_size=3).map(tuple),
     destination=st.just(""),
     pins=st.lists(pins, max_size=3).map(tuple),

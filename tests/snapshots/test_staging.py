@@ -264,12 +264,12 @@ def test_the_log_of_places_tells_where_every_manifest_lies(step: Step, limits: L
 
 def check_stretches(session: StagedSession, executor: Executor, spare: Set[str] = frozenset()) -> None:
     """Check that by its stretch alone every earlier revision is found as by the whole log of places."""
-    stretches, entries = session.base.head.places, session.base.places.entries
+    stretches, entries = session.base.head.stretches, session.base.places.entries
     store = MemoryStore()
     for name, data in session.packs.items():
         store.put(name, data, Create())
     for stretch in stretches:
-        data = PackReader(store, str, executor).stretch(stretch.extents)
+        data = PackReader(store, str, executor).pieces(stretch.extents)
         assert data == encode_rows(entries[stretch.first_revision - 1 :][: stretch.count])
     for row in entries:
         found_in = stretch_with(stretches, row.revision)

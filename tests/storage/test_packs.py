@@ -235,7 +235,7 @@ def test_a_log_without_its_beginning_is_corrupt_and_never_other_bytes(executor: 
     last = builder.extents[blob_ref(first + second).digest][-1]
     for extents in ([last], [last._replace(skip=1, length=last.length - 1)]):
         with pytest.raises(CorruptObjectError):
-            PackReader(store, key_of, executor).stretch(extents)
+            PackReader(store, key_of, executor).pieces(extents)
     with pytest.raises(CorruptObjectError):
         read_blobs(store, {blob_ref(second): [last]}, key_of, executor)
 
@@ -371,7 +371,7 @@ def test_extents_that_hold_more_than_the_blob_are_refused_before_a_request(execu
 def test_a_stretch_has_the_order_asked_for(executor: Executor) -> None:
     store, wanted = stored([b"aaaa", b"bbbb"])
     (one,), (other,) = wanted.values()
-    assert PackReader(store, key_of, executor).stretch([other, one, other]) == b"bbbbaaaabbbb"
+    assert PackReader(store, key_of, executor).pieces([other, one, other]) == b"bbbbaaaabbbb"
 
 
 @settings(deadline=None, max_examples=40)

@@ -224,7 +224,7 @@ class Restaging:
             updated_at=self._identity.created_at,
             manifest=place,
             inline_manifest=inline,
-            places=(),  # known anew with the next commit, from its row on
+            stretches=(),  # known anew with the next commit, from its row on
             reads=() if inline else reads_of(survey.present.checkpoint, placement, place, head.tail),
         )
         written = tuple(sorted({*self._changed, head.revision}))
@@ -243,7 +243,7 @@ class Restaging:
         more = {one.pack for many in extents.values() for one in many} - {use.pack for use in uses}
         base = Base(
             home=None,
-            head=replace(head, places=()),  # it may be another log now
+            head=replace(head, stretches=()),  # it may be another log now
             version=Version(""),
             checkpoint=replace(revision.checkpoint, revision=head.revision),
             checkpoint_ref=head.checkpoint_ref,
@@ -285,7 +285,7 @@ class Restaging:
             manifest=staged.manifest,
             inline_manifest=staged.inline_manifest,
             reads=staged.reads,
-            places=staged.stretches,
+            stretches=staged.stretches,
             tail=staged.tail,
             overrides=None,
             commits=self._survey.head.commits.appended(self._identity.commit_id),
