@@ -15,7 +15,7 @@ Rules:
 6. A blob that is too large to be held is not at hand when packs are merged. What of it is written again is chosen
    before, so that it lies in half as many packs as a revision may.
 
-    plan = planned(lengths, packs, at_hand, sources)
+    plan = planned(live, bodies, at_hand, fixed)
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Limits:
         packs: Packs that a revision needs, at most; a resume is one request for each, and one for the head.
         large_packs: The same of a large revision, whose first pack takes several.
         large_bytes: Stored size from which on a revision is large.
-        merged: Packs merged at once, at most half of those there may be.
+        merged: Packs merged at once, at least, or half of those there may be if that is less; older ones of like cost
+            go along.
         tail_pack_bytes: Size of a pack that lies in the head.
         tail_bytes: Of all of them; each commit sends them again.
     """

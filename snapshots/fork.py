@@ -1,7 +1,7 @@
 """Forking: a new session whose first revision is another session's, without copying or storing anything of it.
 
 Requests: reserve the child, read the source, publish the child. An older revision takes a stretch of the log of places
-as well, and its manifest if that stands in the head.
+as well, and its manifest where it is small enough for the child's head.
 
 Rules:
 1. The child's head exists, reserved, before the source is read on its behalf.

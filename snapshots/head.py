@@ -8,7 +8,8 @@ Rules:
 3. Epoch, fence and revision never fall. A tombstone is final. A reserved head names nothing.
 4. A commit leaves at most HEAD_COMMIT_BYTES_MAX bytes, so that the writes which cannot move anything away always fit.
 5. The manifest stands in the head while it is small; otherwise the ranges to be read stand there, the manifest's among
-   them. Either way a load needs one round of requests after the head. An older revision is one request away too.
+   them. Either way a load needs one round of requests after the head. An older revision is one request away too,
+   while the head has room for where it lies.
 6. Packs of small revisions lie in the head itself, its tail: such a commit is one request. The next pack that is
    uploaded carries them. Until then they are read like any other.
 7. A checksum ends it: much of what stands here (pins, rings, epoch) is covered by no other digest.

@@ -402,7 +402,11 @@ def _counted_from_plain(plain: Any) -> tuple[Digest, int]:
 
 
 def homes_of(rows: Iterable[PlaceRow]) -> Homes:
-    """Return where the packs lie now that the pack of some revision carries; `rows` is the whole log of places."""
+    """Return where the packs lie now that the pack of some revision carries.
+
+    Args:
+        rows: Of the log of places, from the row asked for on, to its end or to that of its stretch.
+    """
     return Homes(move for row in rows for move in (*row.manifest.moved.moves(), *row.moved))
 
 
