@@ -36,7 +36,7 @@ from storage.digest import BlobRef, Digest, blob_ref, digest
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part of a revision: the ref of its blob, and the bytes where they are new, or what was made of them."""
+    """One part of a revision: the ref of its blob, and the bytes where they are new; of a large one a `SpooledPart`."""
 
     ref: BlobRef
     data: bytes | SpooledPart | None

@@ -21,7 +21,7 @@ from snapshots.state import PersistedSessionState
 
 T = TypeVar("T")
 STATES_MAX = 32  # of sessions that a process keeps at hand
-STATES_BYTES_MAX = 64 << 20  # of all their graphs, as they are stored; in memory they take several times that
+STATES_BYTES_MAX = 64 << 20  # of all of them, as they are stored; in memory they take several times that
 
 
 class Recent(Generic[T]):

@@ -29,7 +29,7 @@ from snapshots.state import PersistedSessionState
 from storage.clock import Clock
 
 WINS_MAX = 16  # in a row, where others were met
-WINS_ALONE_MAX = 32  # in a row, where nobody was: what is waited for nothing is a sixteenth of the time at most
+WINS_ALONE_MAX = 32  # in a row, where nobody was: what is waited for nothing is a sixteenth of the time
 OTHERS_SECONDS = 2.0  # how long others count as writing once they were met: longer than any of them waits
 PAUSE_WINS = 2.0  # how long a pause is, in wins: somebody who just came has to get through
 

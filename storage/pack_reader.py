@@ -1,10 +1,11 @@
 """Reading from packs: few requests, side by side, and nothing but what was stored.
 
 Rules:
-1. Near ranges of one pack are one request; what was fetched is not fetched again.
-2. Every whole blob is checked against its `BlobRef`; a stretch that is read alone against its frames' checksums.
-3. No more is held in memory than the blobs declare, and for every thread one answer: a frame is opened once, when it
-   arrives, and copied to every place that needs it. A blob that is read by windows is never held whole.
+1. Near ranges of one pack are one request. What `fetch`, `gather` and `runs` brought is kept and not fetched again;
+   what `blobs`, `pieces` and `windows` fetch is let go at once.
+2. Every whole blob is checked against its `BlobRef`; what is read of one alone against its frames' checksums.
+3. Beyond that no more is held in memory than the blobs declare, and for every thread one answer: a frame is opened
+   once, when it arrives, and copied to every place that needs it. A blob read by windows is never held whole.
 4. A frame that continues a log is opened with the bytes that stand before it in the blob.
 
     reader = PackReader(store, key_of, executor)

@@ -1,6 +1,6 @@
 """Packs: one immutable, uniquely named object that holds the new blobs of a commit. `storage.pack_reader` reads them.
 
-    frames of the blobs | frames of the index | footer: index offset (8), checksum (8), magic (8)
+    frames of carried packs | frames of the blobs, and of the manifest | frames of the index | footer
 
 Rules:
 1. A pack's name is never used twice, so its bytes never change and a name that exists can only be our own upload.
@@ -14,8 +14,8 @@ Rules:
 
     builder = PackBuilder("<commit id>.<random>")
     ref = builder.add("tool-state", data)
-    builder.flush()
-    builder.extents[ref.digest]
+    builder.extents_of(ref)
+    builder.finish({"session": "s1"})
 """
 
 from __future__ import annotations

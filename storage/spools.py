@@ -114,7 +114,7 @@ def _as_unavailable() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = f"the temporary file of a large commit: {error.strerror or error}"
+        reason = f"the temporary file of a large commit: {error.strerror or error}; make room there, or set TMPDIR"
         raise UnavailableError(tempfile.gettempdir(), reason, applied="no") from error
 
 

@@ -80,7 +80,10 @@ def _answer(connection: Connection, progress: Progress) -> _Done | _Failed:
         try:
             said = connection.recv()
         except EOFError:
-            raise AloneError("the process of the measure ended without an answer") from None
+            raise AloneError(
+                "the process of the measure ended without an answer, most likely killed for want of memory: "
+                "run this measure alone, or a smaller one (--revisions, --sessions)"
+            ) from None
         if isinstance(said, _Told):
             progress(said.what, said.done, said.total)
             continue

@@ -296,7 +296,7 @@ def _figures(rounds: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def contention(settings: Settings, progress: Progress) -> Figures:
-    """Let eight threads write on one head for ten seconds, and on one bare object for as long."""
+    """Let `settings.writers` threads write on one head for `settings.seconds`, and on one bare object for as long."""
     with new_shared_place(settings.store) as place:
         stores = [partial(_within, place, f"place-{number}") for number in range(2 * ROUNDS)]
         found = compared(stores, in_threads, settings.writers, settings.seconds, progress)

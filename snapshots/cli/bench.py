@@ -31,18 +31,24 @@ def bench(
     context: typer.Context,
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]…", help=f"{', '.join(MEASURES)}, or all; without: all but {', '.join(LONG)}."),
+        typer.Argument(
+            metavar="NAME", help=f"{', '.join(MEASURES)}, or all; if none is named all but {', '.join(LONG)}."
+        ),
     ] = None,
-    turns: Annotated[int, typer.Option(metavar="N", min=1, help="Turns of the longest session.")] = USUAL.turns,
-    revisions: Annotated[int, typer.Option(metavar="N", min=1, help="Of large-state.")] = USUAL.revisions,
-    sessions: Annotated[int, typer.Option(metavar="N", min=1, help="Of collection.")] = USUAL.sessions,
-    seconds: Annotated[float, typer.Option(metavar="S", min=0.1, help="Of contention.")] = USUAL.seconds,
+    turns: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Turns of the longest session; of a chat and a fork 200 at most.")
+    ] = USUAL.turns,
+    revisions: Annotated[int, typer.Option(metavar="N", min=1, help="Revisions of large-state.")] = USUAL.revisions,
+    sessions: Annotated[int, typer.Option(metavar="N", min=1, help="Sessions of collection.")] = USUAL.sessions,
+    seconds: Annotated[
+        float, typer.Option(metavar="S", min=0.1, help="Seconds that each side of contention writes.")
+    ] = USUAL.seconds,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the workloads: equal seeds, equal work.")] = USUAL.seed,
 ) -> None:
     """Measure requests, bytes, CPU and memory of this software, here or on a store of yours.
 
-    In memory, or in temporary directories. With --store, which has to be said here, in that store: below a prefix of
-    its own, which is removed in the end. There every request is really made, and paid for.
+    In memory, or in temporary directories; SNAPSHOTS_STORE is not used. `snapshots --store URL bench` measures that
+    store, below a prefix of its own that is removed in the end: every request is really made there, and paid for.
     """
     asked = invocation(context)
     chosen = _chosen(names or ())
