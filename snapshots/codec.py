@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from fractions import Fraction
-from functools import lru_cache
 from typing import Any
 
 import cbor2
@@ -28,7 +27,8 @@ from storage.digest import short_hash
 GUARD_BYTES = 16  # at the end of a guarded record
 DEPTH_MAX = 80  # a document of 64 levels, inside a node, inside its record
 _BIGNUM_MIN = 1 << 64
-KEYS_KNOWN_MAX = 32  # of a map whose order is remembered
+ORDERS_MAX = 1024  # of keys that are remembered
+ORDER_CHARACTERS_MAX = 512  # of all keys of one map whose order is
 
 
 def encode(value: Any) -> bytes:
@@ -62,20 +62,25 @@ def _ordered(value: Any) -> Any:
         if -_BIGNUM_MIN // 2 <= value < _BIGNUM_MIN:
             return value
     elif kind is dict:
-        in_order = _keys_in_order if len(value) <= KEYS_KNOWN_MAX else _sorted_keys
-        return {key: _ordered(value[key]) for key in in_order(tuple(value))}
+        return {key: _ordered(value[key]) for key in _keys_in_order(tuple(value))}
     elif kind is list or kind is tuple:
         return [_ordered(one) for one in value]
     raise _UnusualError
 
 
-def _sorted_keys(keys: tuple[Any, ...]) -> tuple[Any, ...]:
+def _keys_in_order(keys: tuple[Any, ...]) -> tuple[Any, ...]:
+    known = _ORDERS.get(keys)
+    if known is not None:
+        return known
     if not all(type(key) is str and key.isascii() for key in keys):
         raise _UnusualError
-    return tuple(sorted(keys, key=lambda key: (len(key), key)))  # as their encoded forms are, length first
+    in_order = tuple(sorted(keys, key=lambda key: (len(key), key)))  # as their encoded forms are, length first
+    if len(_ORDERS) < ORDERS_MAX and sum(map(len, keys)) <= ORDER_CHARACTERS_MAX:
+        _ORDERS[keys] = in_order
+    return in_order
 
 
-_keys_in_order = lru_cache(maxsize=1024)(_sorted_keys)  # most maps are records of few kinds
+_ORDERS: dict[tuple[str, ...], tuple[str, ...]] = {}  # of keys: most maps are records of few kinds
 
 
 def _encode_any(value: Any) -> bytes:

@@ -38,7 +38,7 @@ from snapshots.history import lineage
 from snapshots.parts import EXECUTION_STATE, SpooledPart, held_part, is_large
 from snapshots.publish import Found, Ownership, Publication, intent_on
 from snapshots.restore import HeadRead, load, load_from, read_base, read_head, retried_while_moving
-from snapshots.spooling import taken
+from snapshots.spooling import can_seek, taken
 from snapshots.staging import Identity, Staged, stage
 from snapshots.stamps import StampMark, TurnStamp, mark
 from snapshots.state import ROOT, CommitResult, PersistedSessionState, SessionRelation
@@ -69,13 +69,27 @@ def commit(
     """
     metered = MeteredStore(environment.store)
     own = replace(environment, store=metered)
-    with Spool(environment.executor) as spool:
+    with Spool(environment.executor) as spool, _at_its_start_again(execution_state):
         committing = _Commit(own, metered, spool, state, stamp, execution_state, ownership, check_relation(relation))
         result = committing.run()
     base = tracking_of(state).base
     assert base is not None, "a committed state stands on its revision"
     track(state, Tracking(upload_ahead(environment, base)))
     return result
+
+
+@contextmanager
+def _at_its_start_again(given: bytes | BinaryIO | None) -> Iterator[None]:
+    """Bring a stream back to where it was if the commit fails, as far as it can be: it may be committed again."""
+    if given is None or isinstance(given, bytes | bytearray | memoryview) or not can_seek(given):
+        yield
+        return
+    start = given.tell()
+    try:
+        yield
+    except BaseException:
+        given.seek(start)
+        raise
 
 
 def has_changes(environment: Environment, state: PersistedSessionState) -> bool:

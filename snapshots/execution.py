@@ -150,7 +150,7 @@ class _BlobStream(io.RawIOBase):
         self._base = base
         self._ref = ref
         self._extents: Sequence[Extent] = base.placement.extents[ref.digest]
-        self._starts = [0, *accumulate(extent.length for extent in self._extents)]
+        self._starts = _starts_of(self._extents)
         self._position = 0
         self._window, self._window_start = b"", 0
         self._ahead_bytes = READ_AHEAD_BYTES
@@ -187,15 +187,19 @@ class _BlobStream(io.RawIOBase):
         """Read the extents from the present position on, as far ahead as the last reads suggest."""
         went_on = self._position == self._window_start + len(self._window) > 0
         self._ahead_bytes = min(2 * self._ahead_bytes, WINDOW_BYTES_MAX) if went_on else READ_AHEAD_BYTES
+        self._window = b""  # gone before the next one is there
+        self._window_start, self._window = _read_where_it_lies(
+            self._environment, self._base, self._ref, self._read, self._extents
+        )
+
+    def _read(self, reader: PackReader, extents: Sequence[Extent]) -> tuple[int, bytes]:
+        """Return the window at the present position, and where it begins; it may lie elsewhere now, in other pieces."""
+        if extents is not self._extents:
+            self._extents, self._starts = extents, _starts_of(extents)
         first = bisect_right(self._starts, self._position) - 1
         last = max(bisect_right(self._starts, self._position + self._ahead_bytes) - 1, first + 1)
-        self._window = b""  # gone before the next one is there
-        self._window = self._read(slice(first, last))
-        self._window_start = self._starts[first]
+        return self._starts[first], reader.pieces(extents[first:last])
 
-    def _read(self, wanted: slice) -> bytes:
-        def read(reader: PackReader, extents: Sequence[Extent]) -> bytes:
-            self._extents = extents  # where it lies now, if it was moved: cut in the same pieces
-            return reader.pieces(extents[wanted])
 
-        return _read_where_it_lies(self._environment, self._base, self._ref, read, self._extents)
+def _starts_of(extents: Sequence[Extent]) -> list[int]:
+    return [0, *accumulate(extent.length for extent in extents)]

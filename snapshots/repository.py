@@ -167,7 +167,8 @@ class SnapshotRepository:
                 Give it a hash of the turn's input if a turn may be redone after a crash; without one, the content is
                 what the commit adds to its base. A turn that was committed before returns its stored result, and the
                 state becomes what was stored then.
-            execution_state: New execution state, as bytes or a binary stream, which is read once; None for what the
+            execution_state: New execution state, as bytes or a binary stream, which is read once, from where it stands,
+                and brought back there if the commit fails (one that cannot seek: open it again); None for what the
                 state has. Of a large one (above 256 MiB) only a few windows are held in memory, and what is new of it
                 lies compressed in a temporary file (`TMPDIR`) until the commit ends.
 

@@ -4,7 +4,8 @@ Rules:
 1. What is known is expected to be the present revision if it was so when the session was looked at last: then nothing
    is read. Otherwise the head is read, and what is new.
 2. Who gives a state says whether it was read for this very attempt; only such a one proves anything but a commit.
-3. Every state is a fresh copy; what is known has been read or committed, and nobody else holds it.
+3. Every state is a fresh copy; what is known has been read or committed, and nobody else holds it, but for the nodes:
+   these are never changed.
 4. Who knows where the session stands is faster than who has to read it, and would win for ever, without ever hearing of
    those who lose. So who has won some times in a row lets others go first: often where others were met of late, seldom
    where nobody was.
@@ -28,6 +29,7 @@ from snapshots.restore import Loaded, load
 from snapshots.state import PersistedSessionState
 from storage.clock import Clock
 
+ROW_BYTES = 1 << 10  # that a revision's rows of history and places take beside their bytes: about 1.7 KiB with them
 WINS_MAX = 16  # in a row, where others were met
 WINS_ALONE_MAX = 32  # in a row, where nobody was: what is waited for nothing is a sixteenth of the time
 OTHERS_SECONDS = 2.0  # how long others count as writing once they were met: longer than any of them waits
@@ -92,7 +94,8 @@ class Known:
         base = self.committed or self.loaded.base
         packs = sum(pack.size_bytes for pack in base.at_hand.values())
         parts = sum(part.ref.size_bytes for part in base.parts.held.values())
-        return base.checkpoint.graph.ref.size_bytes + packs + parts
+        logs = sum(log.ref.size_bytes for log in (base.checkpoint.graph, base.history.at, base.places.at))
+        return logs + ROW_BYTES * base.revision + packs + parts
 
 
 def let_others_go_first(known: Known | None, clock: Clock) -> Known | None:

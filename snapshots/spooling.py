@@ -2,6 +2,8 @@
 
 Rules:
 1. A stream is read once, window by window, and what its reading raises is raised as it is. Nothing was stored then.
+   One that gives nothing is an empty state if it stands at its start; else it is refused: most likely it was read
+   before, by a commit that is repeated.
 2. Of a state that is too large to be held, the cuts that the parent revision has are copied from there; everything
    else goes into the spool at once. In memory are a few windows and the tables of both, and of a stream its beginning,
    until it is known not to be held. Bytes that are the parent's again are copied as a whole.
@@ -91,7 +93,15 @@ def _beginning(stream: BinaryIO, held_bytes: int) -> bytes | io.BytesIO:
         beginning.write(piece)
         if beginning.tell() > held_bytes:
             return beginning
+    if not beginning.tell() and not (can_seek(stream) and stream.tell() == 0):
+        raise InvalidStateError('execution_state is a stream at its end; open it again, or give b"" for an empty state')
     return beginning.getvalue()  # which copies nothing
+
+
+def can_seek(given: BinaryIO) -> bool:
+    """Say whether a stream can be brought back to where it was; what is no stream cannot."""
+    seekable = getattr(given, "seekable", None)
+    return seekable is not None and bool(seekable())
 
 
 def _rest(beginning: io.BytesIO, stream: BinaryIO) -> Iterator[bytes]:

@@ -114,5 +114,6 @@ def place_in(rows: Sequence[PlaceRow], revision: int) -> PlaceRow:
     behind = [row for row in rows if row.revision >= revision]
     if not behind or behind[0].revision != revision:
         raise ValueError(f"the log of places has no row for revision {revision}")
-    later = {row.manifest.pack for row in behind[1:]}  # made after it, so that it cannot need them
+    made = (row.manifest.pack for row in behind[1:])
+    later = {*made, *(move.into for row in behind for move in row.moved)}  # made after it, so that it cannot need them
     return homes_of(behind).without(later).row(behind[0])

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from snapshots.base import Tracking, base_for, track, tracking_of
+from snapshots.base import Base, Tracking, base_for, track, tracking_of
 from snapshots.commit import commit, stored_turn
 from snapshots.environment import Environment
 from snapshots.errors import (
@@ -200,7 +200,12 @@ def _is_decided(state: PersistedSessionState, given: Tracking, source: Source) -
     """Say whether what came of a state may stand: a commit was sent, or the session still stands where it does."""
     now = tracking_of(state)
     is_sent = now.pending is not None and now.pending.sent
-    return is_sent or now.base is not given.base or not source.is_stale()
+    return is_sent or _stands_at(now.base) != _stands_at(given.base) or not source.is_stale()
+
+
+def _stands_at(base: Base | None) -> tuple[str, int] | None:
+    """Return what tells one revision from another; what was read of it meanwhile makes no difference."""
+    return None if base is None else (base.head.state_id, base.revision)
 
 
 def _winners(conflict: RevisionConflictError) -> int:

@@ -202,7 +202,8 @@ def _stretches(head: Head, rows: Sequence[PlaceRow], placed: Placement, subject:
     if any(stretch != _as_it_is(stretch, rows, log) for stretch in stretches):
         yield subject.finding(What.PLACES, "the head says wrongly where rows of the log of places lie")
         return
-    made = {row.manifest.pack: stretch_with(stretches, row.revision) for row in rows}
+    made = {move.into: stretch_with(stretches, row.revision) for row in rows for move in row.moved}
+    made |= {row.manifest.pack: stretch_with(stretches, row.revision) for row in rows}
     apart = [row for row in rows for move in row.moved if not _together(row, made.get(move.pack))]
     if apart:
         reason = f"the log of places tells of a move at revision {apart[0].revision}, apart from whom it concerns"

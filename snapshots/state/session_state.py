@@ -18,6 +18,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
@@ -40,6 +41,7 @@ from snapshots.state.usage import ZERO_USAGE, PromptUsage, TokenUsage
 from snapshots.state.values import U64, Bytes, Ref, omit_empty, omit_none
 
 _ENVELOPE_FIELDS = tuple(SessionStateEnvelope.model_fields)
+_CHANGEABLE = ("tool_state_snapshot", "plugin_snapshot", "mode_turn_options")  # frozen, but with dicts of others within
 _LOCAL_FIELDS = frozenset({"head_revision", "graph_replace_required"})
 
 
@@ -115,10 +117,12 @@ class PersistedSessionState(BaseModel):
         return cls(**{**fields, "session_graph": state.session_graph.uncommitted_copy()})
 
     def copy(self) -> Self:  # type: ignore[override]  # a whole clone; pydantic's deprecated copy picks fields
-        """Return an independent clone: its graph and lists are its own, the frozen values are shared."""
+        """Return an independent clone: its graph, lists and snapshots are its own, the nodes are shared."""
         clone = super().__copy__()
         clone.__dict__["session_graph"] = self.session_graph.copy()
         clone.__dict__["token_ledger"] = list(self.token_ledger)
+        for name in _CHANGEABLE:
+            clone.__dict__[name] = deepcopy(getattr(self, name))
         clone._stored_counters = dict(self._stored_counters)
         return clone
 

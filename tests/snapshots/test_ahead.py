@@ -194,3 +194,17 @@ def test_with_threads_a_close_waits_for_what_is_on_its_way() -> None:
     assert made.packs() == [f"default/packs/{SESSION}/{ahead_of(state)}"]
     check_every_revision(made.other)
     made.other.close()
+
+
+def test_a_fork_of_an_old_revision_takes_along_no_more_moves_than_it_has_packs(place: Place) -> None:
+    with_limits(place.repo, Limits(packs=4, merged=2, tail_bytes=4000))
+    state = new_session(SESSION, "a0")
+    place.repo.commit(state)
+    for number in range(1, 120):
+        place.repo.commit(long_turn(state, number))
+    for revision in (1, 2, 30, 60):
+        assert place.repo.fork(SESSION, f"c{revision}", revision).requests <= 5
+        manifest = raw_head(place.store, f"c{revision}").manifest
+        assert manifest is not None
+        assert len(manifest.moved.moves()) <= 12, "of packs that it names, and of the tail"
+        assert message_ids(place.other.load(f"c{revision}")) == message_ids(place.other.load(SESSION, revision))

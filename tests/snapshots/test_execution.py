@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import replace
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,6 +13,11 @@ from hypothesis import strategies as st
 
 from snapshots import PersistedSessionState, SnapshotRepository, execution
 from snapshots.errors import CorruptSnapshotError, InvalidStateError, RevisionNotFoundError, SessionDeletedError
+from snapshots.maintenance.prune import Retention, plan_prune
+from snapshots.maintenance.prune import execute as prune
+from snapshots.maintenance.repair import execute as repair
+from snapshots.maintenance.repair import plan_repair
+from snapshots.testing.collector import collect
 from storage.backends.memory import MemoryStore
 from storage.digest import blob_ref
 from storage.frame import FRAME_BYTES_MAX
@@ -19,6 +25,7 @@ from storage.store import Overwrite
 from storage.testing.clock import ManualClock
 from storage.testing.draws import Draws
 from tests.integration.builders import SESSION, WatchedStore, new_session, rewrite_head, take_turn
+from tests.snapshots.damage import blobs_of, flip, pack_of
 
 SIZES = [0, 1, 100, (32 << 10) - 1, 32 << 10, FRAME_BYTES_MAX - 1, FRAME_BYTES_MAX, FRAME_BYTES_MAX + 1, 700_001]
 
@@ -244,3 +251,31 @@ def test_a_stream_behaves_like_a_file(
                 whence = io.SEEK_SET if step == "set" else io.SEEK_END
                 assert stream.seek(number, whence) == expected.seek(number, whence)
             assert stream.tell() == expected.tell()
+
+
+def test_a_stream_goes_on_where_a_repair_has_laid_it_out_in_other_pieces() -> None:
+    draw, store = Random(5), MemoryStore()
+    before = draw.randbytes(2_400_000)
+    memory = b"".join(before[start : start + 20_000] for start in range(0, len(before), 36_000))
+    with SnapshotRepository(store) as repo, SnapshotRepository(store) as other:
+        state = new_session(SESSION, "a0")
+        repo.commit(state, execution_state=before)
+        repo.commit(take_turn(state, "a1"), execution_state=memory)
+        repo.fork(SESSION, "c1")
+        child = repo.load("c1")  # another session of the family comes to have the same bytes, whole
+        for number, data in enumerate((b"x" * 1000, before, b"y" * 1000, memory)):
+            repo.commit(take_turn(child, f"b{number}"), execution_state=data)
+        prune(plan_prune(repo, SESSION, Retention(last=1)))
+        streams = [other.open_execution_state(other.load(SESSION)) for _ in range(3)]
+        lost = pack_of(repo, SESSION, 1)
+        for blob in blobs_of(store, lost, "execution-state"):
+            for extent in blob.extents:
+                flip(store, lost, extent.offset + 50)
+        for plan in (plan_repair(repo, SESSION), plan_repair(repo)):
+            repair(plan)
+        collect(repo.environment)
+        assert lost not in [row.key for row in store.list("")]
+        for stream, start in zip(streams, (50_000, 700_000, len(memory) - 50_000), strict=True):
+            stream.seek(start)
+            assert stream.read(50_000) == memory[start : start + 50_000]
+            stream.close()

@@ -216,7 +216,7 @@ def test_a_state_may_become_small_and_large_again(place: Place, given: Given) ->
     state, expected = new_session(SESSION), {}
     sizes = [HELD_BYTES, HELD_BYTES + 1, HELD_BYTES - 5000, HELD_BYTES, 10, 0, HELD_BYTES + 9, 1 << 20, 0, 1 << 20]
     for revision, size in enumerate(sizes, 1):
-        result = place.repo.commit(state, execution_state=given(DATA[:size]))
+        result = place.repo.commit(state, execution_state=given(DATA[:size]) if size else b"")
         expected[revision] = DATA[:size]
         if revision in (2, 3, 4):
             assert result.uploaded_bytes < 2 * 65_536 + 20_000, "the parent's are copied, large or not"
@@ -464,3 +464,30 @@ def test_forks_rewinds_and_collections_know_no_difference(place: Place) -> None:
     place.repo.delete(SESSION)
     collect(place.other.environment)
     assert place.repo.read_execution_state(place.repo.load("child", 1)) == expected[3]
+
+
+# Streams that are given again.
+
+
+@pytest.mark.parametrize("size", [900, 700_000], ids=["held", "spooled"])
+def test_a_stream_is_at_its_start_again_after_a_commit_that_failed(place: Place, size: int) -> None:
+    state = new_session(SESSION, "a0")
+    place.repo.commit(state)
+    stream = io.BytesIO(b"before" + Random(1).randbytes(size))
+    stream.seek(6)
+    place.faulty.plan.on("put", "/heads/", fault=FailBefore(), times=None)
+    with pytest.raises(UnavailableError):
+        place.repo.commit(take_turn(state, "a1"), None, stream)
+    assert stream.tell() == 6
+    place.faulty.plan.clear()
+    place.repo.commit(state, None, stream)
+    assert place.other.read_execution_state(place.other.load(SESSION)) == Random(1).randbytes(size)
+
+
+def test_a_stream_at_its_end_is_refused(place: Place) -> None:
+    state = new_session(SESSION, "a0")
+    stream = io.BytesIO(b"read already")
+    stream.read()
+    with pytest.raises(InvalidStateError, match="at its end; open it again"):
+        place.repo.commit(state, None, stream)
+    assert place.repo.commit(state, None, b"").head_revision == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
 import pytest
 
@@ -18,7 +19,8 @@ from snapshots.errors import (
 )
 from snapshots.recent import STATES_MAX
 from snapshots.sources import OTHERS_SECONDS, WINS_ALONE_MAX, WINS_MAX
-from snapshots.state import AppendedNodes, StaleBranch
+from snapshots.state import AppendedNodes, PluginSessionSnapshot, StaleBranch
+from snapshots.state.plugins import PluginSnapshot, PluginSnapshotMeta
 from storage.backends.memory import MemoryStore
 from storage.errors import UnavailableError
 from storage.testing.clock import ManualClock
@@ -471,3 +473,68 @@ def test_patience_outlives_an_update(store: MemoryStore) -> None:
         assert beaten(1, "a5") == []  # the state was not read, it had no chance
         clock.advance(OTHERS_SECONDS)
         assert beaten(2, "a6") == pytest.approx([0.01, 0.02], rel=0.01)
+
+
+# What a function is given is its own.
+
+
+def with_plugin(number: int) -> PluginSessionSnapshot:
+    meta = PluginSnapshotMeta(plugin_id="p", plugin_version="1", state={"n": number})
+    return PluginSessionSnapshot(plugins={"p": PluginSnapshot(meta=meta)})
+
+
+def plugin_state(state: PersistedSessionState) -> dict[str, Any]:
+    assert state.plugin_snapshot is not None
+    return cast(dict[str, Any], state.plugin_snapshot.plugins["p"].meta.state)
+
+
+def test_what_was_changed_in_place_and_refused_is_never_stored(repo: SnapshotRepository) -> None:
+    repo.update(SESSION, lambda state: setattr(state, "plugin_snapshot", with_plugin(0)))
+
+    def refuses(state: PersistedSessionState) -> None:
+        plugin_state(state)["n"] += 100
+        raise RefusedError
+
+    with pytest.raises(RefusedError):
+        repo.update(SESSION, refuses)
+    repo.update(SESSION, turn_called("later"))
+    assert plugin_state(repo.load(SESSION)) == {"n": 0}
+
+
+def test_what_was_changed_in_place_and_lost_is_changed_once(
+    repo: SnapshotRepository, other: SnapshotRepository
+) -> None:
+    repo.update(SESSION, lambda state: setattr(state, "plugin_snapshot", with_plugin(0)))
+    calls: list[int | None] = []
+
+    def counts(state: PersistedSessionState) -> None:
+        if not calls:
+            other.update(SESSION, turn_called("rival"))
+        calls.append(state.head_revision)
+        plugin_state(state)["n"] += 1
+
+    repo.update(SESSION, counts)
+    assert len(calls) == 2
+    assert plugin_state(repo.load(SESSION)) == {"n": 1}
+
+
+def test_what_was_read_of_a_stale_state_makes_a_refusal_no_surer(
+    repo: SnapshotRepository, other: SnapshotRepository
+) -> None:
+    state = repo.load(SESSION)
+    repo.commit(take_turn(state, "with memory"), execution_state=b"x" * 1000)
+    for name in ("read", "known"):
+        repo.update(SESSION, turn_called(name))
+    other.update(SESSION, turn_called("go"))
+    seen: list[int | None] = []
+
+    def waits(state: PersistedSessionState) -> None:
+        seen.append(state.head_revision)
+        assert repo.read_execution_state(state) == b"x" * 1000
+        if "go" not in message_ids(state):
+            raise RefusedError
+        take_turn(state, "went")
+
+    repo.update(SESSION, waits)
+    assert len(seen) == 2
+    assert message_ids(repo.load(SESSION))[-2:] == ["go", "went"]
