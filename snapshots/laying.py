@@ -168,7 +168,8 @@ class Laid:
 
     def packs(self) -> set[str]:
         """Return the packs that the blobs need, but for the new one; those of the log of places too."""
-        return {extent.pack for extent in self._needed()}
+        blobs = (*self._blobs, self._places)
+        return {piece[0] for blob in blobs for piece in blob.pieces if isinstance(piece, Extent)} - {SPOOLED}
 
     def merge_into(self, builder: PackBuilder) -> None:
         """Carry the tail of the head, and what has to be merged; write the rest of that again (rule 2)."""
@@ -238,7 +239,7 @@ class Laid:
         for blob in blobs:
             blob.put(builder)
         extents = {blob.ref.digest: builder.extents_of(blob.ref) for blob in blobs}
-        packs = dict.fromkeys(extent.pack for many in extents.values() for extent in many)
+        packs = dict.fromkeys(extent[0] for many in extents.values() for extent in many)
         known = {use.pack: use for use in self._base.placement.packs}
         carried = {move.pack for move in self._own_moves}
         own = PackUse(builder.name, min(revision, self._first_need(carried)), 0, builder.size_bytes)
@@ -247,6 +248,8 @@ class Laid:
 
     def _first_need(self, packs: Set[str]) -> int:
         """Return the first revision that needs one of these packs, the next one if none does."""
+        if not packs:
+            return self._base.revision + 1
         ended = (use for row in self._base.places.entries for use in row.ended)
         uses = (use for use in (*self._base.placement.packs, *ended) if use.pack in packs)
         return min((use.first_revision for use in uses), default=self._base.revision + 1)

@@ -36,12 +36,12 @@ from snapshots.history import COMMIT, REPLACE, HistoryRow, lineage
 from snapshots.laying import Laid, at_hand
 from snapshots.logs import HeldLog
 from snapshots.parts import EXECUTION_STATE, PLUGIN_SNAPSHOT, TOMBSTONES, TOOL_STATE, Parts
-from snapshots.placement import ManifestPlace, Placement, PlaceRow, manifest_bytes, seal_manifest
+from snapshots.placement import Frame, ManifestPlace, Placement, PlaceRow, manifest_bytes, seal_manifest
 from snapshots.stamps import StampMark
 from snapshots.state import TokenLedgerEntry
 from snapshots.stretches import Stretch
 from storage.digest import BlobRef, blob_ref
-from storage.extents import Read, plan_reads
+from storage.extents import Extent, Read, plan_reads
 from storage.packs import PackBody, PackBuilder, PackData, finished
 
 INLINE_RAW_BYTES_MAX = 8 * INLINE_MANIFEST_BYTES_MAX  # no manifest gets so much smaller: do not try
@@ -243,9 +243,12 @@ def reads_of(
     """Return what a load reads of a revision, the execution state too if that is not much; empty if it is too much."""
     runs = [(run.pack, run.offset, run.stored_bytes) for run in manifest.runs()]
     large = {ref.digest for ref in (checkpoint.execution_state,) if ref is not None and ref.size_bytes > LAZY_BYTES_MIN}
-    frames = [extent[:3] for digest, many in placement.extents.items() if digest not in large for extent in many]
+    frames = [extent for digest, many in placement.extents.items() if digest not in large for extent in many]
     in_head = {pack.name for pack in tail}
-    reads = plan_reads(frame for frame in (*runs, *frames) if frame[0] not in in_head)
+    every: list[Extent | Frame] = [*runs, *frames]
+    if in_head:
+        every = [frame for frame in every if frame[0] not in in_head]
+    reads = plan_reads(every)
     return tuple(reads) if len(reads) <= READS_MAX else ()
 
 

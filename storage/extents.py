@@ -83,11 +83,13 @@ class Spliceable:
 def coalesced(extents: Iterable[Extent]) -> tuple[Extent, ...]:
     """Return the extents with those joined that go on in one another."""
     joined: list[Extent] = []
+    offset, end = -1, 0  # of the last frame, and of the piece in it: told apart by these nearly always
     for extent in extents:
-        if joined and joined[-1].goes_on_in(extent):
-            joined[-1] = joined[-1]._replace(length=joined[-1].length + extent.length)
+        if extent[1] == offset and extent[3] == end and joined[-1].goes_on_in(extent):
+            joined[-1] = joined[-1]._replace(length=joined[-1].length + extent[4])
         else:
             joined.append(extent)
+        offset, end = extent[1], extent[3] + extent[4]
     return tuple(joined)
 
 
@@ -105,8 +107,12 @@ def plan_reads(frames: Iterable[Extent | tuple[str, int, int]]) -> list[Read]:
         frames: Extents; or pack, offset and stored size of each frame.
     """
     places: dict[str, set[tuple[int, int]]] = {}
+    last, found = "", set[tuple[int, int]]()
     for frame in frames:
-        places.setdefault(frame[0], set()).add(frame[1:3])
+        if frame[0] != last:
+            last = frame[0]
+            found = places.setdefault(last, set())
+        found.add(frame[1:3])
     return [
         Read(pack, ByteRange(start, end - start)) for pack in sorted(places) for start, end in _ranges(places[pack])
     ]
