@@ -5,6 +5,7 @@ None needs another, and what comes of one depends on nothing but its argument.
 
 from __future__ import annotations
 
+import os
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
+NICENESS = 5  # the servers of other tests come first
 Wanted = TypeVar("Wanted")
 Result = TypeVar("Result")
 
@@ -57,10 +59,15 @@ def _told(search: Callable[[Wanted], Result], wanted: Wanted) -> Result | Failur
         return Failure(traceback.format_exc())
 
 
+def _prepared() -> None:
+    warnings.simplefilter("error")
+    os.nice(NICENESS)
+
+
 @contextmanager
 def another_process() -> Iterator[Searches]:
     """Give searches in one process, which begins afresh; in the end those that it has not begun are dropped."""
-    pool = ProcessPoolExecutor(1, get_context("spawn"), warnings.simplefilter, ("error",))
+    pool = ProcessPoolExecutor(1, get_context("spawn"), _prepared)
     try:
         yield Searches(pool)
     finally:
