@@ -20,6 +20,7 @@ from storage.digest import short_hash
 from storage.errors import CorruptObjectError, NotFoundError
 from storage.extents import Extent, Read, plan_reads
 from storage.frame import HEADER_BYTES, PREFIX_BYTES_MIN, Prefix, is_prefixed, open_frame
+from storage.pack_reader import windows_of
 from storage.store import ByteRange
 
 READ_BYTES_MAX = 4 << 20  # raw bytes held for one read of several blobs, or of a window of a large one
@@ -163,17 +164,8 @@ def _is_sound(stored: bytes) -> bool:
 
 
 def windows(extents: Iterable[Extent]) -> Iterator[list[Extent]]:
-    """Yield the pieces in their order, as many together as are held at a time."""
-    window: list[Extent] = []
-    held = 0
-    for extent in extents:
-        if window and held + extent.length > READ_BYTES_MAX:
-            yield window
-            window, held = [], 0
-        window.append(extent)
-        held += extent.length
-    if window:
-        yield window
+    """Yield the extents in their order, as many together as are held at a time."""
+    return windows_of(extents, READ_BYTES_MAX)
 
 
 def readable_runs(pieces: Pieces, extents: Sequence[Extent]) -> Iterator[bytes]:
