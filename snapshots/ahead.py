@@ -5,8 +5,8 @@ Rules:
    process that commits this session again and again. Nothing names what it uploads until the next commit does.
 2. The pack carries the tail and nothing else. The next commit names it, and tells in the log of places what it
    carries, if the head still has the epoch of the acknowledged commit: the upload began after that was read.
-3. Otherwise, or if the upload failed, the next commit carries the tail itself, and says what is wrong if it cannot. The
-   pack is then garbage like that of any commit that was never published.
+3. Otherwise, or if the upload failed (a warning tells), the next commit carries the tail itself, and says what is wrong
+   if it cannot. The pack is then garbage like that of any commit that was never published.
 
     base = upload_ahead(environment, base)
     staged = stage(content, tail_stored(base), identity, name)
@@ -14,6 +14,7 @@ Rules:
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from snapshots.base import Ahead, Base
@@ -24,6 +25,8 @@ from snapshots.placement import Homes, Move
 from storage.packs import PackBuilder, finished, write_pack
 
 COMMITS_MIN = 2  # in a row, in one process: who commits once and ends would upload for nothing
+
+logger = logging.getLogger("snapshots")
 
 
 def upload_ahead(environment: Environment, base: Base) -> Base:
@@ -49,8 +52,8 @@ def _is_due(environment: Environment, base: Base) -> bool:
     tail, limits = base.head.tail, environment.limits
     if base.commits < COMMITS_MIN or not tail:
         return False
-    in_store = len(base.placement.packs) - sum(use.pack in {pack.name for pack in tail} for use in base.placement.packs)
-    if in_store + 1 >= limits.packs:  # the next commit merges packs, and carries the tail along
+    in_store = {use.pack for use in base.placement.packs} - {pack.name for pack in tail}
+    if len(in_store) + 1 >= limits.packs:  # the next commit merges packs, and carries the tail along
         return False
     sizes = [len(pack.data) for pack in tail]
     return sum(sizes) + max(sizes) > limits.tail_bytes
@@ -62,7 +65,10 @@ def tail_stored(base: Base) -> Base:
     if ahead is None:
         return base
     base = replace(base, ahead=None)
-    if ahead.epoch != base.head.epoch or ahead.tail != base.head.tail or ahead.upload.exception() is not None:
+    failed = ahead.upload.exception()
+    if failed is not None:
+        logger.warning("the tail of session %r could not be uploaded ahead: %s", base.head.session_id, failed)
+    if failed is not None or ahead.epoch != base.head.epoch or ahead.tail != base.head.tail:
         return base  # Rule 3.
     placement = Homes(ahead.moves).placement(base.placement)
     sizes = {ahead.body.name: ahead.body.size_bytes}

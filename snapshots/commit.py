@@ -15,7 +15,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import BinaryIO
 
@@ -88,7 +88,8 @@ def _at_its_start_again(given: bytes | BinaryIO | None) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        given.seek(start)
+        with suppress(OSError, ValueError):  # a broken or closed one stays as it is: what is wrong is raised already
+            given.seek(start)
         raise
 
 

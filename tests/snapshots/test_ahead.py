@@ -128,7 +128,9 @@ def test_a_raised_epoch_makes_what_was_uploaded_before_it_useless(place: Place) 
     check_every_revision(place.other)
 
 
-def test_what_fails_in_the_background_is_done_by_the_next_commit(place: Place) -> None:
+def test_what_fails_in_the_background_is_done_by_the_next_commit(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
     state = new_session(SESSION, "a0")
     for number in range(1, 60):
         place.faulty.plan.on("put", "packs/", fault=FailBefore(), times=50)
@@ -139,6 +141,7 @@ def test_what_fails_in_the_background_is_done_by_the_next_commit(place: Place) -
     with pytest.raises(UnavailableError) as refused:
         place.repo.commit(long_turn(state, 100))
     assert refused.value.applied == "no"
+    assert "could not be uploaded ahead" in caplog.text
     assert raw_head(place.store).revision == number
     place.faulty.plan.clear()
     place.sent()

@@ -491,3 +491,20 @@ def test_a_stream_at_its_end_is_refused(place: Place) -> None:
     with pytest.raises(InvalidStateError, match="at its end; open it again"):
         place.repo.commit(state, None, stream)
     assert place.repo.commit(state, None, b"").head_revision == 1
+
+
+class Hangup(io.BytesIO):
+    """A stream that can seek until it breaks off."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell():
+            self.close()
+            raise ConnectionResetError("the guest went away")
+        return super().read(min(size or 1, 100))
+
+
+def test_what_breaks_a_stream_for_good_is_raised_as_it_is(place: Place) -> None:
+    before = place.objects()
+    with pytest.raises(ConnectionResetError, match="the guest went away"):
+        place.repo.commit(new_session(SESSION, "a0"), None, Hangup(b"x" * 1000))
+    assert place.objects() == before
