@@ -483,8 +483,16 @@ class SnapshotRepository:
         """
         delete.delete(self._environment, session_id)
 
+    def drain(self) -> None:
+        """Wait for what goes on in the background: the upload that makes the next commit cheaper (`snapshots.ahead`).
+
+        Nothing is lost without it. Call it before a host freezes the process between two calls, as serverless ones do,
+        or before counting what a turn has cost.
+        """
+        self._executor.drain()
+
     def close(self) -> None:
-        """Let the threads go. The repository cannot be used afterwards."""
+        """Wait for what goes on in the background and let the threads go. The repository cannot be used afterwards."""
         self._executor.shutdown()
 
     def __enter__(self) -> Self:

@@ -4,7 +4,7 @@ Rules:
 1. In an `InlineExecutor` everything runs in the caller's thread, in the order of submission: equal calls, equal order
    of requests. An `Exception` goes into the future; anything stronger (a crash, an interrupt) passes through `submit`.
 2. In a `NestingExecutor` what one of its own threads submits runs there and then: a pool whose threads all wait for
-   what they have submitted to it would wait for ever.
+   what they have submitted to it would wait for ever. `drain` waits for all that others have submitted.
 
     with InlineExecutor() as executor:
         assert list(executor.map(str, [1, 2])) == ["1", "2"]
@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -60,6 +60,7 @@ class NestingExecutor(ThreadPoolExecutor):
         super().__init__(max_workers, thread_name_prefix=thread_name_prefix, initializer=self._mark_thread)
         self._own = threading.local()
         self._inline = InlineExecutor()
+        self._under_way: set[Future[Any]] = set()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Let a thread run `fn`; the caller's own if it is one of these.
@@ -69,7 +70,14 @@ class NestingExecutor(ThreadPoolExecutor):
         """
         if getattr(self._own, "is_worker", False):
             return self._inline.submit(fn, *args, **kwargs)
-        return super().submit(fn, *args, **kwargs)
+        future = super().submit(fn, *args, **kwargs)
+        self._under_way.add(future)
+        future.add_done_callback(self._under_way.discard)
+        return future
+
+    def drain(self) -> None:
+        """Wait until nothing is under way of what was submitted before; errors stay in their futures."""
+        wait(self._under_way.copy())
 
     def _mark_thread(self) -> None:
         self._own.is_worker = True

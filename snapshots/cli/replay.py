@@ -104,6 +104,7 @@ def replay_session(
         conflicts = 0
         turns += 1
         on_turn()
+    repo.drain()
     used = repo.metrics.snapshot() - before
     return ReplayReport(
         session_id=session.session_id,

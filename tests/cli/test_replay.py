@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +17,7 @@ from snapshots.cli.replay import ATTEMPTS_MAX, ReplayReport, read_files, replay_
 from snapshots.cli.written import WrittenStore
 from snapshots.errors import CommitUnknownError, RevisionConflictError, SessionDeletedError
 from storage.backends.memory import MemoryStore
+from storage.store import PutMode, Version
 from storage.testing.clock import ManualClock
 
 SAMPLES = Path(snapshots.__file__).parent / "samples"
@@ -106,14 +108,25 @@ def test_conflicts_have_an_end(session: TranscriptSession, monkeypatch: pytest.M
             replayed(repo, written, session)
 
 
+class SlowPacks(MemoryStore):
+    """A store whose packs take their time."""
+
+    def put(self, key: str, data: bytes | BinaryIO, mode: PutMode) -> Version:
+        if "/packs/" in key:
+            time.sleep(0.1)
+        return super().put(key, data, mode)
+
+
 def test_every_turn_is_reported_also_those_that_were_there(session: TranscriptSession) -> None:
-    written = WrittenStore(MemoryStore())
+    written = WrittenStore(SlowPacks())
+    reports = []
     with SnapshotRepository(written) as repo:
         for expected in (len(session.turns), 0):
             steps: list[None] = []
-            report = replay_session(repo, written, session, on_turn=partial(steps.append, None))
-            assert (report.turns, len(steps)) == (expected, len(session.turns))
-        assert report.stored_bytes == 0
+            reports.append(replay_session(repo, written, session, on_turn=partial(steps.append, None)))
+            assert (reports[-1].turns, len(steps)) == (expected, len(session.turns))
+    kept = sum(one.size_bytes for one in written.list("") if one.key.startswith(("default/packs/", "default/heads/")))
+    assert [report.stored_bytes for report in reports] == [kept, 0]
 
 
 def test_a_deleted_session_is_not_brought_back(session: TranscriptSession) -> None:

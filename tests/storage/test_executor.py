@@ -56,3 +56,25 @@ def test_what_a_thread_submits_keeps_its_error_in_the_future() -> None:
     with NestingExecutor(1) as executor:
         inner = executor.submit(lambda: executor.submit(int, "x")).result()
         assert isinstance(inner.exception(), ValueError)
+
+
+def test_draining_waits_for_what_was_submitted_whatever_came_of_it() -> None:
+    begun, go_on, done = threading.Event(), threading.Event(), []
+
+    def slow() -> None:
+        begun.set()
+        go_on.wait(timeout=30)
+        done.append("slow")
+
+    def failing() -> None:
+        raise ValueError("kept in the future")
+
+    with NestingExecutor(2) as executor:
+        executor.submit(slow)
+        failed = executor.submit(failing)
+        begun.wait(timeout=30)
+        threading.Timer(0.05, go_on.set).start()
+        executor.drain()
+        assert done == ["slow"]
+        assert isinstance(failed.exception(), ValueError)
+        executor.drain()
