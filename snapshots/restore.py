@@ -60,6 +60,7 @@ from snapshots.state import (
 from snapshots.stretches import Stretch, place_in, stretch_with
 from storage.digest import BlobRef, verify
 from storage.errors import CorruptObjectError, NotFoundError
+from storage.heap import collector_paused
 from storage.pack_reader import PackReader
 from storage.store import Version
 from storage.wrappers.overlaid import OverlaidStore
@@ -436,10 +437,11 @@ def load_from(environment: Environment, read: HeadRead, revision: int, *, execut
         checkpoint = replace(checkpoint, execution_state=None)
     refs = [*checkpoint.refs(), *manifest.placement.refs()]
     blobs = _Blobs(environment, read.head, manifest.placement, refs, reader)
-    base = _base(environment, read, manifest, blobs)
-    graph, nodes = _graph(manifest.checkpoint, blobs)
-    base = replace(base, graph=graph, parts=_parts(manifest.checkpoint, blobs))
-    return Loaded(_state(base, nodes, blobs, execution_state=execution_state), base)
+    with collector_paused():
+        base = _base(environment, read, manifest, blobs)
+        graph, nodes = _graph(manifest.checkpoint, blobs)
+        base = replace(base, graph=graph, parts=_parts(manifest.checkpoint, blobs))
+        return Loaded(_state(base, nodes, blobs, execution_state=execution_state), base)
 
 
 def _parts(checkpoint: SessionCheckpoint, blobs: _Blobs) -> Parts:

@@ -15,7 +15,7 @@ from tests.architecture.source import Module, calls, imports_of, literals, names
 ROWS: tuple[tuple[str, ...], ...] = (
     ("storage.errors",),
     ("storage.digest",),
-    ("storage.clock", "storage.executor", "storage.frame", "storage.keys", "storage.store"),
+    ("storage.clock", "storage.executor", "storage.frame", "storage.heap", "storage.keys", "storage.store"),
     ("storage", "storage.extents", "storage.matching"),
     ("storage.cuts", "storage.spools"),
     ("storage.packs", "storage.registers", "storage.unfinished"),
