@@ -20,7 +20,7 @@ from snapshots.head import Head, TailPack
 from snapshots.history import HistoryRow
 from snapshots.logs import HeldLog
 from snapshots.parts import Parts
-from snapshots.placement import Frame, ManifestPlace, Move, Placement, PlaceRow
+from snapshots.placement import FrameNumbers, ManifestPlace, Move, Placement, PlaceRow
 from snapshots.stamps import StampMark
 from snapshots.state import PersistedSessionState, TokenLedgerEntry
 from storage.digest import BlobRef, Digest
@@ -34,7 +34,7 @@ class FullManifest:
 
     place: ManifestPlace
     raw: bytes = field(repr=False)
-    frames: tuple[Frame, ...] = field(repr=False)
+    numbers: FrameNumbers = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

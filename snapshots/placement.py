@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from operator import add
 from typing import Any
 
@@ -38,15 +39,15 @@ from snapshots.fields import (
 from snapshots.logs import NO_LOG, LogRef, log_ref_from_plain
 from snapshots.overrides import Overrides, overrides_from_plain
 from storage.digest import BLOB_BYTES_MAX, BlobRef, Buffer, Digest, parse_digest
-from storage.extents import Extent
+from storage.extents import Extent, Frame, frames_of
 from storage.frame import FRAME_BYTES_MAX, PREFIX_BYTES_MIN, STORED_BYTES_MAX, Prefix, open_run, seal_run
 
 MANIFEST_BYTES_MAX = 64 << 20  # raw: an execution state of 4 GiB has about 1 MiB of extents
 _MANIFEST_STORED_BYTES_MAX = MANIFEST_BYTES_MAX // FRAME_BYTES_MAX * STORED_BYTES_MAX
 NAME_BYTES = 24  # 16 of the commit id, 8 random
 
-Frame = tuple[str, int, int]
-"""A frame of a pack: name of the pack, first byte, stored size. A plain tuple: a large revision has thousands."""
+FrameNumbers = Mapping[Frame, int]
+"""The number of each frame: 0, 1 and so on, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,30 +284,33 @@ class Placement:
         bodies = {use.pack: use.body_bytes for use in self.packs}
         return Placement(extents, tuple(PackUse(pack, 1, 0, bodies.get(pack, 0)) for pack in packs))
 
-    def frames(self, before: Sequence[Frame] = ()) -> tuple[Frame, ...]:
-        """Return the frames that the extents lie in, those of `before` first, whether they are needed or not."""
-        every = [extent[:3] for many in self.extents.values() for extent in many]
-        return tuple(dict.fromkeys((*before, *every)))
+    def numbered(self, before: FrameNumbers | None = None) -> FrameNumbers:
+        """Return the number of every frame that the extents lie in; those of `before` keep theirs, needed or not."""
+        numbers = dict(before or {})
+        for frame in frames_of(self._every()):
+            if frame not in numbers:
+                numbers[frame] = len(numbers)
+        return numbers
 
-    def encode(self, frames: Sequence[Frame] | None = None) -> bytes:
-        """Return the record's bytes; `frames` is what `frames()` returned, to number them by (rule 4)."""
-        frames = self.frames() if frames is None else frames
-        number = dict(zip(frames, range(len(frames)), strict=True))
-        names = {name: index for index, name in enumerate(dict.fromkeys(frame[0] for frame in frames))}
-        every = [extent for many in self.extents.values() for extent in many]
+    def encode(self, numbers: FrameNumbers | None = None) -> bytes:
+        """Return the record's bytes; `numbers` is what `numbered()` returned (rule 4)."""
+        numbers = self.numbered() if numbers is None else numbers
+        packs, offsets, stored = zip(*numbers, strict=True) if numbers else ((), (), ())
+        names = {name: index for index, name in enumerate(dict.fromkeys(packs))}
+        every = list(self._every())
         return codec.encode(
             {
                 "schema_version": SCHEMA_VERSION,
                 "packs": [use.to_plain() for use in self.packs],
                 "names": [name_to_plain(name) for name in names],
                 "frames": [
-                    _column(_PACK, [names[frame[0]] for frame in frames]),
-                    _column(_OFFSET, [frame[1] for frame in frames]),
-                    _column(_STORED, [frame[2] for frame in frames]),
+                    _column(_PACK, [names[pack] for pack in packs]),
+                    _column(_OFFSET, offsets),
+                    _column(_STORED, stored),
                 ],
                 "blobs": [[digest_to_plain(digest), len(many)] for digest, many in self.extents.items()],
                 "extents": [
-                    _column(_FRAME, [number[extent[:3]] for extent in every]),
+                    _column(_FRAME, [numbers[frame] for frame in frames_of(every)]),
                     _column(_SKIP, [extent[3] for extent in every]),
                     _column(_LENGTH, [extent[4] for extent in every]),
                 ],
@@ -314,13 +318,16 @@ class Placement:
             }
         )
 
+    def _every(self) -> Iterator[Extent]:
+        return chain.from_iterable(self.extents.values())
+
     @classmethod
     def decode(cls, data: bytes, *, key: str) -> Placement:
         """Return the record that `encode` wrote. Raises CorruptSnapshotError, UnsupportedSchemaError."""
         return decode_placement(data, key=key)[0]
 
 
-def decode_placement(data: bytes, *, key: str) -> tuple[Placement, tuple[Frame, ...]]:
+def decode_placement(data: bytes, *, key: str) -> tuple[Placement, FrameNumbers]:
     """Return a placement and how it numbers its frames. Raises CorruptSnapshotError, UnsupportedSchemaError."""
     fields = Fields(codec.decode(data, key=key), key=key, record="placement")
     fields.schema()
@@ -341,7 +348,10 @@ def decode_placement(data: bytes, *, key: str) -> tuple[Placement, tuple[Frame, 
         raise fields.wrong(f"has {len(every)} extents for blobs with {start}")
     if not {extent.pack for extent in every} <= {use.pack for use in packs}:
         raise fields.wrong("has extents in packs that it does not name")
-    return Placement(extents, packs, places), frames
+    numbers = dict(zip(frames, range(len(frames)), strict=True))
+    if len(numbers) != len(frames):
+        raise fields.wrong("numbers a frame twice")
+    return Placement(extents, packs, places), numbers
 
 
 # Columns: array code and width in bytes of each.

@@ -216,8 +216,8 @@ def read_manifest_at(
     if known is not None and known.place == row.manifest.against:
         return replace(manifest, full=known)
     key = environment.layout.pack(head.family, row.manifest.against.pack)
-    frames = decode_placement(open_manifest(against, key=key)[1], key=key)[1]
-    return replace(manifest, full=FullManifest(row.manifest.against, against, frames))
+    numbers = decode_placement(open_manifest(against, key=key)[1], key=key)[1]
+    return replace(manifest, full=FullManifest(row.manifest.against, against, numbers))
 
 
 def read_manifest_bytes(environment: Environment, head: Head, row: PlaceRow) -> bytes:
@@ -246,7 +246,7 @@ def manifest_from(raw: bytes, row: PlaceRow, *, key: str) -> Manifest:
     expected = row.revision if overrides is None else overrides.base_revision
     if checkpoint.revision != expected:
         raise CorruptSnapshotError(key, f"a checkpoint of revision {checkpoint.revision} where {expected} was expected")
-    written, frames = decode_placement(places, key=key)
+    written, numbers = decode_placement(places, key=key)
     placed = row.manifest.moved.placement(written)
     _check_placed(checkpoint, placed, key)
     if overrides is not None:
@@ -255,7 +255,7 @@ def manifest_from(raw: bytes, row: PlaceRow, *, key: str) -> Manifest:
         checkpoint = overrides.applied(checkpoint)
         placed = placed.narrowed(checkpoint.refs(), row.manifest)
     moved = placed is not written  # then its numbers are of frames that lie elsewhere now
-    full = None if moved or row.manifest.against is not None else FullManifest(row.manifest, raw, frames)
+    full = None if moved or row.manifest.against is not None else FullManifest(row.manifest, raw, numbers)
     return Manifest(checkpoint, row.checkpoint_ref, placed, overrides, full)
 
 

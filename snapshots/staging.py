@@ -36,12 +36,12 @@ from snapshots.history import COMMIT, REPLACE, HistoryRow, lineage
 from snapshots.laying import Laid, at_hand
 from snapshots.logs import HeldLog
 from snapshots.parts import EXECUTION_STATE, PLUGIN_SNAPSHOT, TOMBSTONES, TOOL_STATE, Parts
-from snapshots.placement import Frame, ManifestPlace, Placement, PlaceRow, manifest_bytes, seal_manifest
+from snapshots.placement import ManifestPlace, Placement, PlaceRow, manifest_bytes, seal_manifest
 from snapshots.stamps import StampMark
 from snapshots.state import TokenLedgerEntry
 from snapshots.stretches import Stretch
 from storage.digest import BlobRef, blob_ref
-from storage.extents import Extent, Read, plan_reads
+from storage.extents import Extent, Frame, Read, plan_reads
 from storage.packs import PackBody, PackBuilder, PackData, finished
 
 INLINE_RAW_BYTES_MAX = 8 * INLINE_MANIFEST_BYTES_MAX  # no manifest gets so much smaller: do not try
@@ -226,15 +226,15 @@ class _Manifest:
 def _manifest(builder: PackBuilder, record: bytes, placement: Placement, before: FullManifest | None) -> _Manifest:
     """Put the manifest into the pack (rule 4)."""
     if before is not None and any(use.pack == before.place.pack for use in placement.packs):
-        raw = manifest_bytes(record, placement.encode(placement.frames(before.frames)))
+        raw = manifest_bytes(record, placement.encode(placement.numbered(before.numbers)))
         run = seal_manifest(raw, before.raw)
         if len(run) * FULL_SHARE <= before.place.stored_bytes:
             return _Manifest(_appended(builder, run, before.place), inline_manifest(raw), before)
-    frames = placement.frames()
-    raw = manifest_bytes(record, placement.encode(frames))
+    numbers = placement.numbered()
+    raw = manifest_bytes(record, placement.encode(numbers))
     run = seal_manifest(raw)
     place = _appended(builder, run, None)
-    return _Manifest(place, _if_small(run), FullManifest(place, raw, frames))
+    return _Manifest(place, _if_small(run), FullManifest(place, raw, numbers))
 
 
 def reads_of(

@@ -12,12 +12,17 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
+from operator import itemgetter
 from typing import NamedTuple
 
 from storage.store import ByteRange
 
 GAP_BYTES_MAX = 1 << 20  # reading so much for nothing takes as long as another request: 30 ms at 30 MB/s
 READ_BYTES_MAX = 16 << 20  # per request, so that several threads share a large blob
+
+
+Frame = tuple[str, int, int]
+"""A frame of a pack: name of the pack, first byte, stored size. A plain tuple: a large revision has thousands."""
 
 
 class Extent(NamedTuple):
@@ -53,6 +58,11 @@ class Extent(NamedTuple):
     def goes_on_in(self, other: Extent) -> bool:
         """Say whether `other` is what stands behind this piece in the same frame."""
         return self[:3] == other[:3] and self.skip + self.length == other.skip
+
+
+def frames_of(extents: Iterable[Extent]) -> Iterator[Frame]:
+    """Yield the frame that each extent lies in."""
+    return map(itemgetter(0, 1, 2), extents)
 
 
 class Spliceable:
@@ -100,22 +110,44 @@ class Read(NamedTuple):
     place: ByteRange
 
 
-def plan_reads(frames: Iterable[Extent | tuple[str, int, int]]) -> list[Read]:
+def plan_reads(frames: Iterable[Extent | Frame]) -> list[Read]:
     """Return the ranges that cover these frames, merged by rule 3, in order of pack and offset.
 
     Args:
-        frames: Extents; or pack, offset and stored size of each frame.
+        frames: Frames, or extents in them.
     """
-    places: dict[str, set[tuple[int, int]]] = {}
-    last, found = "", set[tuple[int, int]]()
-    for frame in frames:
-        if frame[0] != last:
-            last = frame[0]
-            found = places.setdefault(last, set())
-        found.add(frame[1:3])
+    every = list(frames)
+    spans = _spans(every)
+    apart: dict[str, set[tuple[int, int]]] = {
+        pack: set() for pack, (start, end) in spans.items() if end - start > GAP_BYTES_MAX
+    }
+    for frame in every if apart else ():
+        if frame[0] in apart:
+            apart[frame[0]].add((frame[1], frame[2]))
     return [
-        Read(pack, ByteRange(start, end - start)) for pack in sorted(places) for start, end in _ranges(places[pack])
+        Read(pack, ByteRange(start, end - start))
+        for pack in sorted(spans)
+        for start, end in (_ranges(apart[pack]) if pack in apart else (spans[pack],))
     ]
+
+
+def _spans(frames: Iterable[Extent | Frame]) -> dict[str, tuple[int, int]]:
+    """Return where the first of these frames begins in each pack, and where the last ends."""
+    spans: dict[str, tuple[int, int]] = {}
+    last, low, high = "", 0, 0
+    for frame in frames:
+        pack, start, end = frame[0], frame[1], frame[1] + frame[2]
+        if pack != last:
+            spans[last] = (low, high)
+            last = pack
+            low, high = spans.get(pack, (start, end))
+        if start < low:
+            low = start
+        if end > high:
+            high = end
+    spans[last] = (low, high)
+    del spans[""]
+    return spans
 
 
 def _ranges(places: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:

@@ -68,7 +68,7 @@ from snapshots.placement import (
     seal_manifest,
     unseal_manifest,
 )
-from snapshots.placement import decode_placement as decode_placement_and_frames
+from snapshots.placement import decode_placement as decode_placement_and_numbers
 from snapshots.roots import kept_packs
 from snapshots.stamps import StampMark
 from snapshots.state import (
@@ -239,9 +239,9 @@ def test_what_did_not_change_has_the_same_bytes_in_the_next_placement() -> None:
     extents = tuple(Extent(PACK, 1000 * at, 500, at, 50) for at in range(1, 100))
     moved = (*extents[:7], Extent(OLDER, 5, 300, 0, 50), *extents[8:])
     before, after = (replace(PLACEMENT, extents={ref("e").digest: many}) for many in (extents, moved))
-    frames = before.frames()
+    numbers = before.numbered()
     one, other = (
-        codec.decode(placement.encode(placement.frames(frames)), key=KEY)["extents"] for placement in (before, after)
+        codec.decode(placement.encode(placement.numbered(numbers)), key=KEY)["extents"] for placement in (before, after)
     )
     places = [column != found for column, found in zip(one, other, strict=True)]
     assert places == [True, True, False]
@@ -251,11 +251,13 @@ def test_what_did_not_change_has_the_same_bytes_in_the_next_placement() -> None:
 
 @given(records.placements(), records.placements())
 def test_a_placement_numbered_like_an_earlier_one_comes_back(before: Placement, placement: Placement) -> None:
-    frames = placement.frames(before.frames())
-    assert frames[: len(before.frames())] == before.frames()
-    data = placement.encode(frames)
-    found = decode_placement_and_frames(data, key=KEY)
-    assert found == (placement, frames)
+    numbers = placement.numbered(before.numbered())
+    assert before.numbered().items() <= numbers.items()
+    assert list(numbers.values()) == list(range(len(numbers)))
+    data = placement.encode(numbers)
+    found = decode_placement_and_numbers(data, key=KEY)
+    assert found == (placement, numbers)
+    assert list(found[1]) == list(numbers)
     assert found[0].encode(found[1]) == data
 
 
@@ -438,6 +440,7 @@ def test_a_large_blob_is_an_execution_state_and_nothing_else() -> None:
 FRAME_WIDTHS = {"pack": 4, "offset": 8, "stored": 4}
 EXTENT_WIDTHS = {"frame": 4, "skip": 4, "length": 4}
 FIRST = {"pack": 0, "offset": 0, "stored": 100, "frame": 0, "skip": 0, "length": 1}
+SECOND = {**FIRST, "frame": 1, "offset": 100}
 U32_MAX = (1 << 32) - 1
 
 
@@ -449,7 +452,7 @@ def column(width: int, *numbers: int) -> bytes:
 
 def columns_with(**fields: int) -> dict[str, list[bytes]]:
     """Return the columns of two extents in two frames, the second ones as `fields` say."""
-    second = {**FIRST, "frame": 1, **fields}
+    second = {**SECOND, **fields}
     frames = [column(width, FIRST[name], second[name]) for name, width in FRAME_WIDTHS.items()]
     return {
         "frames": frames,
@@ -476,7 +479,7 @@ GOOD = columns_with()
 def test_extents_at_the_edges_are_read(fields: dict[str, int]) -> None:
     found = KINDS[1].decode(codec.encode({**KINDS[1].plain(), **columns_with(**fields)}))
     assert isinstance(found, Placement)
-    second = {**FIRST, "frame": 1, **fields}
+    second = {**SECOND, **fields}
     frame = second if second["frame"] == 1 else FIRST
     pack = (PACK, OLDER)[frame["pack"]]
     expected = Extent(pack, frame["offset"], frame["stored"], second["skip"], second["length"])
@@ -490,6 +493,7 @@ def test_extents_at_the_edges_are_read(fields: dict[str, int]) -> None:
         columns_with(pack=U32_MAX),
         columns_with(offset=BLOB_BYTES_MAX + 1),
         columns_with(offset=U64_MAX),
+        columns_with(offset=FIRST["offset"]),
         columns_with(stored=0),
         columns_with(stored=STORED_BYTES_MAX + 1),
         columns_with(stored=U32_MAX),

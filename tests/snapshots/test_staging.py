@@ -452,14 +452,14 @@ def test_a_manifest_stands_in_full_again_once_what_changed_takes_a_third_of_it()
         if before is None:
             continue
         record, placement = staged.checkpoint.encode(), staged.placement
-        run = seal_manifest(manifest_bytes(record, placement.encode(placement.frames(before.frames))), before.raw)
+        run = seal_manifest(manifest_bytes(record, placement.encode(placement.numbered(before.numbers))), before.raw)
         alone = manifest_bytes(record, placement.encode())
         if 3 * len(run) <= before.place.stored_bytes:
             assert (staged.manifest.against, staged.manifest.stored_bytes) == (before.place, len(run))
             assert staged.full == before
         else:
             assert (staged.manifest.against, staged.manifest.stored_bytes) == (None, len(seal_manifest(alone)))
-            assert staged.full == FullManifest(staged.manifest, alone, placement.frames())
+            assert staged.full == FullManifest(staged.manifest, alone, placement.numbered())
 
 
 def against_an_earlier_one(seed: int) -> StagedSession:

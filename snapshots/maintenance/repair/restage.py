@@ -143,14 +143,14 @@ class Restaging:
         """Put a manifest into the pack, against one that stands there in full where that pays; return its bytes too."""
         full = self._full
         if full is not None:
-            raw = manifest_bytes(record, placement.encode(placement.frames(full.frames)))
+            raw = manifest_bytes(record, placement.encode(placement.numbered(full.numbers)))
             run = seal_manifest(raw, full.raw)
             if len(run) * FULL_SHARE <= full.place.stored_bytes:
                 return self._placed(run, full.place), raw
-        frames = placement.frames()
-        raw = manifest_bytes(record, placement.encode(frames))
+        numbers = placement.numbered()
+        raw = manifest_bytes(record, placement.encode(numbers))
         place = self._placed(seal_manifest(raw), None)
-        self._full = FullManifest(place, raw, frames)
+        self._full = FullManifest(place, raw, numbers)
         return place, raw
 
     def _placed(self, run: bytes, against: ManifestPlace | None) -> ManifestPlace:
