@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any, Never
 
 from snapshots.base import Base
@@ -32,7 +33,7 @@ from snapshots.parts import Parts, Piece, SpooledPart, spliced
 from snapshots.placement import Move, PackUse, Placement, PlaceRow
 from snapshots.stretches import Stretch, as_many_as_fit, last_rows, position_of
 from storage.digest import BlobRef
-from storage.extents import Extent, Spliceable
+from storage.extents import Extent, Run, Spliceable, packs_of
 from storage.packs import PREFIX_BYTES_MAX, PackBody, PackBuilder
 from storage.spools import SPOOLED
 from storage.store import ByteRange
@@ -74,18 +75,17 @@ class _Blob:
             before = partial(self.source.before, length=PREFIX_BYTES_MAX)
             builder.add_log(self.kind, self.ref, self.pieces, before)
         elif isinstance(self.source, SpooledPart):
-            extents = [piece for piece in self.pieces if isinstance(piece, Extent)]
-            builder.add_spooled(self.kind, self.ref, extents, self.source.spool)
+            builder.add_spooled(self.kind, self.ref, chain.from_iterable(self.runs()), self.source.spool)
         else:
             builder.add_spliced(self.kind, self.ref, self.pieces)
 
-    def extents(self) -> Iterator[Extent]:
-        return (piece for piece in self.pieces if isinstance(piece, Extent) and piece.pack != SPOOLED)
+    def runs(self) -> Iterator[Run]:
+        return (piece for piece in self.pieces if isinstance(piece, Run))
 
     def fresh_bytes(self) -> int:
         if isinstance(self.source, SpooledPart):
             return self.source.spool.size_bytes
-        return sum(piece.nbytes for piece in self.pieces if not isinstance(piece, Extent))
+        return sum(piece.nbytes for piece in self.pieces if not isinstance(piece, Run))
 
 
 class Laid:
@@ -109,7 +109,7 @@ class Laid:
         self.moves = base.moves
         self.merged = False
         self._own_moves: tuple[Move, ...] = ()
-        self._places = self._again(_Blob(PLACES, base.places.at.ref, self._held(base.places.at.ref), base.places))
+        self._places = self._again(_Blob(PLACES, base.places.at.ref, [self._held(base.places.at.ref)], base.places))
 
     def copy(self) -> Laid:
         """Return the same, to be put into another pack."""
@@ -122,8 +122,7 @@ class Laid:
         new = {GRAPH: 0, HISTORY: 0}
         for blob in self._blobs:
             new[blob.kind] = new.get(blob.kind, 0) + blob.fresh_bytes()
-        again = sum(piece.nbytes for piece in self._places.pieces if not isinstance(piece, Extent))
-        return sum(new.values()) - new[GRAPH] * 3 // 4 + again
+        return sum(new.values()) - new[GRAPH] * 3 // 4 + self._places.fresh_bytes()
 
     def graph(self, content: Content) -> HeldLog[Never] | None:
         """Return the graph's log, None if nothing is appended and its bytes are not known."""
@@ -157,7 +156,7 @@ class Laid:
         if part.data is None:
             self._carried(kind, part.ref, held.data if held is not None and isinstance(held.data, bytes) else None)
         elif isinstance(part.data, SpooledPart):
-            self._lay(_Blob(kind, part.ref, part.data.extents(self._base.placement.extents), part.data))
+            self._lay(_Blob(kind, part.ref, [part.data.run(self._base.placement.extents)], part.data))
             held = part.data.held()
         else:
             pieces, held = spliced(part.ref, part.data, held, self._base.placement.extents)
@@ -168,8 +167,7 @@ class Laid:
 
     def packs(self) -> set[str]:
         """Return the packs that the blobs need, but for the new one; those of the log of places too."""
-        blobs = (*self._blobs, self._places)
-        return {piece[0] for blob in blobs for piece in blob.pieces if isinstance(piece, Extent)} - {SPOOLED}
+        return packs_of(run for blob in (*self._blobs, self._places) for run in blob.runs()) - {SPOOLED}
 
     def merge_into(self, builder: PackBuilder) -> None:
         """Carry the tail of the head, and what has to be merged; write the rest of that again (rule 2)."""
@@ -188,7 +186,7 @@ class Laid:
         bodies = {use.pack: use.body_bytes for use in uses if use.pack not in tail}
         if not may_be_due(bodies, self._limits):
             return Plan()
-        fixed = {extent.pack for blob in self._blobs if not blob.is_at_hand for extent in blob.extents()}
+        fixed = packs_of(run for blob in self._blobs if not blob.is_at_hand for run in blob.runs()) - {SPOOLED}
         live = live_in(extent for extent in self._needed() if extent.pack not in tail)
         return planned(live, bodies, self._base.at_hand, fixed, self._limits)
 
@@ -203,7 +201,7 @@ class Laid:
         for piece in places.pieces:
             length = min(room, _length(piece))
             if length:
-                pieces.append(piece.part(0, length) if isinstance(piece, Extent) else piece[:length])
+                pieces.append(piece.first(length) if isinstance(piece, Run) else piece[:length])
             room -= length
         return replace(places, pieces=[*pieces, places.between(start, places.ref.size_bytes - start)])
 
@@ -257,22 +255,22 @@ class Laid:
     def _continued(self, kind: str, log: HeldLog[Any], longer: HeldLog[Any]) -> HeldLog[Any]:
         size = log.at.ref.size_bytes
         new = memoryview(longer.between(size, longer.at.ref.size_bytes - size))
-        self._lay(_Blob(kind, longer.at.ref, [*self._held(log.at.ref), new], longer))
+        self._lay(_Blob(kind, longer.at.ref, [self._held(log.at.ref), new], longer))
         return longer
 
     def _carried(self, kind: str, ref: BlobRef, source: HeldLog[Any] | bytes | None) -> None:
-        self._lay(_Blob(kind, ref, self._held(ref), source))
+        self._lay(_Blob(kind, ref, [self._held(ref)], source))
 
     def _lay(self, blob: _Blob) -> None:
         if all(blob.ref != one.ref for one in self._blobs):  # equal bytes lie where they were laid first, nowhere else
             self._blobs.append(blob)
 
-    def _held(self, ref: BlobRef) -> tuple[Extent, ...]:
-        return self._base.placement.extents[ref.digest] if ref.size_bytes else ()
+    def _held(self, ref: BlobRef) -> Run:
+        return Run(self._base.placement.extents[ref.digest] if ref.size_bytes else ())
 
     def _needed(self) -> Iterator[Extent]:
         for blob in (*self._blobs, self._places):
-            yield from blob.extents()
+            yield from (extent for run in blob.runs() for extent in run if extent.pack != SPOOLED)
 
     def _merged(self, blob: _Blob, rewritten: frozenset[str]) -> _Blob:
         if self.merged and isinstance(blob.source, bytes) and len(blob.source) <= SMALL_PART_BYTES_MAX:
@@ -281,15 +279,21 @@ class Laid:
         into = self._own_moves[0].into if self._own_moves else ""
         again = rewritten | shifts.keys() if blob.kind in (HISTORY, PLACES) else rewritten
         pieces: list[Piece] = []
+        kept: list[Extent] = []
         position = start = 0  # from `start` on everything is written again
         for piece in blob.pieces:
-            length = _length(piece)
-            if isinstance(piece, Extent) and (piece.pack not in again or not blob.is_at_hand):
-                if start < position:
-                    pieces.append(blob.between(start, position - start))
-                pieces.append(piece.moved(into, shifts[piece.pack]) if piece.pack in shifts else piece)
-                start = position + length
-            position += length
+            if not isinstance(piece, Run):
+                position += piece.nbytes
+                continue
+            for extent in piece:
+                if extent.pack not in again or not blob.is_at_hand:
+                    if start < position:
+                        pieces += [Run(kept), blob.between(start, position - start)]
+                        kept = []
+                    kept.append(extent.moved(into, shifts[extent.pack]) if extent.pack in shifts else extent)
+                    start = position + extent.length
+                position += extent.length
+        pieces.append(Run(kept))
         if start < position:
             pieces.append(blob.between(start, position - start))
         return replace(blob, pieces=pieces)
@@ -303,7 +307,7 @@ def tail_body(base: Base, pack: TailPack) -> PackBody:
 
 
 def _length(piece: Piece) -> int:
-    return piece.length if isinstance(piece, Extent) else piece.nbytes
+    return piece.size_bytes if isinstance(piece, Run) else piece.nbytes
 
 
 def at_hand(before: Mapping[str, PackBody], own: PackBody, placement: Placement) -> dict[str, PackBody]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from storage.cuts import CutTable, table_of
 from storage.digest import BlobRef, Digest
-from storage.extents import Extent, Spliceable
+from storage.extents import Extent, Run, Spliceable, joined
 from storage.matching import Anchors, Copy, Operation, anchors_of, match
 from storage.spools import Spool
 
@@ -30,7 +30,7 @@ TOOL_STATE, PLUGIN_SNAPSHOT, EXECUTION_STATE, TOMBSTONES = (
 HELD_BYTES_MAX = 256 << 20  # of a part that is kept in memory to compare the next one with; of others the cuts are
 WINDOW_BYTES = 4 << 20  # of a larger one that are looked at together
 
-Piece = Extent | memoryview
+Piece = Run | memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +70,13 @@ class SpooledPart:
         """Return what is kept of it; None if it is no longer large: its bytes are read when they are needed."""
         return HeldPart(self.ref, self.table) if is_large(self.ref.size_bytes) else None
 
-    def extents(self, placed: Mapping[Digest, Sequence[Extent]]) -> list[Extent]:
+    def run(self, placed: Mapping[Digest, Sequence[Extent]]) -> Run:
         """Return where its bytes lie, in order; `placed` says where the parent revision's blobs do."""
         old = Spliceable(placed[self.parent.digest] if self.parent is not None else ())
         new = Spliceable(self.spool.frames)
-        return [
-            extent
-            for one in self.operations
-            for extent in (old if isinstance(one, Copy) else new).between(one.start, one.length)
-        ]
+        return Run(
+            joined((old if isinstance(one, Copy) else new).between(one.start, one.length) for one in self.operations)
+        )
 
 
 def is_large(size_bytes: int) -> bool:
@@ -131,7 +129,7 @@ def spliced(
     pieces: list[Piece] = []
     for operation in operations:
         if isinstance(operation, Copy):
-            pieces += held.between(operation.start, operation.length)
+            pieces.append(Run(held.between(operation.start, operation.length)))
         else:
             pieces.append(view[operation.start : operation.start + operation.length])
     return pieces, held_part(ref, data) if is_large(ref.size_bytes) else HeldPart(ref, data, anchors)

@@ -3,6 +3,7 @@
 Rules:
 1. An extent lies in one frame of one pack. 2. A blob is its extents in order, nothing between them.
 3. Reads that lie near each other in one pack are one request.
+4. What did not change is copied in runs: work in Python is in proportion to the changes, not to the extents.
 
     plan_reads(extent[:3] for extent in extents) -> one Read after another, per pack
 """
@@ -11,8 +12,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
-from operator import itemgetter
+from itertools import accumulate, chain
+from operator import itemgetter, sub
 from typing import NamedTuple
 
 from storage.store import ByteRange
@@ -60,6 +61,28 @@ class Extent(NamedTuple):
         return self[:3] == other[:3] and self.skip + self.length == other.skip
 
 
+class Run(tuple[Extent, ...]):
+    """Extents that stand one behind the other in a blob; none goes on in the next (`coalesced`)."""
+
+    __slots__ = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """Return how many raw bytes they hold."""
+        return sum(map(itemgetter(4), self))
+
+    def first(self, size_bytes: int) -> Run:
+        """Return the extents of so many bytes from the start on, at most of all."""
+        if size_bytes >= self.size_bytes:
+            return self
+        return Run(Spliceable(self).between(0, size_bytes) if size_bytes else ())
+
+
+def packs_of(runs: Iterable[Run]) -> set[str]:
+    """Return the names of the packs that these extents lie in."""
+    return set(map(itemgetter(0), chain.from_iterable(runs)))
+
+
 def frames_of(extents: Iterable[Extent]) -> Iterator[Frame]:
     """Yield the frame that each extent lies in."""
     return map(itemgetter(0, 1, 2), extents)
@@ -103,6 +126,18 @@ def coalesced(extents: Iterable[Extent]) -> tuple[Extent, ...]:
     return tuple(joined)
 
 
+def joined(runs: Iterable[Sequence[Extent]]) -> tuple[Extent, ...]:
+    """Return the extents of these runs in order; where one goes on in the next, these two are one."""
+    whole: list[Extent] = []
+    for run in runs:
+        if whole and run and whole[-1].goes_on_in(run[0]):
+            whole[-1] = whole[-1]._replace(length=whole[-1].length + run[0].length)
+            whole += run[1:]
+        else:
+            whole += run
+    return tuple(whole)
+
+
 class Read(NamedTuple):
     """A range of a pack to be read at once."""
 
@@ -118,17 +153,25 @@ def plan_reads(frames: Iterable[Extent | Frame]) -> list[Read]:
     """
     every = list(frames)
     spans = _spans(every)
-    apart: dict[str, set[tuple[int, int]]] = {
-        pack: set() for pack, (start, end) in spans.items() if end - start > GAP_BYTES_MAX
+    wide: dict[str, list[Extent | Frame]] = {
+        pack: [] for pack, (start, end) in spans.items() if end - start > GAP_BYTES_MAX
     }
-    for frame in every if apart else ():
-        if frame[0] in apart:
-            apart[frame[0]].add((frame[1], frame[2]))
+    for frame in every if wide else ():
+        found = wide.get(frame[0])
+        if found is not None:
+            found.append(frame)
+    apart = {pack: frames for pack, frames in wide.items() if not _is_one_read(frames, *spans[pack])}
     return [
         Read(pack, ByteRange(start, end - start))
         for pack in sorted(spans)
         for start, end in (_ranges(apart[pack]) if pack in apart else (spans[pack],))
     ]
+
+
+def _is_one_read(frames: Iterable[Extent | Frame], start: int, end: int) -> bool:
+    """Say whether so little lies between the starts of frames that there cannot be a gap; saves looking at each."""
+    starts = sorted(map(itemgetter(1), frames))
+    return end - start <= READ_BYTES_MAX and max(map(sub, starts[1:], starts), default=0) <= GAP_BYTES_MAX
 
 
 def _spans(frames: Iterable[Extent | Frame]) -> dict[str, tuple[int, int]]:
@@ -150,10 +193,10 @@ def _spans(frames: Iterable[Extent | Frame]) -> dict[str, tuple[int, int]]:
     return spans
 
 
-def _ranges(places: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Yield start and end of the ranges that cover these frames of one pack, by start and stored size."""
+def _ranges(frames: Iterable[Extent | Frame]) -> Iterator[tuple[int, int]]:
+    """Yield start and end of the ranges that cover these frames of one pack."""
     start = end = -1
-    for offset, stored in sorted(places):
+    for offset, stored in sorted({frame[1:3] for frame in frames}):
         if start >= 0 and offset - end <= GAP_BYTES_MAX and max(end, offset + stored) - start <= READ_BYTES_MAX:
             end = max(end, offset + stored)
             continue

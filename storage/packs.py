@@ -30,7 +30,7 @@ from typing import Any
 from storage.clock import Clock, backoff_seconds
 from storage.digest import BlobRef, Buffer, Digest, blob_ref, octets, parse_digest, short_hash
 from storage.errors import CorruptObjectError, NotFoundError, PreconditionFailedError, UnavailableError
-from storage.extents import Extent, Spliceable, coalesced
+from storage.extents import Extent, Run, Spliceable, coalesced, joined
 from storage.frame import (
     FRAME_BYTES_MAX,
     PREFIX_BYTES_MIN,
@@ -110,7 +110,7 @@ class PackBuilder:
         self._size = 0
         self._open: list[bytes] = []
         self._open_bytes = 0
-        self._waiting: list[tuple[Digest, list[Extent | int]]] = []  # pieces; a number is one of `_open`
+        self._waiting: list[tuple[Digest, list[Run | int]]] = []  # pieces; a number is one of `_open`
         self._rows: list[tuple[str, BlobRef]] = []
         self._known: set[Digest] = set()
 
@@ -130,38 +130,36 @@ class PackBuilder:
         self.add_spliced(kind, ref, [data])
         return ref
 
-    def add_spliced(self, kind: str, ref: BlobRef, pieces: Sequence[Extent | Buffer]) -> None:
+    def add_spliced(self, kind: str, ref: BlobRef, pieces: Sequence[Run | Buffer]) -> None:
         """Take in a blob of which a part lies elsewhere already.
 
         Args:
             kind: For the index.
             ref: The blob.
-            pieces: Its bytes in order: extents of what lies elsewhere, and what is new.
+            pieces: Its bytes in order: runs of what lies elsewhere, and what is new.
         """
         if ref.digest in self._known:
             return
         self._known.add(ref.digest)
         self._rows.append((kind, ref))
-        new = sum(octets(piece).nbytes for piece in pieces if not isinstance(piece, Extent))
+        new = sum(octets(piece).nbytes for piece in pieces if not isinstance(piece, Run))
         if new >= BULK_BYTES_MIN:
             self.flush()
             self.extents[ref.digest] = self._laid_out(pieces)
             return
         if self._open_bytes + new > FRAME_BYTES_MAX:
             self.flush()
-        waiting: list[Extent | int] = []
+        waiting: list[Run | int] = []
         for piece in pieces:
-            if not isinstance(piece, Extent) and octets(piece).nbytes:
+            if isinstance(piece, Run):
+                waiting.append(piece)
+            elif octets(piece).nbytes:
                 waiting.append(len(self._open))
                 self._open.append(bytes(piece))
-            elif isinstance(piece, Extent):
-                waiting.append(piece)
         self._open_bytes += new
         self._waiting.append((ref.digest, waiting))
 
-    def add_log(
-        self, kind: str, ref: BlobRef, pieces: Sequence[Extent | Buffer], before: Callable[[int], bytes]
-    ) -> None:
+    def add_log(self, kind: str, ref: BlobRef, pieces: Sequence[Run | Buffer], before: Callable[[int], bytes]) -> None:
         """Take in a log of which a part lies elsewhere already; what is new has frames of its own (rule 4).
 
         Args:
@@ -175,16 +173,16 @@ class PackBuilder:
         self._known.add(ref.digest)
         self._rows.append((kind, ref))
         self.flush()
-        extents: list[Extent] = []
+        runs: list[Run] = []
         position = 0
         for piece in pieces:
-            if isinstance(piece, Extent):
-                extents.append(piece)
-                position += piece.length
+            if isinstance(piece, Run):
+                runs.append(piece)
+                position += piece.size_bytes
             elif octets(piece).nbytes:
-                extents += self._continued(before(position), bytes(piece))
+                runs.append(Run(self._continued(before(position), bytes(piece))))
                 position += octets(piece).nbytes
-        self.extents[ref.digest] = coalesced(extents)
+        self.extents[ref.digest] = joined(runs)
 
     def add_spooled(self, kind: str, ref: BlobRef, extents: Iterable[Extent], spool: Spool) -> None:
         """Take in a blob whose new bytes lie in a spool (rule 7).
@@ -218,14 +216,14 @@ class PackBuilder:
         whole = self._frame(b"".join(self._open)) if self._open else None
         starts = [0, *accumulate(map(len, self._open))]
         for digest, waiting in self._waiting:
-            pieces: list[Extent] = []
+            runs: list[Sequence[Extent]] = []
             for piece in waiting:
-                if isinstance(piece, Extent):
-                    pieces.append(piece)
+                if isinstance(piece, Run):
+                    runs.append(piece)
                 else:
                     assert whole is not None, "what waits is in the frame"
-                    pieces.append(whole.part(starts[piece], len(self._open[piece])))
-            self.extents[digest] = coalesced(pieces)
+                    runs.append((whole.part(starts[piece], len(self._open[piece])),))
+            self.extents[digest] = joined(runs)
         self._open, self._open_bytes, self._waiting = [], 0, []
 
     def extents_of(self, ref: BlobRef) -> tuple[Extent, ...]:
@@ -267,21 +265,21 @@ class PackBuilder:
         assert isinstance(data, bytes), "what is spooled is never held in memory"
         return data
 
-    def _laid_out(self, pieces: Sequence[Extent | Buffer]) -> tuple[Extent, ...]:
+    def _laid_out(self, pieces: Sequence[Run | Buffer]) -> tuple[Extent, ...]:
         """Put what is new into frames of its own; return the extents of all pieces."""
-        views = [octets(piece) for piece in pieces if not isinstance(piece, Extent)]
+        views = [octets(piece) for piece in pieces if not isinstance(piece, Run)]
         data = views[0] if len(views) == 1 else memoryview(b"".join(views))
         starts = range(0, data.nbytes, FRAME_BYTES_MAX)
         new = Spliceable([self._frame(data[start : start + FRAME_BYTES_MAX]) for start in starts])
-        extents: list[Extent] = []
+        runs: list[Sequence[Extent]] = []
         position = 0
         for piece in pieces:
-            if isinstance(piece, Extent):
-                extents.append(piece)
+            if isinstance(piece, Run):
+                runs.append(piece)
             elif octets(piece).nbytes:
-                extents += new.between(position, octets(piece).nbytes)
+                runs.append(new.between(position, octets(piece).nbytes))
                 position += octets(piece).nbytes
-        return coalesced(extents)
+        return joined(runs)
 
     def _frame(self, raw: Buffer, prefix: Prefix | None = None) -> Extent:
         view = octets(raw)

@@ -119,7 +119,7 @@ def test_the_pieces_are_the_part_in_order(edits: list[Edit], seed: int) -> None:
 def bytes_of(piece: Piece, frames: Mapping[int, bytes]) -> bytes:
     if isinstance(piece, memoryview):
         return bytes(piece)
-    return frames[piece.offset][piece.skip : piece.skip + piece.length]
+    return b"".join(frames[one.offset][one.skip : one.skip + one.length] for one in piece)
 
 
 def test_all_parts_come_back_side_by_side(executor: Executor) -> None:

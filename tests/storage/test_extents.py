@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from storage.extents import GAP_BYTES_MAX, READ_BYTES_MAX, Extent, Spliceable, coalesced, plan_reads
+from storage.extents import (
+    GAP_BYTES_MAX,
+    READ_BYTES_MAX,
+    Extent,
+    Read,
+    Run,
+    Spliceable,
+    coalesced,
+    joined,
+    packs_of,
+    plan_reads,
+)
 from storage.frame import STORED_BYTES_MAX
 from storage.store import ByteRange
 
@@ -50,6 +62,36 @@ def test_reads_are_bounded_in_order_and_begin_and_end_at_frames(wanted: list[Ext
         assert place.length <= READ_BYTES_MAX
         assert any((one.pack, one.offset) == (pack, place.start) for one in wanted)
         assert any((one.pack, one.frame.end) == (pack, place.end) for one in wanted)
+
+
+def merged_one_by_one(places: set[tuple[int, int]]) -> list[ByteRange]:
+    """Return the reads of one pack as rule 3 says it, frame by frame."""
+    reads: list[ByteRange] = []
+    for offset, stored in sorted(places):
+        end = offset + stored
+        if reads and offset - reads[-1].end <= GAP_BYTES_MAX and end - reads[-1].start <= READ_BYTES_MAX:
+            reads[-1] = ByteRange(reads[-1].start, max(reads[-1].end, end) - reads[-1].start)
+        else:
+            reads.append(ByteRange(offset, stored))
+    return reads
+
+
+frames_apart = st.lists(
+    st.tuples(st.integers(0, 24).map(lambda step: step * (700 << 10)), st.integers(1, STORED_BYTES_MAX)),
+    min_size=1,
+    max_size=30,
+)
+
+
+@given(extents, frames_apart)
+def test_the_plan_is_what_merging_frame_by_frame_gives(wanted: list[Extent], apart: list[tuple[int, int]]) -> None:
+    wanted = [*wanted, *(at(offset, stored, "s") for offset, stored in apart)]
+    places: dict[str, set[tuple[int, int]]] = {}
+    for one in wanted:
+        places.setdefault(one.pack, set()).add((one.offset, one.stored_bytes))
+    assume(all(one + size <= other for many in places.values() for (one, size), (other, _) in pairwise(sorted(many))))
+    expected = [Read(pack, read) for pack in sorted(places) for read in merged_one_by_one(places[pack])]
+    assert plan_reads(wanted) == expected
 
 
 @given(extents)
@@ -129,6 +171,25 @@ def test_what_is_cut_apart_is_joined_again(whole: list[Extent], data: st.DataObj
     assert coalesced(parts) == coalesced(whole)
     assert bytes_of(coalesced(whole)) == bytes_of(whole)
     assert len(coalesced(whole)) <= len(whole)
+
+
+@given(pieces, st.lists(st.integers(0, 50), max_size=6))
+def test_runs_are_joined_as_their_extents_would_be(whole: list[Extent], cuts: list[int]) -> None:
+    whole = list(coalesced(whole))
+    size = sum(one.length for one in whole)
+    edges = [0, *sorted({cut for cut in cuts if 0 < cut < size}), size]
+    runs = [Run(Spliceable(whole).between(start, end - start)) for start, end in pairwise(edges)]
+    assert joined(runs) == coalesced(one for run in runs for one in run) == tuple(whole)
+    assert joined([Run(), *runs, Run()]) == tuple(whole)
+    assert [run.size_bytes for run in runs] == [end - start for start, end in pairwise(edges)]
+    assert packs_of(runs) == {one.pack for one in whole}
+
+
+@given(pieces, st.data())
+def test_the_first_bytes_of_a_run_are_those(whole: list[Extent], data: st.DataObject) -> None:
+    run = Run(whole)
+    count = data.draw(st.integers(0, run.size_bytes + 3))
+    assert bytes_of(list(run.first(count))) == bytes_of(whole)[:count]
 
 
 def test_only_neighbours_within_one_frame_are_joined() -> None:

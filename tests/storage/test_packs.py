@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from storage.backends.memory import MemoryStore
 from storage.digest import BlobRef, Digest, blob_ref, short_hash
 from storage.errors import CorruptObjectError, NotFoundError, UnavailableError
-from storage.extents import Extent, Spliceable, plan_reads
+from storage.extents import Extent, Run, Spliceable, plan_reads
 from storage.frame import FRAME_BYTES_MAX, open_run, seal_run
 from storage.pack_reader import PackReader, read_blobs
 from storage.packs import BULK_BYTES_MIN, PREFIX_BYTES_MAX, PUT_ATTEMPTS_MAX, PackBuilder, read_index, write_pack
@@ -144,10 +144,10 @@ def test_a_log_that_is_written_again_in_the_middle_is_the_same_log(executor: Exe
     store, where = stored([log], "old")
     held = Spliceable(where[blob_ref(log)])
     builder = PackBuilder(NAME)
-    pieces: list[Extent | bytes] = [
-        *held.between(0, 40_000),
+    pieces: list[Run | bytes] = [
+        Run(held.between(0, 40_000)),
         log[40_000:70_000],
-        *held.between(70_000, len(log) - 70_000),
+        Run(held.between(70_000, len(log) - 70_000)),
     ]
     builder.add_log("log", blob_ref(log), pieces, before(log))
     store.put(KEY, builder.finish({}), Create())
@@ -164,8 +164,8 @@ def test_a_spliced_blob_is_read_back_from_both_packs(executor: Executor) -> None
     held = Spliceable(where[blob_ref(NOISE)])
     new = NOISE[:200_000] + b"new" * 20_000 + NOISE[300_000:] + b"end"
     builder = PackBuilder(NAME)
-    pieces: list[Extent | bytes] = [*held.between(0, 200_000), b"new" * 20_000]
-    pieces += [*held.between(300_000, len(NOISE) - 300_000), b"end"]
+    pieces: list[Run | bytes] = [Run(held.between(0, 200_000)), b"new" * 20_000]
+    pieces += [Run(held.between(300_000, len(NOISE) - 300_000)), b"end"]
     builder.add_spliced("k", blob_ref(new), pieces)
     data = builder.finish(FACTS)
     store.put(KEY, data, Create())
@@ -182,7 +182,8 @@ def test_small_new_pieces_share_a_frame_with_other_blobs(executor: Executor) -> 
     new = b"x" * 400 + b"-changed-" + b"x" * 500
     builder = PackBuilder(NAME)
     builder.add("a", b"another")
-    builder.add_spliced("b", blob_ref(new), [*held.between(0, 400), b"-changed-", b"", *held.between(500, 500)])
+    pieces: list[Run | bytes] = [Run(held.between(0, 400)), b"-changed-", b"", Run(held.between(500, 500))]
+    builder.add_spliced("b", blob_ref(new), pieces)
     builder.flush()
     extents = builder.extents[blob_ref(new).digest]
     assert [one.pack for one in extents] == ["old", NAME, "old"]
@@ -204,7 +205,7 @@ def test_a_continued_log_is_read_back_and_takes_little(executor: Executor) -> No
     for number in range(0, 3000, 500):
         new = b"".join(LINES[number : number + 500])
         builder = PackBuilder(f"p{number}")
-        builder.add_log("log", blob_ref(log + new), [*held, new], before(log))
+        builder.add_log("log", blob_ref(log + new), [Run(held), new], before(log))
         log, held = log + new, builder.extents[blob_ref(log + new).digest]
         store.put(key_of(builder.name), builder.finish({}), Create())
     assert len(held) == 6
@@ -229,7 +230,7 @@ def test_a_log_without_its_beginning_is_corrupt_and_never_other_bytes(executor: 
     builder.add("log", first)
     builder.flush()
     held = builder.extents[blob_ref(first).digest]
-    builder.add_log("log", blob_ref(first + second), [*held, second], before(first))
+    builder.add_log("log", blob_ref(first + second), [Run(held), second], before(first))
     store = MemoryStore()
     store.put(KEY, builder.finish({}), Create())
     last = builder.extents[blob_ref(first + second).digest][-1]

@@ -32,7 +32,7 @@ from snapshots.placement import ManifestPlace, PackUse, Placement, PlaceRow, man
 from snapshots.roots import kept_packs
 from snapshots.staging import FULL_SHARE, Identity, Staged, inline_manifest, reads_of, stage
 from storage.digest import Digest, blob_ref
-from storage.extents import Extent, coalesced
+from storage.extents import Extent, Run, coalesced
 from storage.packs import PackBuilder
 from storage.store import Version
 
@@ -174,7 +174,7 @@ class Restaging:
         data = encode_rows(rows)
         at = LogRef(blob_ref(data), len(rows))
         kept, position = self._kept_places(data)
-        self._builder.add_spliced(PLACES, at.ref, [*kept, memoryview(data)[position:]])
+        self._builder.add_spliced(PLACES, at.ref, [Run(kept), memoryview(data)[position:]])
         return held_log(at, data, rows), {at.ref.digest: self._builder.extents_of(at.ref)}
 
     def _kept_places(self, data: bytes) -> tuple[list[Extent], int]:
