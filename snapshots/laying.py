@@ -167,7 +167,7 @@ class Laid:
 
     def packs(self) -> set[str]:
         """Return the packs that the blobs need, but for the new one; those of the log of places too."""
-        return packs_of(run for blob in (*self._blobs, self._places) for run in blob.runs()) - {SPOOLED}
+        return packs_of(run for blob in (*self._blobs, self._places) for run in blob.runs()).keys() - {SPOOLED}
 
     def merge_into(self, builder: PackBuilder) -> None:
         """Carry the tail of the head, and what has to be merged; write the rest of that again (rule 2)."""
@@ -186,7 +186,7 @@ class Laid:
         bodies = {use.pack: use.body_bytes for use in uses if use.pack not in tail}
         if not may_be_due(bodies, self._limits):
             return Plan()
-        fixed = packs_of(run for blob in self._blobs if not blob.is_at_hand for run in blob.runs()) - {SPOOLED}
+        fixed = packs_of(run for blob in self._blobs if not blob.is_at_hand for run in blob.runs()).keys() - {SPOOLED}
         live = live_in(extent for extent in self._needed() if extent.pack not in tail)
         return planned(live, bodies, self._base.at_hand, fixed, self._limits)
 
@@ -237,7 +237,7 @@ class Laid:
         for blob in blobs:
             blob.put(builder)
         extents = {blob.ref.digest: builder.extents_of(blob.ref) for blob in blobs}
-        packs = dict.fromkeys(extent[0] for many in extents.values() for extent in many)
+        packs = packs_of(extents.values())
         known = {use.pack: use for use in self._base.placement.packs}
         carried = {move.pack for move in self._own_moves}
         own = PackUse(builder.name, min(revision, self._first_need(carried)), 0, builder.size_bytes)

@@ -39,7 +39,7 @@ from snapshots.fields import (
 from snapshots.logs import NO_LOG, LogRef, log_ref_from_plain
 from snapshots.overrides import Overrides, overrides_from_plain
 from storage.digest import BLOB_BYTES_MAX, BlobRef, Buffer, Digest, parse_digest
-from storage.extents import Extent, Frame, frames_of
+from storage.extents import Extent, Frame, frames_of, packs_of
 from storage.frame import FRAME_BYTES_MAX, PREFIX_BYTES_MIN, STORED_BYTES_MAX, Prefix, open_run, seal_run
 
 MANIFEST_BYTES_MAX = 64 << 20  # raw: an execution state of 4 GiB has about 1 MiB of extents
@@ -279,7 +279,7 @@ class Placement:
     def narrowed(self, refs: Iterable[BlobRef], manifest: ManifestPlace) -> Placement:
         """Return what a fork takes over of its source's placement: where these blobs and the manifest lie, no log."""
         extents = {ref.digest: self.extents[ref.digest] for ref in refs}
-        packs = dict.fromkeys(extent.pack for many in extents.values() for extent in many)
+        packs = packs_of(extents.values())
         packs |= dict.fromkeys(run.pack for run in manifest.runs())
         bodies = {use.pack: use.body_bytes for use in self.packs}
         return Placement(extents, tuple(PackUse(pack, 1, 0, bodies.get(pack, 0)) for pack in packs))

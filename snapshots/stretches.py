@@ -52,16 +52,19 @@ class Stretch:
         return replace(self, extents=tuple(log.between(self.position, length)))
 
     def to_plain(self, numbers: Mapping[str, int]) -> list[Any]:
-        """Return `[first revision, count, position, [pack, offset, stored, skip, length], …]`, packs by number."""
-        rows = [self.first_revision, self.count, self.position]
-        return [*rows, *([numbers[one.pack], *one[1:]] for one in self.extents)]
+        """Return `[first revision, count, position, …]`, then pack, offset, stored, skip, length of each extent."""
+        plain = [self.first_revision, self.count, self.position]
+        for pack, *rest in self.extents:
+            plain += (numbers[pack], *rest)
+        return plain
 
 
 def stretch_from_plain(plain: Any, names: Sequence[str]) -> Stretch:
     """Return the stretch that `to_plain` wrote. Raises ValueError, TypeError."""
-    if not isinstance(plain, list | tuple) or len(plain) < 4:
+    if not isinstance(plain, list | tuple) or len(plain) < 8 or len(plain) % 5 != 3:
         raise ValueError("not a stretch of the log of places")
-    first, count, position, *extents = plain
+    first, count, position = plain[:3]
+    extents = (plain[start : start + 5] for start in range(3, len(plain), 5))
     if not is_whole(first, 1) or not is_whole(count, 1) or not is_whole(position, 0, BLOB_BYTES_MAX):
         raise ValueError("not a stretch of the log of places")
     return Stretch(first, count, position, tuple(_extent_from_plain(one, names) for one in extents))

@@ -78,9 +78,9 @@ class Run(tuple[Extent, ...]):
         return Run(Spliceable(self).between(0, size_bytes) if size_bytes else ())
 
 
-def packs_of(runs: Iterable[Run]) -> set[str]:
-    """Return the names of the packs that these extents lie in."""
-    return set(map(itemgetter(0), chain.from_iterable(runs)))
+def packs_of(runs: Iterable[Sequence[Extent]]) -> dict[str, None]:
+    """Return the names of the packs that these extents lie in, in order of first appearance."""
+    return dict.fromkeys(map(itemgetter(0), chain.from_iterable(runs)))
 
 
 def frames_of(extents: Iterable[Extent]) -> Iterator[Frame]:
@@ -97,7 +97,7 @@ class Spliceable:
 
     def __init__(self, extents: Sequence[Extent]) -> None:
         self._extents = extents
-        self._ends = list(accumulate(extent.length for extent in extents))
+        self._ends = list(accumulate(map(itemgetter(4), extents)))
 
     def between(self, start: int, length: int) -> list[Extent]:
         """Return the extents of `length` bytes from `start` on; at least one byte, all within the blob."""
@@ -157,9 +157,8 @@ def plan_reads(frames: Iterable[Extent | Frame]) -> list[Read]:
         pack: [] for pack, (start, end) in spans.items() if end - start > GAP_BYTES_MAX
     }
     for frame in every if wide else ():
-        found = wide.get(frame[0])
-        if found is not None:
-            found.append(frame)
+        if frame[0] in wide:
+            wide[frame[0]].append(frame)
     apart = {pack: frames for pack, frames in wide.items() if not _is_one_read(frames, *spans[pack])}
     return [
         Read(pack, ByteRange(start, end - start))

@@ -96,6 +96,8 @@ def test_reading_and_writing_again_changes_nothing(value: Any) -> None:
         (-0.0, "f98000"),
         ({"b": 1, "aa": 2, "a": 3}, "a361610361620162616102"),
         ((1, 2), "820102"),
+        ([U64_MAX, *range(6), I64_MIN], "881bffffffffffffffff0001020304053b7fffffffffffffff"),
+        ([True, *range(6)], "87f5000102030405"),
         (bytearray(b"x"), "4178"),
     ],
 )
@@ -105,7 +107,7 @@ def test_known_bytes(value: Any, data: str) -> None:
 
 @pytest.mark.parametrize("value", [1 << 64, I64_MIN - 1, 1 << 200, -(1 << 200)])
 def test_integers_over_64_bits_are_refused(value: int) -> None:
-    for nested in (value, [value], {"a": value}):
+    for nested in (value, [value], {"a": value}, [*range(9), value]):
         with pytest.raises(InvalidStateError, match="64 bits"):
             encode(nested)
 
