@@ -85,15 +85,14 @@ class World:
 
     def other_commits(self, count: int = 1) -> None:
         """Let the other writer commit; it creates the session where there is none."""
+        try:
+            state = self.other.load(SESSION)
+        except SessionNotFoundError:
+            state = new_session(SESSION)
+        except SessionDeletedError:
+            return
         for _ in range(count):
-            name = f"other{self.others_turns}"
-            try:
-                state = take_turn(self.other.load(SESSION), name)
-            except SessionNotFoundError:
-                state = new_session(SESSION, name)
-            except SessionDeletedError:
-                return
-            self.other.commit(state)
+            self.other.commit(take_turn(state, f"other{self.others_turns}"))
             self.others_turns += 1
 
     def other_deletes(self) -> None:
