@@ -1,16 +1,75 @@
-"""Fixtures that every part of the suite may use: real S3 servers, started when first asked for."""
+"""What every part of the suite may use: real S3 servers, started when first asked for; and another process.
+
+The other process (`tests.aside`) does all searches of the simulation and the tests that are marked `aside`. It begins
+when the tests are known; those that ask what the searches found come last.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
+from tests.aside import Aside, another_process, tested
 from tests.ceph import CephMissingError, ceph_running, check_installed
 from tests.servers import CREDENTIALS, NOT_FOR_TESTS, ministack_running, moto_running, new_bucket_url
+from tests.simulation.table import find
+from tests.simulation.worlds import explored
 
+# Searches, by the parameter of the tests that ask for what they found.
+SEARCHES: Mapping[str, Callable[[Any], object]] = {"gate": explored, "mutant": find}
+ASIDE = pytest.StashKey[Aside]()
 ALL_SERVERS = os.environ.get("SNAPSHOTS_ALL_SERVERS") == "1"  # a server that is missing is then a failure
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests that ask for what searches found behind all others."""
+    items.sort(key=lambda item: _search_of(item) is not None)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin, in the other process, what the selected tests need from there."""
+    wanted = [work for work in map(_work_of, session.items) if work is not None]
+    if not wanted or session.config.option.collectonly:
+        return
+    until_the_end = ExitStack()
+    session.config.add_cleanup(until_the_end.close)
+    aside = session.config.stash[ASIDE] = until_the_end.enter_context(another_process())
+    for work, argument in wanted:
+        aside.begin(work, argument)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Let a test that is marked `aside` be what the other process makes of it."""
+    if pyfuncitem.get_closest_marker("aside") is None:
+        return None
+    print(pyfuncitem.config.stash[ASIDE].result(tested, pyfuncitem.function))
+    return True
+
+
+def _work_of(item: pytest.Item) -> tuple[Callable[[Any], object], Any] | None:
+    if item.get_closest_marker("aside") is not None:
+        assert isinstance(item, pytest.Function), "only functions are marked"
+        return tested, item.function
+    return _search_of(item)
+
+
+def _search_of(item: pytest.Item) -> tuple[Callable[[Any], object], Any] | None:
+    given = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    for name in SEARCHES.keys() & given.keys():
+        return SEARCHES[name], given[name]
+    return None
+
+
+@pytest.fixture(scope="session")
+def aside(request: pytest.FixtureRequest) -> Aside:
+    """Give the other process, the searches of all selected tests under way there."""
+    return request.config.stash[ASIDE]
 
 
 @pytest.fixture(scope="session")

@@ -135,6 +135,7 @@ def test_every_function_that_decodes_is_reached_by_a_decoder_here() -> None:
 # A fresh seed each time.
 
 
+@pytest.mark.aside
 @pytest.mark.timeout(SECONDS * 2 + 600)
 def test_only_typed_errors_come_out() -> None:
     print(f"SNAPSHOTS_FUZZ_SEED={SEED}")

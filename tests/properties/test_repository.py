@@ -27,6 +27,7 @@ from hypothesis.stateful import (
     multiple,
     precondition,
     rule,
+    run_state_machine_as_test,
 )
 
 from snapshots import CommitResult, PersistedSessionState, SnapshotRepository, TurnStamp
@@ -536,12 +537,14 @@ def edited(memory: bytes, number: int) -> bytes | None:
     return memory[:start] + draw.randbytes(draw.choice([1, 500, 3000])) + memory[start + draw.randrange(2000) :]
 
 
-TestRepositories = Repositories.TestCase
-TestRepositories.settings = settings(
-    max_examples=150,
-    stateful_step_count=50,
-    deadline=None,
-    derandomize=False,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+@pytest.mark.aside
+def test_the_store_says_what_the_model_says() -> None:
+    bounds = settings(
+        max_examples=150,
+        stateful_step_count=50,
+        deadline=None,
+        derandomize=False,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    run_state_machine_as_test(Repositories, settings=bounds)

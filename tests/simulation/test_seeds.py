@@ -33,7 +33,8 @@ BESIDE_HEADS = {
 EVERY_KIND = (*KINDS, STORM, EXPIRED, FULL, CRASH_BEFORE, CRASH_AFTER, POWER_CUT)
 
 
-@pytest.mark.timeout(SECONDS + 300)
+@pytest.mark.aside
+@pytest.mark.timeout(SECONDS + 900)
 def test_nothing_is_lost_under_fresh_seeds() -> None:
     print(f"\nseeds from {FIRST}")
     totals = simulate(range(FIRST, FIRST + (1 << 32)), seconds=SECONDS, clock=SystemClock())
@@ -49,7 +50,8 @@ def test_nothing_is_lost_where_something_once_was_wrong(seed: int) -> None:
     run_seed(seed)
 
 
-def test_every_kind_of_fault_happens_and_every_outcome_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.aside
+def test_every_kind_of_fault_happens_and_every_outcome_is_told() -> None:
     stages: list[Stage] = []
     satellites: Counter[str] = Counter()
 
@@ -62,8 +64,9 @@ def test_every_kind_of_fault_happens_and_every_outcome_is_told(monkeypatch: pyte
         satellites.update(stages[0].notes.satellites.counts())
         satellites.update({"superseded": watched.superseded, "expired": watched.expired})
 
-    monkeypatch.setattr(runs, "Stage", staged)
-    totals = simulate(range(1, 101), seconds=600, clock=SystemClock(), progress=counted)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "Stage", staged)
+        totals = simulate(range(1, 101), seconds=600, clock=SystemClock(), progress=counted)
     assert not totals.failed, "\n".join(totals.failed.values())
     assert totals.runs == 100
     assert set(totals.faults) == set(EVERY_KIND)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from storage.testing.simulation import random_walks, replay, run
+from tests.aside import Aside
 from tests.simulation.mutants import MUTANTS, Mutant
 from tests.simulation.protocol import Protocol
-from tests.simulation.searches import Searches
 from tests.simulation.table import find, table
 from tests.simulation.worlds import GATES, WORLDS, Gate, explored, maker, running
 
@@ -54,8 +54,8 @@ def test_nothing_is_lost_in_random_orders_with_everybody(world: str) -> None:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("gate", GATES, ids=lambda gate: f"{gate.world}, {gate.preemptions}, {gate.crashes}")
-def test_nothing_is_lost_in_any_order(searches: Searches, gate: Gate) -> None:
-    done = searches.result(explored, gate)
+def test_nothing_is_lost_in_any_order(aside: Aside, gate: Gate) -> None:
+    done = aside.result(explored, gate)
     assert done.complete
     assert done.violations == 0
     print(gate, done)
@@ -63,12 +63,12 @@ def test_nothing_is_lost_in_any_order(searches: Searches, gate: Gate) -> None:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.rule)
-def test_without_a_rule_something_is_lost(searches: Searches, mutant: Mutant) -> None:
-    print(searches.result(find, mutant))
+def test_without_a_rule_something_is_lost(aside: Aside, mutant: Mutant) -> None:
+    print(aside.result(find, mutant))
 
 
 @pytest.mark.timeout(900)
-def test_the_readme_has_the_table_of_what_each_rule_prevents(searches: Searches) -> None:
+def test_the_readme_has_the_table_of_what_each_rule_prevents(aside: Aside) -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text()
-    found = [searches.result(find, mutant) for mutant in MUTANTS]
+    found = [aside.result(find, mutant) for mutant in MUTANTS]
     assert table(found) in readme, "python -m tests.simulation.table prints the table"
