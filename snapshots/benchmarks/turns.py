@@ -5,6 +5,7 @@ agent_turns(Settings(turns=200), quiet)["stored_per_turn_200"]
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import islice
@@ -38,6 +39,7 @@ def agent_turns(settings: Settings, progress: Progress) -> Figures:
         for session in sessions:
             stack.callback(session.close)
             session.advance(session.length - LAST)
+        gc.collect()  # of what all sessions left so far; else it falls to the commits of one of them
         for number in range(min(LAST, settings.turns)):
             for session in sessions if number % 2 else sessions[::-1]:
                 session.advance(1)
