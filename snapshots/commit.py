@@ -37,7 +37,8 @@ from snapshots.head import LIVE, RESERVED, RING_MAX, Head, check_relation
 from snapshots.history import lineage
 from snapshots.parts import EXECUTION_STATE, SpooledPart, held_part, is_large
 from snapshots.publish import Found, Ownership, Publication, intent_on
-from snapshots.restore import HeadRead, load, load_from, read_base, read_head, retried_while_moving
+from snapshots.reading import HeadRead, read_base, read_head, retried_while_moving
+from snapshots.restore import load, load_from
 from snapshots.spooling import can_seek, taken
 from snapshots.staging import Identity, Staged, stage
 from snapshots.stamps import StampMark, TurnStamp, mark

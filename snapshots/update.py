@@ -31,8 +31,9 @@ from snapshots.errors import (
 from snapshots.fork import InitialNodes
 from snapshots.head import LIVE
 from snapshots.queues import SessionQueues
+from snapshots.reading import read_head
 from snapshots.recent import STATES_BYTES_MAX, STATES_MAX, Recent
-from snapshots.restore import load, read_head
+from snapshots.restore import load
 from snapshots.sources import Following, Known, Loading, Source, let_others_go_first
 from snapshots.stamps import TurnStamp
 from snapshots.state import AppendedNodes, CommitResult, PersistedSessionState, StaleBranch

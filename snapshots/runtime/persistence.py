@@ -34,8 +34,8 @@ from snapshots.environment import HasEnvironment
 from snapshots.errors import InvalidStateError, RevisionConflictError
 from snapshots.fields import U64_MAX
 from snapshots.queues import SessionQueues
+from snapshots.reading import read_live_head
 from snapshots.recent import Recent, recent_states
-from snapshots.restore import read_live_head
 from snapshots.runtime.merge import AUTHORITATIVE_KEYS, Union, amend, check_versions, merge, unite
 from snapshots.runtime.messages import messages_along, to_node, with_ids
 from snapshots.runtime.session import JsonMessage, RuntimeMetadata, RuntimeSession

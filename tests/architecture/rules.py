@@ -32,6 +32,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("snapshots.content", "snapshots.head"),
     ("snapshots.base", "snapshots.compaction", "snapshots.verdict"),
     ("snapshots.environment", "snapshots.laying", "snapshots.queues"),
+    ("snapshots.reading",),
     (
         "snapshots.ahead",
         "snapshots.epochs",

@@ -27,10 +27,10 @@ from snapshots.maintenance import superseded
 from snapshots.maintenance.raising import Homes as Batches
 from snapshots.maintenance.raising import key_digest
 from snapshots.placement import NOT_MOVED, Homes, Move
+from snapshots.reading import HeadRead, head_at, read_live_head
 from snapshots.realtime import RealtimeController, journal
 from snapshots.records import reaper
 from snapshots.records.stored import register_of
-from snapshots.restore import HeadRead, head_at, read_live_head
 from snapshots.runtime import persistence
 from snapshots.runtime.merge import Union
 from snapshots.runtime.messages import to_node

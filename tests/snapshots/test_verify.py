@@ -31,7 +31,7 @@ from snapshots.maintenance.needs import packs_needed
 from snapshots.maintenance.verify import Level, verify
 from snapshots.pins import Pin
 from snapshots.placement import ManifestPlace, PackUse, Placement, manifest_bytes, seal_manifest
-from snapshots.restore import HeadRead, named_by, read_base, read_manifest, read_places
+from snapshots.reading import HeadRead, named_by, read_base, read_manifest, read_places
 from snapshots.roots import named_packs
 from snapshots.state import SessionNodeRecord, nodes_from_plain
 from storage.backends.memory import MemoryStore
