@@ -17,6 +17,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from snapshots.base import Base, Tracking, base_for, track, tracking_of
 from snapshots.commit import commit, stored_turn
@@ -37,7 +38,7 @@ from snapshots.restore import load
 from snapshots.sources import Following, Known, Loading, Source, let_others_go_first
 from snapshots.stamps import TurnStamp
 from snapshots.state import AppendedNodes, CommitResult, PersistedSessionState, StaleBranch
-from storage.clock import backoff_seconds
+from storage.clock import Clock, backoff_seconds
 
 ATTEMPTS_MAX = 32  # enough for eight writers on one head, each losing to each other a few times
 DOUBTS_MAX = 3  # how often a commit whose outcome could not be read is repeated
@@ -160,48 +161,79 @@ def update_or_create(
 
 
 def _updated(environment: Environment, source: Source, function: Function, stamp: TurnStamp | None) -> CommitResult:
-    clock = environment.clock
-    for attempt in range(1, ATTEMPTS_MAX + 1):
-        began = clock.monotonic()
-        state = source.state()
-        given = tracking_of(state)
-        try:
-            found = None if stamp is None else stored_turn(environment, state, stamp)
-            if found is None:
-                function(state)
-        except Exception:
-            if _is_decided(state, given, source):
-                raise
-            continue
-        if found is not None:
-            if _is_decided(state, given, source):
+    for number in range(1, ATTEMPTS_MAX + 1):
+        began = environment.clock.monotonic()
+        with suppress(_StaleStateError):
+            attempt = _Attempt(environment, source, source.state(), stamp)
+            found = attempt.change(function)
+            if found is not None:
                 return found
-            continue
-        try:
-            result = _commit_patiently(environment, state, stamp)
-        except RevisionConflictError as conflict:
-            if attempt == ATTEMPTS_MAX:
-                raise
-            if losses := source.lost():
-                lost_seconds = max(LOST_SECONDS_MIN, clock.monotonic() - began)
-                clock.sleep(backoff_seconds(losses, clock, base_seconds=lost_seconds * _winners(conflict)))
-        except (InvalidStateError, LimitExceededError):
-            if _is_decided(state, given, source):
-                raise
-        except BaseException:
-            source.failed()
-            raise
-        else:
-            source.won(tracking_of(state).base)
-            return result
+            try:
+                return attempt.commit()
+            except RevisionConflictError as conflict:
+                if number == ATTEMPTS_MAX:
+                    raise
+                _back_off(environment.clock, source, conflict, began)
     raise AssertionError("the last attempt returns or raises")
 
 
-def _is_decided(state: PersistedSessionState, given: Tracking, source: Source) -> bool:
-    """Say whether what came of a state may stand: a commit was sent, or the session still stands where it does."""
-    now = tracking_of(state)
-    is_sent = now.pending is not None and now.pending.sent
-    return is_sent or _stands_at(now.base) != _stands_at(given.base) or not source.is_stale()
+class _StaleStateError(Exception):
+    """Leaves an attempt that counts for nothing; caught in `_updated`, never seen outside."""
+
+
+class _Attempt:
+    """One attempt to change the state that a source gave, and to commit it. Raises as rule 5 lets it.
+
+    Args:
+        environment: Where to.
+        source: What gave the state.
+        state: Fresh.
+        stamp: The turn, None without one.
+    """
+
+    def __init__(
+        self, environment: Environment, source: Source, state: PersistedSessionState, stamp: TurnStamp | None
+    ) -> None:
+        self._environment = environment
+        self._source = source
+        self._state = state
+        self._stamp = stamp
+        self._given = tracking_of(state)
+
+    def change(self, function: Function) -> CommitResult | None:
+        """Apply `function`; where the turn stands in the session already, return its result instead (rule 3)."""
+        try:
+            found = None if self._stamp is None else stored_turn(self._environment, self._state, self._stamp)
+            if found is None:
+                function(self._state)
+        except Exception:
+            self._check_counts()
+            raise
+        if found is not None:
+            self._check_counts()
+        return found
+
+    def commit(self) -> CommitResult:
+        """Commit what was changed; the source is told how it went, but for a conflict."""
+        try:
+            result = _commit_patiently(self._environment, self._state, self._stamp)
+        except RevisionConflictError:
+            raise
+        except (InvalidStateError, LimitExceededError):
+            self._check_counts()
+            raise
+        except BaseException:
+            self._source.failed()
+            raise
+        self._source.won(tracking_of(self._state).base)
+        return result
+
+    def _check_counts(self) -> None:
+        """Raise _StaleStateError unless a commit was sent, or the session still stands where the state does."""
+        now = tracking_of(self._state)
+        is_sent = now.pending is not None and now.pending.sent
+        if not is_sent and _stands_at(now.base) == _stands_at(self._given.base) and self._source.is_stale():
+            raise _StaleStateError
 
 
 def _stands_at(base: Base | None) -> tuple[str, int] | None:
@@ -212,6 +244,13 @@ def _stands_at(base: Base | None) -> tuple[str, int] | None:
 def _winners(conflict: RevisionConflictError) -> int:
     """Return how many others committed during a lost attempt; one where it meant to create the session."""
     return 1 if conflict.expected is None else max(1, conflict.actual - conflict.expected)
+
+
+def _back_off(clock: Clock, source: Source, conflict: RevisionConflictError, began: float) -> None:
+    """Wait after an attempt that was lost, by rule 4; not at all if it had no chance."""
+    if losses := source.lost():
+        lost_seconds = max(LOST_SECONDS_MIN, clock.monotonic() - began)
+        clock.sleep(backoff_seconds(losses, clock, base_seconds=lost_seconds * _winners(conflict)))
 
 
 def _commit_patiently(environment: Environment, state: PersistedSessionState, stamp: TurnStamp | None) -> CommitResult:
