@@ -4,8 +4,7 @@ Rules:
 1. The change is made anew in every attempt, to a fresh state; what others committed meanwhile stays.
 2. A commit in doubt is repeated with the same state object, which is recognised.
 3. A turn that stands in the session already is not applied again.
-4. Who lost waits in proportion to what the lost attempt took and to how many won meanwhile: as long as all of them need
-   one after the other is what spreads them out, on a store that is fast and on one that is slow.
+4. Who lost waits, and who has won some times in a row lets others go first (`snapshots.rivalry`).
 5. Updates of one session within a process go one after the other (`snapshots.queues`), each from where the last one
    ended (`snapshots.sources`): the state may be older than what others have committed. A commit that rests on such a
    state is refused by the store, and made anew. Whatever else comes of it – `function` refuses, the turn stands there
@@ -35,14 +34,14 @@ from snapshots.queues import SessionQueues
 from snapshots.reading import read_head
 from snapshots.recent import STATES_BYTES_MAX, STATES_MAX, Recent
 from snapshots.restore import load
-from snapshots.sources import Following, Known, Loading, Source, let_others_go_first
+from snapshots.rivalry import lost_wait_seconds
+from snapshots.sources import FollowingSource, Known, LoadingSource, Source, let_others_go_first
 from snapshots.stamps import TurnStamp
 from snapshots.state import AppendedNodes, CommitResult, PersistedSessionState, StaleBranch
 from storage.clock import Clock, backoff_seconds
 
 ATTEMPTS_MAX = 32  # enough for eight writers on one head, each losing to each other a few times
 DOUBTS_MAX = 3  # how often a commit whose outcome could not be read is repeated
-LOST_SECONDS_MIN = 0.005  # what an attempt counts for at least: a memory is too quick to be measured
 
 Function = Callable[[PersistedSessionState], None]
 """Changes a state in place; called once per attempt, on a fresh state."""
@@ -107,9 +106,9 @@ class Updates:
 
     def update(self, session_id: str, function: Function, stamp: TurnStamp | None = None) -> CommitResult:
         """Load, apply `function`, commit; see `SnapshotRepository.update`."""
-        with self._queues.turn(session_id):
+        with self._queues.one_at_a_time(session_id):
             known = self._known.take(session_id)
-            source = Following(self._environment, session_id, let_others_go_first(known, self._environment.clock))
+            source = FollowingSource(self._environment, session_id, let_others_go_first(known, self._environment.clock))
             try:
                 return _updated(self._environment, source, function, stamp)
             finally:
@@ -140,7 +139,7 @@ def update(
     environment: Environment, session_id: str, function: Function, stamp: TurnStamp | None = None
 ) -> CommitResult:
     """Load, apply `function`, commit; as `SnapshotRepository.update`, but from a load in every attempt."""
-    return _updated(environment, Loading(lambda: load_to_commit(environment, session_id)), function, stamp)
+    return _updated(environment, LoadingSource(lambda: load_to_commit(environment, session_id)), function, stamp)
 
 
 def update_or_create(
@@ -157,7 +156,7 @@ def update_or_create(
         except SessionNotFoundError:
             return PersistedSessionState(session_id=session_id)
 
-    return _updated(environment, Loading(present), function, None)
+    return _updated(environment, LoadingSource(present), function, None)
 
 
 def _updated(environment: Environment, source: Source, function: Function, stamp: TurnStamp | None) -> CommitResult:
@@ -232,7 +231,7 @@ class _Attempt:
         """Raise _StaleStateError unless a commit was sent, or the session still stands where the state does."""
         now = tracking_of(self._state)
         is_sent = now.pending is not None and now.pending.sent
-        if not is_sent and _stands_at(now.base) == _stands_at(self._given.base) and self._source.is_stale():
+        if not is_sent and _stands_at(now.base) == _stands_at(self._given.base) and not self._source.confirm():
             raise _StaleStateError
 
 
@@ -241,16 +240,10 @@ def _stands_at(base: Base | None) -> tuple[str, int] | None:
     return None if base is None else (base.head.state_id, base.revision)
 
 
-def _winners(conflict: RevisionConflictError) -> int:
-    """Return how many others committed during a lost attempt; one where it meant to create the session."""
-    return 1 if conflict.expected is None else max(1, conflict.actual - conflict.expected)
-
-
 def _back_off(clock: Clock, source: Source, conflict: RevisionConflictError, began: float) -> None:
-    """Wait after an attempt that was lost, by rule 4; not at all if it had no chance."""
+    """Wait after an attempt that was lost; not at all if it had no chance."""
     if losses := source.lost():
-        lost_seconds = max(LOST_SECONDS_MIN, clock.monotonic() - began)
-        clock.sleep(backoff_seconds(losses, clock, base_seconds=lost_seconds * _winners(conflict)))
+        clock.sleep(lost_wait_seconds(losses, conflict, clock.monotonic() - began, clock))
 
 
 def _commit_patiently(environment: Environment, state: PersistedSessionState, stamp: TurnStamp | None) -> CommitResult:

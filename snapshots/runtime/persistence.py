@@ -164,7 +164,7 @@ class RuntimeSessionStore:
             RevisionConflictError: Others were faster `snapshots.update.ATTEMPTS_MAX` times. Save again.
         """
         mine = session.checked()
-        with self._queues.turn(mine.session_id):
+        with self._queues.one_at_a_time(mine.session_id):
             metadata = mine.authoritative()
             register = self._register(mine.session_id)
             found = register.find()
