@@ -33,8 +33,8 @@ ROW_BYTES = 1 << 10  # that a revision's rows of history and places take beside 
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """A revision of a session that was loaded or committed.
+class KnownSession:
+    """What is known of a session: a revision of it that was loaded or committed.
 
     Attributes:
         loaded: It.
@@ -57,7 +57,7 @@ class Known:
         return logs + ROW_BYTES * base.revision + packs + parts
 
 
-def let_others_go_first(known: Known | None, clock: Clock) -> Known | None:
+def let_others_go_first(known: KnownSession | None, clock: Clock) -> KnownSession | None:
     """Wait, if `Rivalry` asks for it; return what is known then."""
     if known is None:
         return None
@@ -131,7 +131,7 @@ class FollowingSource:
         known: What is known now, None for nothing.
     """
 
-    def __init__(self, environment: Environment, session_id: str, known: Known | None) -> None:
+    def __init__(self, environment: Environment, session_id: str, known: KnownSession | None) -> None:
         self.known = known
         self._environment = environment
         self._session_id = session_id
@@ -150,7 +150,7 @@ class FollowingSource:
         track(state, Tracking(known.loaded.base))
         return state
 
-    def _with_committed(self) -> Known | None:
+    def _with_committed(self) -> KnownSession | None:
         """Take what is known; what was committed since is in it."""
         known, self.known = self.known, None
         if known is None or known.committed is None:
@@ -158,17 +158,17 @@ class FollowingSource:
         loaded = advance(self._environment, known.loaded, known.committed)
         return None if loaded is None else replace(known, loaded=loaded, committed=None)
 
-    def _read(self, known: Known | None) -> Known:
+    def _read(self, known: KnownSession | None) -> KnownSession:
         """Read where the session stands."""
         self._is_read = True
         if known is None:
-            return Known(load(self._environment, self._session_id, revision=None, execution_state=False))
+            return KnownSession(load(self._environment, self._session_id, revision=None, execution_state=False))
         before = known.loaded.base
         loaded = follow(self._environment, self._session_id, known.loaded)
         if stands_where(before, loaded.base):
             return replace(known, loaded=loaded, is_expected=True)
         rivalry = known.rivalry.lost(self._environment.clock.monotonic(), read=False)
-        return Known(loaded, is_expected=False, rivalry=rivalry)
+        return KnownSession(loaded, is_expected=False, rivalry=rivalry)
 
     def confirm(self) -> bool:
         """Find out whether the session stands there still; one read of the head if that was only expected."""

@@ -35,7 +35,7 @@ from snapshots.reading import read_head
 from snapshots.recent import STATES_BYTES_MAX, STATES_MAX, Recent
 from snapshots.restore import load
 from snapshots.rivalry import lost_wait_seconds
-from snapshots.sources import FollowingSource, Known, LoadingSource, Source, let_others_go_first
+from snapshots.sources import FollowingSource, KnownSession, LoadingSource, Source, let_others_go_first
 from snapshots.stamps import TurnStamp
 from snapshots.state import AppendedNodes, CommitResult, PersistedSessionState, StaleBranch
 from storage.clock import Clock, backoff_seconds
@@ -97,7 +97,9 @@ class Updates:
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
         self._queues = SessionQueues()
-        self._known: Recent[Known] = Recent(STATES_MAX, bytes_max=STATES_BYTES_MAX, size_of=Known.size_bytes)
+        self._known: Recent[KnownSession] = Recent(
+            STATES_MAX, bytes_max=STATES_BYTES_MAX, size_of=KnownSession.size_bytes
+        )
 
     @property
     def known_sessions(self) -> int:
