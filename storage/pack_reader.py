@@ -292,13 +292,3 @@ def reaching(extents: Sequence[Extent], position: int) -> tuple[Sequence[Extent]
             return extents[index:], start
         start += extent.length
     return (), start
-
-
-def read_blobs(
-    store: ObjectStore,
-    blobs: Mapping[BlobRef, Sequence[Extent]],
-    key_of: Callable[[str], str],
-    executor: Executor,
-) -> dict[BlobRef, bytes]:
-    """Return whole blobs, read once. Raises as `PackReader.blobs`."""
-    return PackReader(store, key_of, executor).blobs(blobs)

@@ -38,7 +38,7 @@ from storage.backends.memory import MemoryStore
 from storage.digest import blob_ref
 from storage.errors import UnavailableError
 from storage.extents import Extent, Read
-from storage.pack_reader import read_blobs
+from storage.pack_reader import PackReader
 from storage.packs import PackBuilder, read_index
 from storage.store import ByteRange, Create, Overwrite, Version
 from storage.testing.clock import ManualClock
@@ -738,7 +738,7 @@ def rewritten(place: Place, kind: str, change: Callable[[Any], Any]) -> None:
     assert old is not None
     environment = place.repo.environment
     extents = {old: placed.extents[old.digest]}
-    data = read_blobs(environment.store, extents, partial(LAYOUT.pack, SESSION), environment.executor)[old]
+    data = PackReader(environment.store, partial(LAYOUT.pack, SESSION), environment.executor).blobs(extents)[old]
     if at is None:
         new = builder.add(kind, codec.encode(change(codec.decode(data, key=""))))
     else:
