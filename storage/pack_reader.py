@@ -18,7 +18,7 @@ import io
 from bisect import bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from storage.digest import BlobRef, Verifier, verify
 from storage.errors import CorruptObjectError
@@ -29,6 +29,7 @@ from storage.store import ObjectStore
 
 _Place = tuple[str, int, int]  # pack, offset and stored size of a frame
 _Target = tuple[memoryview, int, int, int]  # view, place there, raw bytes of the frame before the piece, length
+_Raw = TypeVar("_Raw", bytes, memoryview)
 GROUP_FRAMES_MAX = 64  # at hand already, opened by one thread at a time
 WINDOW_BYTES = 32 << 20  # raw, of a blob that is not held whole; larger ones make fewer requests
 
@@ -93,12 +94,12 @@ class PackReader:
         skip = len(whole) + position - start
         opener = Opener()
         for extent in wanted:
-            stored = self._stored(extent[:3])
+            stored, key = self._stored(extent[:3]), self.key_of(extent.pack)
             if is_prefixed(stored):
-                raw = self._continued(extent, bytes(stored), bytes(whole[-PREFIX_BYTES_MAX:]))
+                raw = open_continued(extent, bytes(stored), bytes(whole[-PREFIX_BYTES_MAX:]), key=key)
             else:
-                raw = opener.open(stored, key=self.key_of(extent.pack))
-            whole += self._piece(extent, raw)
+                raw = opener.open(stored, key=key)
+            whole += piece_of(raw, extent.skip, extent.length, key=key)
         return bytes(whole[skip:])
 
     def runs(self, places: Sequence[_Place]) -> list[memoryview]:
@@ -221,19 +222,10 @@ class PackReader:
                 pass
         return continued
 
-    def _piece(self, extent: Extent, raw: bytes) -> bytes:
-        piece = raw[extent.skip : extent.skip + extent.length]
-        if len(piece) != extent.length:
-            raise CorruptObjectError(self.key_of(extent.pack), "an extent ends behind its frame")
-        return piece
-
     def _copy(self, place: _Place, raw: bytes, targets: Iterable[_Target]) -> None:
-        frame = memoryview(raw)
+        frame, key = memoryview(raw), self.key_of(place[0])
         for view, at, skip, length in targets:
-            piece = frame[skip : skip + length]
-            if len(piece) != length:
-                raise CorruptObjectError(self.key_of(place[0]), "an extent ends behind its frame")
-            view[at : at + length] = piece
+            view[at : at + length] = piece_of(frame, skip, length, key=key)
 
     def _copy_continued(
         self, wanted: Iterable[Sequence[Extent]], views: Iterable[memoryview], stored: Mapping[_Place, bytes]
@@ -247,15 +239,9 @@ class PackReader:
                 if place in stored:
                     if place not in opened:
                         before = bytes(view[max(0, at - PREFIX_BYTES_MAX) : at])
-                        opened[place] = self._continued(extent, stored[place], before)
+                        opened[place] = open_continued(extent, stored[place], before, key=self.key_of(extent.pack))
                     self._copy(place, opened[place], [(view, at, extent.skip, extent.length)])
                 at += extent.length
-
-    def _continued(self, extent: Extent, stored: bytes, before: bytes) -> bytes:
-        key = self.key_of(extent.pack)
-        if extent.skip:
-            raise CorruptObjectError(key, "an extent begins within a frame that continues a log")
-        return open_frame(stored, key=key, prefix=Prefix(before) if len(before) >= PREFIX_BYTES_MIN else None)
 
 
 def _by_read(places: Iterable[_Place]) -> list[_Frames]:
@@ -268,6 +254,31 @@ def _by_read(places: Iterable[_Place]) -> list[_Frames]:
             index += 1
         found[index].places.append(place)
     return found
+
+
+def open_continued(extent: Extent, stored: bytes, before: bytes, *, key: str) -> bytes:
+    """Return the raw bytes of a frame that continues a log (rule 4).
+
+    Args:
+        extent: The first piece that the log has of it.
+        stored: The frame.
+        before: The last PREFIX_BYTES_MAX bytes that stand before it in the log.
+        key: Of its pack.
+
+    Raises:
+        CorruptObjectError: It is not what it should be, or the log has not all of it.
+    """
+    if extent.skip:
+        raise CorruptObjectError(key, "an extent begins within a frame that continues a log")
+    return open_frame(stored, key=key, prefix=Prefix(before) if len(before) >= PREFIX_BYTES_MIN else None)
+
+
+def piece_of(frame: _Raw, skip: int, length: int, *, key: str) -> _Raw:
+    """Return a piece of a frame that was opened. Raises CorruptObjectError where the frame ends before it does."""
+    piece = frame[skip : skip + length]
+    if len(piece) != length:
+        raise CorruptObjectError(key, "an extent ends behind its frame")
+    return piece
 
 
 def windows_of(extents: Iterable[Extent], window_bytes: int) -> Iterator[list[Extent]]:
