@@ -37,7 +37,8 @@ from snapshots.head import LIVE, RESERVED, RING_MAX, Head, check_relation
 from snapshots.history import lineage
 from snapshots.parts import EXECUTION_STATE, SpooledPart, held_part, is_large
 from snapshots.publish import Found, Ownership, Publication, intent_on
-from snapshots.restore import HeadRead, load, load_from, read_base, read_head, retried_while_moving
+from snapshots.reading import HeadRead, read_base, read_head, retried_while_moving
+from snapshots.restore import load, load_from
 from snapshots.spooling import can_seek, taken
 from snapshots.staging import Identity, Staged, stage
 from snapshots.stamps import StampMark, TurnStamp, mark
@@ -70,7 +71,7 @@ def commit(
     metered = MeteredStore(environment.store)
     own = replace(environment, store=metered)
     with Spool(environment.executor) as spool, _at_its_start_again(execution_state):
-        committing = _Commit(own, metered, spool, state, stamp, execution_state, ownership, check_relation(relation))
+        committing = _prepared(own, metered, spool, state, stamp, execution_state, ownership, check_relation(relation))
         result = committing.run()
     base = tracking_of(state).base
     assert base is not None, "a committed state stands on its revision"
@@ -140,99 +141,131 @@ def result_of(base: Base, *, uploaded_bytes: int, requests: int) -> CommitResult
     )
 
 
+def _prepared(
+    environment: Environment,
+    metered: MeteredStore,
+    spool: Spool,
+    state: PersistedSessionState,
+    stamp: TurnStamp | None,
+    execution_state: bytes | BinaryIO | None,
+    ownership: Ownership | None,
+    relation: SessionRelation,
+) -> _Commit:
+    """Read what a commit rests on and compares with, and make out what it stores; nothing is sent yet."""
+    known = base_for(state, environment.home)
+    with _before_any_put(state):
+        base = _read_own_base(environment, state) if known is None and state.head_revision is not None else known
+        given = state.execution_state_snapshot if execution_state is None else execution_state
+        part, base = (None, base) if given is None else taken(environment, base, given, spool)
+    if known is not None:
+        track(state, replace(tracking_of(state), base=base))  # with what was read, lest it be read again
+    content = _content_on(state, base, part, replaces=known is None and base is not None)
+    seal = None if stamp is None else mark(stamp.turn_id, stamp.content_hash or content.turn_hash())
+    pending = _pend(environment, state, content, seal)
+    identity = Identity(pending.commit_id, environment.clock.now(), pending.stamp)
+    intent = intent_on(
+        environment,
+        state.session_id,
+        None if base is None else base.head,
+        identity,
+        revision=0 if base is None else base.revision,
+        ownership=ownership,
+        turn_id="" if stamp is None else stamp.turn_id,
+        sent=pending.sent,
+    )
+    publication = Publication(environment, intent, identity)
+    return _Commit(environment, metered, state, relation, base, content, pending, publication)
+
+
+@contextmanager
+def _before_any_put(state: PersistedSessionState) -> Iterator[None]:
+    """Say of a store that does not answer what became of this commit: an earlier call may have sent it."""
+    try:
+        yield
+    except UnavailableError as error:
+        pending = tracking_of(state).pending
+        if pending is None or not pending.sent:
+            raise UnavailableError(error.key, error.reason, applied="no") from error
+        session_id, commit_id = state.session_id, pending.commit_id
+        raise CommitUnknownError(session_id, commit_id=commit_id, stamp="", reason=error.reason) from error
+
+
+def _read_own_base(environment: Environment, state: PersistedSessionState) -> Base:
+    """Return the base of a state that has a revision but no base: one read of the head, and its logs."""
+    session_id = state.session_id
+    read = read_head(environment, session_id)
+    if read is None or read.head.status == RESERVED:
+        raise _conflict(state, 0)
+    base = retried_while_moving(environment, session_id, lambda live: read_base(environment, live))
+    if base.revision != state.head_revision:
+        raise _conflict(state, base.revision)
+    if base.checkpoint_ref != state.checkpoint_ref:
+        raise InvalidStateError(
+            f"this state is not revision {base.revision} of session {session_id!r}, its checkpoint_ref differs; "
+            "load the session and apply the turn again, or start a new one with PersistedSessionState.from_state"
+        )
+    return base
+
+
+def _conflict(state: PersistedSessionState, actual: int) -> RevisionConflictError:
+    return RevisionConflictError(state.session_id, expected=state.head_revision, actual=actual)
+
+
+def _content_on(
+    state: PersistedSessionState, base: Base | None, part: bytes | SpooledPart | None, *, replaces: bool
+) -> Content:
+    checkpoint, ledger = (UNBORN, ()) if base is None else (base.checkpoint, base.ledger)
+    return content_of(state, checkpoint, ledger, execution_state=part, replaces=replaces)
+
+
+def _pend(environment: Environment, state: PersistedSessionState, content: Content, seal: StampMark | None) -> Pending:
+    """Return the commit begun for this very content and turn, or a new one (rule 1).
+
+    In doubt the same state object is repeated also without the stamp that it was given before.
+    """
+    tracking = tracking_of(state)
+    digest = content.digest()
+    pending = tracking.pending
+    repeats = pending is not None and (pending.stamp == seal or (seal is None and pending.sent))
+    if pending is None or pending.content != digest or not repeats:
+        pending = Pending(environment.clock.new_id(), digest, seal)
+    track(state, Tracking(tracking.base, pending))
+    return pending
+
+
 class _Commit:
-    """One call of `commit`."""
+    """One call of `commit`.
+
+    Args:
+        environment: Where to.
+        metered: Its store, which counts what this call asks of it.
+        state: What to commit.
+        relation: Of a session that this commit creates.
+        base: What it rests on, None for a new session.
+        content: What it stores.
+        pending: The commit begun.
+        publication: What puts it into the head.
+    """
 
     def __init__(
         self,
         environment: Environment,
         metered: MeteredStore,
-        spool: Spool,
         state: PersistedSessionState,
-        stamp: TurnStamp | None,
-        execution_state: bytes | BinaryIO | None,
-        ownership: Ownership | None,
         relation: SessionRelation,
+        base: Base | None,
+        content: Content,
+        pending: Pending,
+        publication: Publication,
     ) -> None:
         self._environment = environment
         self._metered = metered
         self._state = state
         self._relation = relation
-        known = base_for(state, environment.home)
-        with self._before_any_put():
-            base = self._read_own_base() if known is None and state.head_revision is not None else known
-            given = state.execution_state_snapshot if execution_state is None else execution_state
-            part, base = (None, base) if given is None else taken(environment, base, given, spool)
-        if known is not None:
-            track(state, replace(tracking_of(state), base=base))  # with what was read, lest it be read again
         self._base = base
-        self._content = self._content_on(base, part, replaces=known is None and base is not None)
-        seal = None if stamp is None else mark(stamp.turn_id, stamp.content_hash or self._content.turn_hash())
-        self._pending = self._pend(seal)
-        identity = Identity(self._pending.commit_id, environment.clock.now(), self._pending.stamp)
-        intent = intent_on(
-            environment,
-            state.session_id,
-            None if base is None else base.head,
-            identity,
-            revision=0 if base is None else base.revision,
-            ownership=ownership,
-            turn_id="" if stamp is None else stamp.turn_id,
-            sent=self._pending.sent,
-        )
-        self._publication = Publication(environment, intent, identity)
-
-    # What is to be done.
-
-    @contextmanager
-    def _before_any_put(self) -> Iterator[None]:
-        """Say of a store that does not answer what became of this commit: an earlier call may have sent it."""
-        try:
-            yield
-        except UnavailableError as error:
-            pending = tracking_of(self._state).pending
-            if pending is None or not pending.sent:
-                raise UnavailableError(error.key, error.reason, applied="no") from error
-            session_id, commit_id = self._state.session_id, pending.commit_id
-            raise CommitUnknownError(session_id, commit_id=commit_id, stamp="", reason=error.reason) from error
-
-    def _read_own_base(self) -> Base:
-        """Return the base of a state that has a revision but no base: one read of the head, and its logs."""
-        session_id = self._state.session_id
-        read = read_head(self._environment, session_id)
-        if read is None or read.head.status == RESERVED:
-            raise self._conflict(0)
-        base = retried_while_moving(self._environment, session_id, lambda live: read_base(self._environment, live))
-        if base.revision != self._state.head_revision:
-            raise self._conflict(base.revision)
-        if base.checkpoint_ref != self._state.checkpoint_ref:
-            raise InvalidStateError(
-                f"this state is not revision {base.revision} of session {session_id!r}, its checkpoint_ref differs; "
-                "load the session and apply the turn again, or start a new one with PersistedSessionState.from_state"
-            )
-        return base
-
-    def _conflict(self, actual: int) -> RevisionConflictError:
-        state = self._state
-        return RevisionConflictError(state.session_id, expected=state.head_revision, actual=actual)
-
-    def _content_on(self, base: Base | None, part: bytes | SpooledPart | None, *, replaces: bool) -> Content:
-        checkpoint, ledger = (UNBORN, ()) if base is None else (base.checkpoint, base.ledger)
-        return content_of(self._state, checkpoint, ledger, execution_state=part, replaces=replaces)
-
-    def _pend(self, seal: StampMark | None) -> Pending:
-        """Return the commit begun for this very content and turn, or a new one (rule 1).
-
-        In doubt the same state object is repeated also without the stamp that it was given before.
-        """
-        tracking = tracking_of(self._state)
-        digest = self._content.digest()
-        pending = tracking.pending
-        repeats = pending is not None and (pending.stamp == seal or (seal is None and pending.sent))
-        if pending is None or pending.content != digest or not repeats:
-            pending = Pending(self._environment.clock.new_id(), digest, seal)
-        track(self._state, Tracking(tracking.base, pending))
-        return pending
+        self._content = content
+        self._pending = pending
+        self._publication = publication
 
     # The protocol.
 

@@ -15,7 +15,7 @@ from datetime import datetime
 from snapshots.environment import Environment
 from snapshots.errors import SessionDeletedError
 from snapshots.head import TOMBSTONE, Head
-from snapshots.restore import read_live_head
+from snapshots.reading import read_live_head
 from snapshots.rewrite import rewrite_head
 from snapshots.state import ROOT
 

@@ -29,7 +29,7 @@ from snapshots.base import Base, base_for, track, tracking_of
 from snapshots.environment import Environment
 from snapshots.errors import CorruptSnapshotError, InvalidStateError, RevisionNotFoundError
 from snapshots.parts import EXECUTION_STATE, HeldPart, held_part, is_large
-from snapshots.restore import HeadRead, manifest_of, pack_reader, retried_while_moving
+from snapshots.reading import HeadRead, manifest_of, pack_reader, retried_while_moving
 from snapshots.state import PersistedSessionState
 from storage.cuts import table_of
 from storage.digest import BlobRef, Digest

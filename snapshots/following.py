@@ -26,20 +26,8 @@ from snapshots.fields import Fields
 from snapshots.history import ledger_after
 from snapshots.logs import HeldLog, LogRef
 from snapshots.parts import EXECUTION_STATE, PLUGIN_SNAPSHOT, TOMBSTONES, TOOL_STATE, HeldPart, Parts
-from snapshots.restore import (
-    HeadRead,
-    Loaded,
-    Manifest,
-    graph_kept_whole,
-    load_from,
-    nodes_in,
-    pack_reader,
-    read_manifest,
-    retried_while_moving,
-    snapshot_in,
-    state_of,
-    tombstoned_in,
-)
+from snapshots.reading import HeadRead, Manifest, pack_reader, read_manifest, retried_while_moving
+from snapshots.restore import Loaded, graph_kept_whole, load_from, nodes_in, snapshot_in, state_of, tombstoned_in
 from snapshots.state import PluginSessionSnapshot, SessionGraph, TokenLedgerEntry, ToolState
 from storage.digest import BlobRef
 from storage.errors import CorruptObjectError

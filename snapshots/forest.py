@@ -26,7 +26,7 @@ from snapshots.environment import Environment
 from snapshots.errors import CorruptSnapshotError, SessionNotFoundError
 from snapshots.head import LIVE, RESERVED, TOMBSTONE, Head, Origin
 from snapshots.pins import Pin
-from snapshots.restore import LOAD_ATTEMPTS_MAX, HeadRead, head_at
+from snapshots.reading import LOAD_ATTEMPTS_MAX, HeadRead, head_at
 from snapshots.roots import named_packs
 from snapshots.sessions import for_each_head
 from snapshots.state import SessionRelation, relation_parent

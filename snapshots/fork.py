@@ -46,9 +46,8 @@ from snapshots.layout import pack_name
 from snapshots.overrides import FRESH, INHERIT, OVERRIDES_BYTES_MAX, Overrides
 from snapshots.placement import PlaceRow, unseal_manifest
 from snapshots.publish import ATTEMPTS_MAX, Found, Publication, intent_on
-from snapshots.restore import (
+from snapshots.reading import (
     HeadRead,
-    load_from,
     manifest_from,
     named_by,
     read_manifest_bytes,
@@ -56,6 +55,7 @@ from snapshots.restore import (
     retried_while_moving,
     revision_of,
 )
+from snapshots.restore import load_from
 from snapshots.rewrite import rewrite_head
 from snapshots.staging import Identity, Staged, inline_manifest, stage
 from snapshots.state import (

@@ -18,7 +18,7 @@ from snapshots.environment import Environment
 from snapshots.errors import InvalidStateError, LimitExceededError, RevisionNotFoundError
 from snapshots.head import Head
 from snapshots.pins import PINS_MAX, Pin, check_pin_name, find_pin
-from snapshots.restore import read_live_head, revision_of
+from snapshots.reading import read_live_head, revision_of
 from snapshots.rewrite import rewrite_head
 
 

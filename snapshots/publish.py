@@ -35,7 +35,7 @@ from snapshots.head import (
     Ring,
 )
 from snapshots.layout import pack_name
-from snapshots.restore import HeadRead, read_base, read_head, read_history, retried_while_moving
+from snapshots.reading import HeadRead, read_base, read_head, read_history, retried_while_moving
 from snapshots.staging import Identity, Staged
 from snapshots.verdict import Committed, Intent, NeedsHistory, Refused, Retry, Verdict, decide
 from storage.clock import backoff_seconds

@@ -2,12 +2,12 @@
 
 Rules:
 1. It saves them conflicts with each other, nothing more: what protects the data is the compare-and-swap of the store.
-2. So nobody waits for ever. Who is within a turn already does not wait for another one, of whatever session; who has
-   waited for WAIT_SECONDS_MAX goes ahead. Turns that need each other go on, and meet as strangers do.
+2. So nobody waits for ever. Who has come through a queue already does not wait in another one, of whatever session; who
+   has waited for WAIT_SECONDS_MAX goes ahead. Callers that need each other go on, and meet as strangers do.
 3. Nothing stays of a session that nobody writes.
 
     queues = SessionQueues()
-    with queues.turn("s1"): ...
+    with queues.one_at_a_time("s1"): ...
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ class SessionQueues:
         return len(self._queues)
 
     @contextmanager
-    def turn(self, session_id: str) -> Iterator[None]:
-        """Run the block while nobody else is in one of this session, but for rule 2."""
-        if getattr(self._within, "turn", False):
+    def one_at_a_time(self, session_id: str) -> Iterator[None]:
+        """Run the block while no other one of this session runs, but for rule 2."""
+        if getattr(self._within, "block", False):
             yield
             return
         mine = self._stand_in_line(session_id)
         try:
             mine.wait(self._wait_seconds_max)
-            self._within.turn = True
+            self._within.block = True
             yield
         finally:
-            self._within.turn = False
+            self._within.block = False
             self._leave(session_id, mine)
 
     def _stand_in_line(self, session_id: str) -> threading.Event:

@@ -28,6 +28,7 @@ from snapshots import (
     fork,
     leases,
     pinning,
+    reading,
     restore,
     rewind,
     sessions,
@@ -379,7 +380,7 @@ class SnapshotRepository:
 
     def pins(self, session_id: str) -> tuple[Pin, ...]:
         """Return a session's pins in order of name, expired ones too. Raises as `load`."""
-        return restore.read_live_head(self._environment, session_id).head.pins
+        return reading.read_live_head(self._environment, session_id).head.pins
 
     def acquire(self, session_id: str, owner: str, *, plugins: PluginSession | None = None) -> Writer:
         """Take a session over, from whoever holds it: from now on only the returned `Writer` commits.

@@ -21,16 +21,16 @@ from snapshots.environment import Environment
 from snapshots.errors import LOOK_FIRST, InvalidStateError
 from snapshots.history import REWIND, ledger_along, lineage
 from snapshots.publish import Found, Ownership, Publication, intent_on
-from snapshots.restore import (
+from snapshots.reading import (
     HeadRead,
     Manifest,
-    load,
     read_base,
     read_manifest_at,
     read_place,
     retried_while_moving,
     revision_of,
 )
+from snapshots.restore import load
 from snapshots.staging import Identity, Staged, stage
 from snapshots.state import CommitResult
 from storage.wrappers.metered import MeteredStore

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from snapshots.environment import Environment
 from snapshots.head import HEAD_BYTES_MAX, Head
-from snapshots.restore import HeadRead, read_live_head
+from snapshots.reading import HeadRead, read_live_head
 from storage.clock import backoff_seconds
 from storage.errors import Applied, PreconditionFailedError, UnavailableError
 

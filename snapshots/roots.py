@@ -18,7 +18,7 @@ from dataclasses import replace
 from snapshots.environment import Environment
 from snapshots.head import LIVE, Head
 from snapshots.placement import PackUse, homes_of
-from snapshots.restore import read_manifest, read_places
+from snapshots.reading import read_manifest, read_places
 
 
 def named_packs(environment: Environment, head: Head) -> frozenset[str]:

@@ -33,7 +33,7 @@ from snapshots.errors import (
 )
 from snapshots.fields import SCHEMA_VERSION, Fields, id_bytes, id_text
 from snapshots.head import MOVED, TOMBSTONE
-from snapshots.restore import read_head
+from snapshots.reading import read_head
 from storage.clock import backoff_seconds
 from storage.errors import CorruptObjectError, NotFoundError, PreconditionFailedError, StorageError, UnavailableError
 from storage.keys import check_id

@@ -15,7 +15,7 @@ from typing import TypeVar
 from snapshots.environment import Environment
 from snapshots.head import LIVE, RESERVED, Origin
 from snapshots.pins import Pin
-from snapshots.restore import head_at, read_history, retried_while_moving
+from snapshots.reading import head_at, read_history, retried_while_moving
 from snapshots.state import SessionRelation, TokenUsage
 from storage.store import ListedObject
 

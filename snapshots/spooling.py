@@ -28,7 +28,7 @@ from snapshots.environment import Environment
 from snapshots.errors import InvalidStateError, LimitExceededError
 from snapshots.execution import with_execution_state
 from snapshots.parts import EXECUTION_STATE, WINDOW_BYTES, SpooledPart, cuts_of, is_large
-from storage.cuts import CutTable, Known
+from storage.cuts import CutTable, KnownCuts
 from storage.digest import BlobRef, Buffer, Hasher, blob_ref, octets
 from storage.extents import Extent
 from storage.matching import Copy, Cutter, Insert, Operation
@@ -137,7 +137,7 @@ class _Intake:
     def __init__(self, environment: Environment, base: Base | None, spool: Spool) -> None:
         self._spool = spool
         self._parent: BlobRef | None = None
-        self._known = Known(CutTable())
+        self._known = KnownCuts(CutTable())
         if base is not None:
             self._compare_with(environment, base)
         self._hasher, self._cutter, self._table = Hasher(), Cutter(), CutTable()
@@ -151,7 +151,7 @@ class _Intake:
         extents = base.placement.extents[held.ref.digest]
         lost = _stretches(extents, given_up(extents, environment.limits))
         self._parent = held.ref
-        self._known = Known(cuts_of(held.data) if isinstance(held.data, bytes) else held.data, lost)
+        self._known = KnownCuts(cuts_of(held.data) if isinstance(held.data, bytes) else held.data, lost)
 
     def take(self, window: Buffer) -> None:
         """Take the next bytes. Raises LimitExceededError, UnavailableError."""

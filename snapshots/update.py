@@ -4,8 +4,7 @@ Rules:
 1. The change is made anew in every attempt, to a fresh state; what others committed meanwhile stays.
 2. A commit in doubt is repeated with the same state object, which is recognised.
 3. A turn that stands in the session already is not applied again.
-4. Who lost waits in proportion to what the lost attempt took and to how many won meanwhile: as long as all of them need
-   one after the other is what spreads them out, on a store that is fast and on one that is slow.
+4. Who lost waits, and who has won some times in a row lets others go first (`snapshots.rivalry`).
 5. Updates of one session within a process go one after the other (`snapshots.queues`), each from where the last one
    ended (`snapshots.sources`): the state may be older than what others have committed. A commit that rests on such a
    state is refused by the store, and made anew. Whatever else comes of it – `function` refuses, the turn stands there
@@ -17,6 +16,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from snapshots.base import Base, Tracking, base_for, track, tracking_of
 from snapshots.commit import commit, stored_turn
@@ -31,16 +31,17 @@ from snapshots.errors import (
 from snapshots.fork import InitialNodes
 from snapshots.head import LIVE
 from snapshots.queues import SessionQueues
+from snapshots.reading import read_head
 from snapshots.recent import STATES_BYTES_MAX, STATES_MAX, Recent
-from snapshots.restore import load, read_head
-from snapshots.sources import Following, Known, Loading, Source, let_others_go_first
+from snapshots.restore import load
+from snapshots.rivalry import lost_wait_seconds
+from snapshots.sources import FollowingSource, KnownSession, LoadingSource, Source, let_others_go_first
 from snapshots.stamps import TurnStamp
 from snapshots.state import AppendedNodes, CommitResult, PersistedSessionState, StaleBranch
-from storage.clock import backoff_seconds
+from storage.clock import Clock, backoff_seconds
 
 ATTEMPTS_MAX = 32  # enough for eight writers on one head, each losing to each other a few times
 DOUBTS_MAX = 3  # how often a commit whose outcome could not be read is repeated
-LOST_SECONDS_MIN = 0.005  # what an attempt counts for at least: a memory is too quick to be measured
 
 Function = Callable[[PersistedSessionState], None]
 """Changes a state in place; called once per attempt, on a fresh state."""
@@ -96,7 +97,9 @@ class Updates:
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
         self._queues = SessionQueues()
-        self._known: Recent[Known] = Recent(STATES_MAX, bytes_max=STATES_BYTES_MAX, size_of=Known.size_bytes)
+        self._known: Recent[KnownSession] = Recent(
+            STATES_MAX, bytes_max=STATES_BYTES_MAX, size_of=KnownSession.size_bytes
+        )
 
     @property
     def known_sessions(self) -> int:
@@ -105,9 +108,9 @@ class Updates:
 
     def update(self, session_id: str, function: Function, stamp: TurnStamp | None = None) -> CommitResult:
         """Load, apply `function`, commit; see `SnapshotRepository.update`."""
-        with self._queues.turn(session_id):
+        with self._queues.one_at_a_time(session_id):
             known = self._known.take(session_id)
-            source = Following(self._environment, session_id, let_others_go_first(known, self._environment.clock))
+            source = FollowingSource(self._environment, session_id, let_others_go_first(known, self._environment.clock))
             try:
                 return _updated(self._environment, source, function, stamp)
             finally:
@@ -138,7 +141,7 @@ def update(
     environment: Environment, session_id: str, function: Function, stamp: TurnStamp | None = None
 ) -> CommitResult:
     """Load, apply `function`, commit; as `SnapshotRepository.update`, but from a load in every attempt."""
-    return _updated(environment, Loading(lambda: load_to_commit(environment, session_id)), function, stamp)
+    return _updated(environment, LoadingSource(lambda: load_to_commit(environment, session_id)), function, stamp)
 
 
 def update_or_create(
@@ -155,52 +158,83 @@ def update_or_create(
         except SessionNotFoundError:
             return PersistedSessionState(session_id=session_id)
 
-    return _updated(environment, Loading(present), function, None)
+    return _updated(environment, LoadingSource(present), function, None)
 
 
 def _updated(environment: Environment, source: Source, function: Function, stamp: TurnStamp | None) -> CommitResult:
-    clock = environment.clock
-    for attempt in range(1, ATTEMPTS_MAX + 1):
-        began = clock.monotonic()
-        state = source.state()
-        given = tracking_of(state)
-        try:
-            found = None if stamp is None else stored_turn(environment, state, stamp)
-            if found is None:
-                function(state)
-        except Exception:
-            if _is_decided(state, given, source):
-                raise
-            continue
-        if found is not None:
-            if _is_decided(state, given, source):
+    for number in range(1, ATTEMPTS_MAX + 1):
+        began = environment.clock.monotonic()
+        with suppress(_StaleStateError):
+            attempt = _Attempt(environment, source, source.state(), stamp)
+            found = attempt.change(function)
+            if found is not None:
                 return found
-            continue
-        try:
-            result = _commit_patiently(environment, state, stamp)
-        except RevisionConflictError as conflict:
-            if attempt == ATTEMPTS_MAX:
-                raise
-            if losses := source.lost():
-                lost_seconds = max(LOST_SECONDS_MIN, clock.monotonic() - began)
-                clock.sleep(backoff_seconds(losses, clock, base_seconds=lost_seconds * _winners(conflict)))
-        except (InvalidStateError, LimitExceededError):
-            if _is_decided(state, given, source):
-                raise
-        except BaseException:
-            source.failed()
-            raise
-        else:
-            source.won(tracking_of(state).base)
-            return result
+            try:
+                return attempt.commit()
+            except RevisionConflictError as conflict:
+                if number == ATTEMPTS_MAX:
+                    raise
+                _back_off(environment.clock, source, conflict, began)
     raise AssertionError("the last attempt returns or raises")
 
 
-def _is_decided(state: PersistedSessionState, given: Tracking, source: Source) -> bool:
-    """Say whether what came of a state may stand: a commit was sent, or the session still stands where it does."""
-    now = tracking_of(state)
-    is_sent = now.pending is not None and now.pending.sent
-    return is_sent or _stands_at(now.base) != _stands_at(given.base) or not source.is_stale()
+class _StaleStateError(Exception):
+    """Leaves an attempt that counts for nothing; caught in `_updated`, never seen outside."""
+
+
+class _Attempt:
+    """One attempt to change the state that a source gave, and to commit it. Raises as rule 5 lets it.
+
+    Args:
+        environment: Where to.
+        source: What gave the state.
+        state: Fresh.
+        stamp: The turn, None without one.
+    """
+
+    def __init__(
+        self, environment: Environment, source: Source, state: PersistedSessionState, stamp: TurnStamp | None
+    ) -> None:
+        self._environment = environment
+        self._source = source
+        self._state = state
+        self._stamp = stamp
+        self._given = tracking_of(state)
+
+    def change(self, function: Function) -> CommitResult | None:
+        """Apply `function`; where the turn stands in the session already, return its result instead (rule 3)."""
+        try:
+            found = None if self._stamp is None else stored_turn(self._environment, self._state, self._stamp)
+            if found is None:
+                function(self._state)
+        except Exception:
+            self._check_counts()
+            raise
+        if found is not None:
+            self._check_counts()
+        return found
+
+    def commit(self) -> CommitResult:
+        """Commit what was changed; the source is told how it went, but for a conflict."""
+        try:
+            result = _commit_patiently(self._environment, self._state, self._stamp)
+        except RevisionConflictError:
+            raise
+        except (InvalidStateError, LimitExceededError):
+            self._check_counts()
+            raise
+        except BaseException:
+            self._source.failed()
+            raise
+        self._source.won(tracking_of(self._state).base)
+        return result
+
+    def _check_counts(self) -> None:
+        """Raise _StaleStateError unless a commit was sent, or the session still stands where the state does."""
+        now = tracking_of(self._state)
+        is_sent = now.pending is not None and now.pending.sent
+        if not is_sent and _stands_at(now.base) == _stands_at(self._given.base) and not self._source.confirm():
+            raise _StaleStateError
 
 
 def _stands_at(base: Base | None) -> tuple[str, int] | None:
@@ -208,9 +242,10 @@ def _stands_at(base: Base | None) -> tuple[str, int] | None:
     return None if base is None else (base.head.state_id, base.revision)
 
 
-def _winners(conflict: RevisionConflictError) -> int:
-    """Return how many others committed during a lost attempt; one where it meant to create the session."""
-    return 1 if conflict.expected is None else max(1, conflict.actual - conflict.expected)
+def _back_off(clock: Clock, source: Source, conflict: RevisionConflictError, began: float) -> None:
+    """Wait after an attempt that was lost; not at all if it had no chance."""
+    if losses := source.lost():
+        clock.sleep(lost_wait_seconds(losses, conflict, clock.monotonic() - began, clock))
 
 
 def _commit_patiently(environment: Environment, state: PersistedSessionState, stamp: TurnStamp | None) -> CommitResult:

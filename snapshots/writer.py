@@ -27,7 +27,8 @@ from snapshots.errors import FencedError, IllegalTransitionError, InvalidStateEr
 from snapshots.head import Head, Holder
 from snapshots.history import RESTORE, REWIND, HistoryRow, lineage
 from snapshots.publish import Ownership
-from snapshots.restore import load, read_live_head
+from snapshots.reading import read_live_head
+from snapshots.restore import load
 from snapshots.rewind import go_back
 from snapshots.rewrite import rewrite_head
 from snapshots.stamps import TurnStamp, mark

@@ -6,7 +6,7 @@ Rules:
 3. A cut that goes on where the last copy ended is preferred, so that long stretches stay one copy.
 
     table = table_of([first_window, second_window])
-    Known(table).find(digest)  # a Copy, None where no cut has this digest
+    KnownCuts(table).find(digest)  # a Copy, None where no cut has this digest
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def table_of(windows: Iterable[Buffer]) -> CutTable:
     return table
 
 
-class Known:
+class KnownCuts:
     """Finds cuts of one blob.
 
     Args:

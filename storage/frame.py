@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from functools import cached_property
 
 import zstandard
 
@@ -63,39 +64,35 @@ class Prefix:
         view = octets(raw)
         assert view.nbytes >= PREFIX_BYTES_MIN, "nothing could be found in so little"
         self._bytes = zstandard.ZstdCompressionDict(bytes(view), dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-        self._packer: zstandard.ZstdCompressor | None = None
-        self._opener: zstandard.ZstdDecompressor | None = None
 
-    def packer(self) -> zstandard.ZstdCompressor:
+    @cached_property
+    def compressor(self) -> zstandard.ZstdCompressor:
         """Return what compresses against it."""
-        if self._packer is None:
-            self._packer = zstandard.ZstdCompressor(level=_LEVEL, dict_data=self._bytes, write_checksum=True)
-        return self._packer
+        return zstandard.ZstdCompressor(level=_LEVEL, dict_data=self._bytes, write_checksum=True)
 
-    def opener(self) -> zstandard.ZstdDecompressor:
+    @cached_property
+    def decompressor(self) -> zstandard.ZstdDecompressor:
         """Return what decompresses against it."""
-        if self._opener is None:
-            self._opener = zstandard.ZstdDecompressor(dict_data=self._bytes)
-        return self._opener
+        return zstandard.ZstdDecompressor(dict_data=self._bytes)
 
 
 class Opener:
     """Opens many frames, one after another: to make what decompresses takes a tenth of the time of opening one."""
 
     def __init__(self) -> None:
-        self._opener = zstandard.ZstdDecompressor()
+        self._decompressor = zstandard.ZstdDecompressor()
 
     def open(self, stored: Buffer, *, key: str) -> bytes:
         """Return the raw bytes of one frame that needs no prefix. Raises as `open_frame`."""
-        return _opened(stored, key, None, self._opener)
+        return _opened(stored, key, None, self._decompressor)
 
 
 def seal_frame(raw: Buffer, prefix: Prefix | None = None) -> bytes:
     """Return the frame of at most FRAME_BYTES_MAX raw bytes, compressed where that makes it smaller."""
     view = octets(raw)
     assert 0 < view.nbytes <= FRAME_BYTES_MAX, "Rule 1"
-    packer = zstandard.ZstdCompressor(level=_LEVEL) if prefix is None else prefix.packer()
-    packed = packer.compress(view)
+    compressor = zstandard.ZstdCompressor(level=_LEVEL) if prefix is None else prefix.compressor
+    packed = compressor.compress(view)
     smaller = _ZSTD if prefix is None else _ZSTD_PREFIXED
     codec, payload = (smaller, packed) if len(packed) < view.nbytes else (_STORED, bytes(view))
     head = _HEADER.pack(codec, _UNSEALED, view.nbytes, len(payload))
@@ -139,18 +136,18 @@ def _opened(stored: Buffer, key: str, prefix: Prefix | None, ready: zstandard.Zs
         raise CorruptObjectError(key, f"a frame has codec {codec} and seal {seal}, which this version cannot open")
     if codec == _ZSTD_PREFIXED and prefix is None:
         raise CorruptObjectError(key, "a frame that needs the bytes before it stands alone")
-    opener = prefix.opener() if codec == _ZSTD_PREFIXED and prefix is not None else ready
-    raw = bytes(payload) if codec == _STORED else _decompress(payload, raw_bytes, key, opener)
+    decompressor = prefix.decompressor if codec == _ZSTD_PREFIXED and prefix is not None else ready
+    raw = bytes(payload) if codec == _STORED else _decompress(payload, raw_bytes, key, decompressor)
     if len(raw) != raw_bytes:
         raise CorruptObjectError(key, f"a frame holds {len(raw)} bytes, declares {raw_bytes}")
     return raw
 
 
-def _decompress(payload: memoryview, raw_bytes: int, key: str, opener: zstandard.ZstdDecompressor | None) -> bytes:
+def _decompress(payload: memoryview, raw_bytes: int, key: str, ready: zstandard.ZstdDecompressor | None) -> bytes:
     try:
         if zstandard.frame_content_size(payload) != raw_bytes:  # Rule 2: before a byte is allocated
             raise CorruptObjectError(key, "a compressed frame declares another size than its header")
-        return (opener or zstandard.ZstdDecompressor()).decompress(payload, max_output_size=raw_bytes)
+        return (ready or zstandard.ZstdDecompressor()).decompress(payload, max_output_size=raw_bytes)
     except zstandard.ZstdError as error:
         raise CorruptObjectError(key, f"a frame cannot be decompressed ({error})") from error
 

@@ -18,17 +18,17 @@ import io
 from bisect import bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from storage.digest import BlobRef, Verifier, verify
 from storage.errors import CorruptObjectError
-from storage.extents import Extent, Read, plan_reads
+from storage.extents import Extent, Frame, Read, plan_reads
 from storage.frame import PREFIX_BYTES_MIN, Opener, Prefix, is_prefixed, open_frame
 from storage.packs import PREFIX_BYTES_MAX
 from storage.store import ObjectStore
 
-_Place = tuple[str, int, int]  # pack, offset and stored size of a frame
 _Target = tuple[memoryview, int, int, int]  # view, place there, raw bytes of the frame before the piece, length
+_Raw = TypeVar("_Raw", bytes, memoryview)
 GROUP_FRAMES_MAX = 64  # at hand already, opened by one thread at a time
 WINDOW_BYTES = 32 << 20  # raw, of a blob that is not held whole; larger ones make fewer requests
 
@@ -37,7 +37,7 @@ class _Frames(NamedTuple):
     """Frames that lie in one range of a pack."""
 
     read: Read
-    places: list[_Place]
+    places: list[Frame]
 
 
 class PackReader:
@@ -93,15 +93,15 @@ class PackReader:
         skip = len(whole) + position - start
         opener = Opener()
         for extent in wanted:
-            stored = self._stored(extent[:3])
+            stored, key = self._stored(extent[:3]), self.key_of(extent.pack)
             if is_prefixed(stored):
-                raw = self._continued(extent, bytes(stored), bytes(whole[-PREFIX_BYTES_MAX:]))
+                raw = open_continued(extent, bytes(stored), bytes(whole[-PREFIX_BYTES_MAX:]), key=key)
             else:
-                raw = opener.open(stored, key=self.key_of(extent.pack))
-            whole += self._piece(extent, raw)
+                raw = opener.open(stored, key=key)
+            whole += piece_of(raw, extent.skip, extent.length, key=key)
         return bytes(whole[skip:])
 
-    def runs(self, places: Sequence[_Place]) -> list[memoryview]:
+    def runs(self, places: Sequence[Frame]) -> list[memoryview]:
         """Return runs of frames as they are stored, by pack, offset and stored size. Raises as `fetch`."""
         self.fetch(plan_reads(place for place in places if self._find(*place) is None))
         return [self._stored(place) for place in places]
@@ -159,7 +159,7 @@ class PackReader:
             index -= 1  # an earlier one may reach further
         return None
 
-    def _stored(self, place: _Place) -> memoryview:
+    def _stored(self, place: Frame) -> memoryview:
         found = self._find(*place)
         assert found is not None, "it was fetched"
         return found
@@ -177,7 +177,7 @@ class PackReader:
         # What getbuffer() gives is the very bytes that getvalue() returns, as long as no view of them is left: no copy.
         buffers = [io.BytesIO(bytes(sum(extent.length for extent in extents))) for extents in wanted]
         views = [buffer.getbuffer() for buffer in buffers]
-        targets: dict[_Place, list[_Target]] = {}
+        targets: dict[Frame, list[_Target]] = {}
         for extents, view in zip(wanted, views, strict=True):
             at = 0
             for extent in extents:
@@ -191,12 +191,12 @@ class PackReader:
             view.release()
         return [buffer.getvalue() for buffer in buffers]
 
-    def _copied(self, targets: Mapping[_Place, Sequence[_Target]]) -> dict[_Place, bytes]:
+    def _copied(self, targets: Mapping[Frame, Sequence[_Target]]) -> dict[Frame, bytes]:
         """Copy frames to their targets (rule 3); return those that continue a log, as they are stored."""
         at_hand = {place: found for place in targets if (found := self._find(*place)) is not None}
-        continued: dict[_Place, bytes] = {}
+        continued: dict[Frame, bytes] = {}
 
-        def copy(frames: Iterable[tuple[_Place, memoryview]]) -> None:
+        def copy(frames: Iterable[tuple[Frame, memoryview]]) -> None:
             opener = Opener()
             for place, stored in frames:
                 if is_prefixed(stored):
@@ -204,7 +204,7 @@ class PackReader:
                 else:
                     self._copy(place, opener.open(stored, key=self.key_of(place[0])), targets[place])
 
-        def copy_group(group: Iterable[_Place]) -> None:
+        def copy_group(group: Iterable[Frame]) -> None:
             copy((place, at_hand[place]) for place in group)
 
         def copy_read(frames: _Frames) -> None:
@@ -221,25 +221,16 @@ class PackReader:
                 pass
         return continued
 
-    def _piece(self, extent: Extent, raw: bytes) -> bytes:
-        piece = raw[extent.skip : extent.skip + extent.length]
-        if len(piece) != extent.length:
-            raise CorruptObjectError(self.key_of(extent.pack), "an extent ends behind its frame")
-        return piece
-
-    def _copy(self, place: _Place, raw: bytes, targets: Iterable[_Target]) -> None:
-        frame = memoryview(raw)
+    def _copy(self, place: Frame, raw: bytes, targets: Iterable[_Target]) -> None:
+        frame, key = memoryview(raw), self.key_of(place[0])
         for view, at, skip, length in targets:
-            piece = frame[skip : skip + length]
-            if len(piece) != length:
-                raise CorruptObjectError(self.key_of(place[0]), "an extent ends behind its frame")
-            view[at : at + length] = piece
+            view[at : at + length] = piece_of(frame, skip, length, key=key)
 
     def _copy_continued(
-        self, wanted: Iterable[Sequence[Extent]], views: Iterable[memoryview], stored: Mapping[_Place, bytes]
+        self, wanted: Iterable[Sequence[Extent]], views: Iterable[memoryview], stored: Mapping[Frame, bytes]
     ) -> None:
         """Open the frames that continue a log where they stand first, everything else being in its place (rule 4)."""
-        opened: dict[_Place, bytes] = {}
+        opened: dict[Frame, bytes] = {}
         for extents, view in zip(wanted, views, strict=True):
             at = 0
             for extent in extents:
@@ -247,18 +238,12 @@ class PackReader:
                 if place in stored:
                     if place not in opened:
                         before = bytes(view[max(0, at - PREFIX_BYTES_MAX) : at])
-                        opened[place] = self._continued(extent, stored[place], before)
+                        opened[place] = open_continued(extent, stored[place], before, key=self.key_of(extent.pack))
                     self._copy(place, opened[place], [(view, at, extent.skip, extent.length)])
                 at += extent.length
 
-    def _continued(self, extent: Extent, stored: bytes, before: bytes) -> bytes:
-        key = self.key_of(extent.pack)
-        if extent.skip:
-            raise CorruptObjectError(key, "an extent begins within a frame that continues a log")
-        return open_frame(stored, key=key, prefix=Prefix(before) if len(before) >= PREFIX_BYTES_MIN else None)
 
-
-def _by_read(places: Iterable[_Place]) -> list[_Frames]:
+def _by_read(places: Iterable[Frame]) -> list[_Frames]:
     """Return the ranges that cover these frames, each with its own."""
     ordered = sorted(places)
     found = [_Frames(read, []) for read in plan_reads(ordered)]
@@ -268,6 +253,31 @@ def _by_read(places: Iterable[_Place]) -> list[_Frames]:
             index += 1
         found[index].places.append(place)
     return found
+
+
+def open_continued(extent: Extent, stored: bytes, before: bytes, *, key: str) -> bytes:
+    """Return the raw bytes of a frame that continues a log (rule 4).
+
+    Args:
+        extent: The first piece that the log has of it.
+        stored: The frame.
+        before: The last PREFIX_BYTES_MAX bytes that stand before it in the log.
+        key: Of its pack.
+
+    Raises:
+        CorruptObjectError: It is not what it should be, or the log has not all of it.
+    """
+    if extent.skip:
+        raise CorruptObjectError(key, "an extent begins within a frame that continues a log")
+    return open_frame(stored, key=key, prefix=Prefix(before) if len(before) >= PREFIX_BYTES_MIN else None)
+
+
+def piece_of(frame: _Raw, skip: int, length: int, *, key: str) -> _Raw:
+    """Return a piece of a frame that was opened. Raises CorruptObjectError where the frame ends before it does."""
+    piece = frame[skip : skip + length]
+    if len(piece) != length:
+        raise CorruptObjectError(key, "an extent ends behind its frame")
+    return piece
 
 
 def windows_of(extents: Iterable[Extent], window_bytes: int) -> Iterator[list[Extent]]:
@@ -292,13 +302,3 @@ def reaching(extents: Sequence[Extent], position: int) -> tuple[Sequence[Extent]
             return extents[index:], start
         start += extent.length
     return (), start
-
-
-def read_blobs(
-    store: ObjectStore,
-    blobs: Mapping[BlobRef, Sequence[Extent]],
-    key_of: Callable[[str], str],
-    executor: Executor,
-) -> dict[BlobRef, bytes]:
-    """Return whole blobs, read once. Raises as `PackReader.blobs`."""
-    return PackReader(store, key_of, executor).blobs(blobs)

@@ -24,7 +24,7 @@ from snapshots.benchmarks.settings import Settings
 from snapshots.errors import RevisionConflictError
 from snapshots.layout import Layout
 from snapshots.maintenance.progress import Progress
-from snapshots.update import LOST_SECONDS_MIN
+from snapshots.rivalry import LOST_SECONDS_MIN
 from storage.clock import SystemClock, backoff_seconds
 from storage.errors import PreconditionFailedError
 from storage.store import Create, ObjectStore, Replace

@@ -44,6 +44,7 @@ class Cost:
     gets: int
     puts: int
     uploaded_bytes: int
+    downloaded_bytes: int
     cpu_seconds: float
     wall_seconds: float
 
@@ -63,6 +64,7 @@ def metering(metrics: Metrics) -> Iterator[list[Cost]]:
             gets=used["get"].requests,
             puts=used["put"].requests,
             uploaded_bytes=used["put"].bytes_out,
+            downloaded_bytes=used.total.bytes_in,
             cpu_seconds=cpu_seconds,
             wall_seconds=wall_seconds,
         )

@@ -27,7 +27,7 @@ from snapshots.cli.names import DEFAULT_STORE, DEFAULT_TENANT
 from snapshots.cli.output import Output, one_line
 from snapshots.errors import RevisionNotFoundError, SessionDeletedError, SessionMovedError, SessionNotFoundError
 from snapshots.pins import find_pin, is_pin_name
-from snapshots.restore import read_live_head, revision_of
+from snapshots.reading import read_live_head, revision_of
 from storage.backends import open_store
 from storage.store import ObjectStore
 

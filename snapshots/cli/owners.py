@@ -15,8 +15,8 @@ from snapshots.cli import views
 from snapshots.cli.invocation import invocation
 from snapshots.cli.names import SessionId
 from snapshots.cli.output import human_time
+from snapshots.reading import read_live_head
 from snapshots.repository import SnapshotRepository
-from snapshots.restore import read_live_head
 from snapshots.writer import Writer
 from storage.keys import check_id
 from storage.leases import Lease

@@ -35,8 +35,8 @@ from snapshots.errors import (
     SnapshotError,
     UnsupportedSchemaError,
 )
+from snapshots.reading import read_head
 from snapshots.repository import SnapshotRepository
-from snapshots.restore import read_head
 from snapshots.usage import UsageLog, UsageReport, UsageTotals, compact
 from snapshots.usage.index import ListedLog, for_each_log, index_at
 from snapshots.usage.reading import read_rows

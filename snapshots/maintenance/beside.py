@@ -37,12 +37,12 @@ from snapshots.fields import U64_MAX
 from snapshots.head import TOMBSTONE, Head
 from snapshots.layout import Layout
 from snapshots.maintenance.findings import DAMAGE, Damage, Finding, VerifiedSatellite, What
+from snapshots.reading import head_at
 from snapshots.realtime import stored as realtime_stored
 from snapshots.realtime.journal import CHECKPOINTS, load_progress
 from snapshots.realtime.progress import Checkpoint, RealtimeProgress
 from snapshots.realtime.values import RealtimeSessionRecord
 from snapshots.records.stored import read_at
-from snapshots.restore import head_at
 from snapshots.runtime.persistence import METADATA
 from snapshots.satellite import Kind, Stored
 from snapshots.usage.index import KIND, ListedLog, logs_in

@@ -24,8 +24,8 @@ from snapshots.maintenance.marks import Marks, MarksRead, pack_mark, read_marks
 from snapshots.maintenance.progress import Progress, quiet
 from snapshots.maintenance.raising import ATTEMPTS_MAX, key_digest
 from snapshots.maintenance.superseded import LogsPlan, plan_logs
+from snapshots.reading import HeadRead, head_at
 from snapshots.repository import SnapshotRepository
-from snapshots.restore import HeadRead, head_at
 from snapshots.roots import named_keys
 from snapshots.sessions import for_each_head
 from storage.errors import CorruptObjectError, NotFoundError, PermissionDeniedError, UnsupportedServerError

@@ -19,8 +19,8 @@ from snapshots.maintenance.memory import Frames, named
 from storage.digest import short_hash
 from storage.errors import CorruptObjectError, NotFoundError
 from storage.extents import Extent, Read, plan_reads
-from storage.frame import HEADER_BYTES, PREFIX_BYTES_MIN, Prefix, is_prefixed, open_frame
-from storage.pack_reader import windows_of
+from storage.frame import HEADER_BYTES, is_prefixed, open_frame
+from storage.pack_reader import open_continued, piece_of, windows_of
 from storage.store import ByteRange
 
 READ_BYTES_MAX = 4 << 20  # raw bytes held for one read of several blobs, or of a window of a large one
@@ -132,10 +132,7 @@ class Fetched:
         raw = self._opened.get(frame)
         if raw is None:
             raw = self._opened[frame] = self._open(extent, before)
-        piece = raw[extent.skip : extent.skip + extent.length]
-        if len(piece) != extent.length:
-            raise CorruptObjectError(self._pieces.key_of(extent.pack), "an extent ends behind its frame")
-        return piece
+        return piece_of(raw, extent.skip, extent.length, key=self._pieces.key_of(extent.pack))
 
     def fault(self, extent: Extent) -> Fault | None:
         """Return what is wrong with the frame of a piece, as far as that can be told from it alone."""
@@ -152,9 +149,7 @@ class Fetched:
             raise stored
         if not is_prefixed(stored):
             return open_frame(stored, key=key)
-        if extent.skip:
-            raise CorruptObjectError(key, "an extent begins within a frame that continues a log")
-        return open_frame(stored, key=key, prefix=Prefix(before) if len(before) >= PREFIX_BYTES_MIN else None)
+        return open_continued(extent, stored, before, key=key)
 
 
 def _is_sound(stored: bytes) -> bool:

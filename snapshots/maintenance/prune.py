@@ -24,8 +24,8 @@ from snapshots.head import KEPT_MAX, Head
 from snapshots.history import HistoryRow
 from snapshots.maintenance.retention import Retention, kept_by_rules, reasons
 from snapshots.pins import Pin
+from snapshots.reading import HeadRead, read_history, read_live_head, retried_while_moving
 from snapshots.repository import SnapshotRepository
-from snapshots.restore import HeadRead, read_history, read_live_head, retried_while_moving
 from snapshots.rewrite import rewrite_head
 
 __all__ = ["KeptRevision", "PrunePlan", "PruneResult", "Retention", "execute", "plan_prune"]

@@ -25,7 +25,7 @@ from snapshots.errors import SnapshotError
 from snapshots.head import LIVE, RESERVED, Head
 from snapshots.maintenance.marks import Marks, pack_mark
 from snapshots.maintenance.progress import Progress, quiet
-from snapshots.restore import HeadRead, head_at
+from snapshots.reading import HeadRead, head_at
 from snapshots.roots import named_keys
 from snapshots.sessions import PAGE
 from storage.digest import short_hash

@@ -31,7 +31,7 @@ from snapshots.maintenance.grown import GrownLog, ReadLog
 from snapshots.maintenance.needs import books_of, packs_needed
 from snapshots.maintenance.pieces import readable_runs
 from snapshots.placement import PackUse, Placement, PlaceRow, unseal_manifest
-from snapshots.restore import Manifest, manifest_from, named_by, read_manifest
+from snapshots.reading import Manifest, manifest_from, named_by, read_manifest
 from snapshots.roots import kept_packs
 from snapshots.state import (
     PluginSessionSnapshot,

@@ -37,8 +37,8 @@ from snapshots.maintenance.memory import Memory, named
 from snapshots.maintenance.pieces import Fault
 from snapshots.maintenance.revisions import DamagedError, Logs, Present, RevisionCheck, head_findings, read_present
 from snapshots.placement import ManifestPlace, PackUse, PlaceRow
+from snapshots.reading import LOAD_ATTEMPTS_MAX, HeadRead, head_at, read_head, with_tail
 from snapshots.repository import SnapshotRepository
-from snapshots.restore import LOAD_ATTEMPTS_MAX, HeadRead, head_at, read_head, with_tail
 from snapshots.turns import TurnRecord
 from storage.errors import CorruptObjectError, NotFoundError
 

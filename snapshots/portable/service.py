@@ -41,14 +41,7 @@ from snapshots.head import LIVE, MOVED, RESERVED, TOMBSTONE
 from snapshots.portable import conversion
 from snapshots.portable.session import Event, Session
 from snapshots.portable.warm import WarmSession, warm_sessions
-from snapshots.restore import (
-    HeadRead,
-    Manifest,
-    head_at,
-    read_head,
-    read_manifest,
-    retried_while_moving,
-)
+from snapshots.reading import HeadRead, Manifest, head_at, read_head, read_manifest, retried_while_moving
 from snapshots.sessions import Unforgetting, for_each_head
 from snapshots.state import PersistedSessionState
 from snapshots.state.values import json_text

@@ -34,8 +34,8 @@ from snapshots.environment import HasEnvironment
 from snapshots.errors import InvalidStateError, RevisionConflictError
 from snapshots.fields import U64_MAX
 from snapshots.queues import SessionQueues
+from snapshots.reading import read_live_head
 from snapshots.recent import Recent, recent_states
-from snapshots.restore import read_live_head
 from snapshots.runtime.merge import AUTHORITATIVE_KEYS, Union, amend, check_versions, merge, unite
 from snapshots.runtime.messages import messages_along, to_node, with_ids
 from snapshots.runtime.session import JsonMessage, RuntimeMetadata, RuntimeSession
@@ -164,7 +164,7 @@ class RuntimeSessionStore:
             RevisionConflictError: Others were faster `snapshots.update.ATTEMPTS_MAX` times. Save again.
         """
         mine = session.checked()
-        with self._queues.turn(mine.session_id):
+        with self._queues.one_at_a_time(mine.session_id):
             metadata = mine.authoritative()
             register = self._register(mine.session_id)
             found = register.find()

@@ -22,7 +22,7 @@ from snapshots.environment import Environment
 from snapshots.epochs import take_number
 from snapshots.errors import CorruptSnapshotError
 from snapshots.head import LIVE, Head
-from snapshots.restore import HeadRead, head_at
+from snapshots.reading import HeadRead, head_at
 from snapshots.roots import named_packs
 from storage.errors import NotFoundError, PreconditionFailedError, UnavailableError
 

@@ -18,7 +18,7 @@ from typing import TypeVar
 from snapshots.environment import Environment
 from snapshots.errors import CorruptSnapshotError, SessionDeletedError, SessionNotFoundError
 from snapshots.head import TOMBSTONE
-from snapshots.restore import head_at
+from snapshots.reading import head_at
 from snapshots.satellite import Found, Kind, SatelliteRegister, decode, misplaced
 from snapshots.usage.segments import Index, index_from_plain, index_to_plain
 from storage.errors import CorruptObjectError, NotFoundError

@@ -31,7 +31,8 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("snapshots.stretches",),
     ("snapshots.content", "snapshots.head"),
     ("snapshots.base", "snapshots.compaction", "snapshots.verdict"),
-    ("snapshots.environment", "snapshots.laying", "snapshots.queues"),
+    ("snapshots.environment", "snapshots.laying", "snapshots.queues", "snapshots.rivalry"),
+    ("snapshots.reading",),
     (
         "snapshots.ahead",
         "snapshots.epochs",

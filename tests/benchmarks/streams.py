@@ -16,17 +16,16 @@ import argparse
 import io
 import json
 import random
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from snapshots import PersistedSessionState, SnapshotRepository, execution, parts, spooling
 from snapshots.benchmarks.large_state import LargeState
+from snapshots.benchmarks.meters import metering, peak_bytes
 from snapshots.maintenance.findings import Finding
 from snapshots.maintenance.verify import verify
 from storage import extents
@@ -129,10 +128,14 @@ def third(repo: SnapshotRepository, mib: int) -> dict[str, Any]:
     """Commit twice: the second time the cuts are at hand."""
     state = repo.load(SESSION)
     repo.commit(state, execution_state=_stream(mib, 2))
-    before, started = repo.metrics.snapshot(), time.process_time()
-    result = repo.commit(state, execution_state=_stream(mib, 3))
-    used, cpu = repo.metrics.snapshot() - before, time.process_time() - started
-    return {"uploaded_bytes": result.uploaded_bytes, "own_requests": used.total_requests, "own_cpu_seconds": cpu}
+    with metering(repo.metrics) as costs:
+        result = repo.commit(state, execution_state=_stream(mib, 3))
+    own = costs[0]
+    return {
+        "uploaded_bytes": result.uploaded_bytes,
+        "own_requests": own.requests,
+        "own_cpu_seconds": own.cpu_seconds,
+    }
 
 
 def by_open(repo: SnapshotRepository, _mib: int) -> dict[str, Any]:
@@ -180,19 +183,19 @@ def run_step(name: str, store: str, mib: int, divisor: int) -> dict[str, Any]:
     """Return what a step cost this process."""
     divide_bounds(divisor)
     step = next(one for one in STEPS if one.__name__ == name)
-    with SnapshotRepository.open(store) as repo:
-        before, started, cpu = repo.metrics.snapshot(), time.monotonic(), time.process_time()
+    with SnapshotRepository.open(store) as repo, metering(repo.metrics) as costs:
         found = step(repo, mib)
-        used = repo.metrics.snapshot() - before
-        return {
-            "step": name,
-            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            "requests": used.total_requests,
-            "bytes_in": used.total.bytes_in,
-            "seconds": round(time.monotonic() - started, 2),
-            "cpu_seconds": round(time.process_time() - cpu, 2),
-            **found,
-        }
+        peak = peak_bytes()
+    cost = costs[0]
+    return {
+        "step": name,
+        "peak_bytes": peak,
+        "requests": cost.requests,
+        "bytes_in": cost.downloaded_bytes,
+        "seconds": round(cost.wall_seconds, 2),
+        "cpu_seconds": round(cost.cpu_seconds, 2),
+        **found,
+    }
 
 
 def run(store: str, mib: int, divisor: int = 1) -> list[dict[str, Any]]:

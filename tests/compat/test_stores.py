@@ -16,8 +16,8 @@ from snapshots.maintenance.collect import execute
 from snapshots.maintenance.findings import Finding, Verified, VerifiedSatellite
 from snapshots.maintenance.garbage import plan_collect
 from snapshots.maintenance.verify import verify
+from snapshots.reading import read_base, read_live_head
 from snapshots.records import SessionRecords
-from snapshots.restore import read_base, read_live_head
 from snapshots.runtime import RuntimeSessionStore
 from snapshots.usage import UsageLog
 from storage import frame

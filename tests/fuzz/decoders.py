@@ -64,7 +64,7 @@ from storage.frame import (
     seal_stream,
 )
 from storage.leases import LeaseRegister
-from storage.pack_reader import read_blobs
+from storage.pack_reader import PackReader
 from storage.packs import PackBuilder, read_index
 from storage.store import Overwrite, Version
 from storage.testing.clock import ManualClock
@@ -325,7 +325,7 @@ PACKED = BUILDER.finish({"session": "s1", "tenant": "default"})
 def read_pack(data: bytes) -> object:
     store = environment_with({PACK: data}).store
     wanted: dict[BlobRef, Any] = {blob: BUILDER.extents[blob.digest] for blob in BLOBS}
-    return read_blobs(store, wanted, str, InlineExecutor())
+    return PackReader(store, str, InlineExecutor()).blobs(wanted)
 
 
 def index_json() -> bytes:

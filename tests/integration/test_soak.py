@@ -23,7 +23,7 @@ from snapshots.head import LIVE, RESERVED, TOMBSTONE, Head
 from snapshots.maintenance.collect import execute, plan_collect
 from snapshots.maintenance.findings import Finding
 from snapshots.maintenance.verify import verify
-from snapshots.restore import HeadRead, head_at, read_base
+from snapshots.reading import HeadRead, head_at, read_base
 from snapshots.roots import named_keys
 from storage.testing.draws import Draws
 from tests.integration.journals import Operation, read_journal

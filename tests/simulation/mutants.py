@@ -13,7 +13,7 @@ import pytest
 
 from snapshots import commit as committing
 from snapshots import fork as forks
-from snapshots import laying, restore, rewrite, roots, satellite, stretches, verdict
+from snapshots import laying, reading, rewrite, roots, satellite, stretches, verdict
 from snapshots import publish as publishing
 from snapshots import rewind as rewinds
 from snapshots.ahead import tail_stored
@@ -27,10 +27,10 @@ from snapshots.maintenance import superseded
 from snapshots.maintenance.raising import Homes as Batches
 from snapshots.maintenance.raising import key_digest
 from snapshots.placement import NOT_MOVED, Homes, Move
+from snapshots.reading import HeadRead, head_at, read_live_head
 from snapshots.realtime import RealtimeController, journal
 from snapshots.records import reaper
 from snapshots.records.stored import register_of
-from snapshots.restore import HeadRead, head_at, read_live_head
 from snapshots.runtime import persistence
 from snapshots.runtime.merge import Union
 from snapshots.runtime.messages import to_node
@@ -430,7 +430,7 @@ def rows_left_where_they_lay(patch: pytest.MonkeyPatch) -> None:
 
 
 def missing_objects_taken_for_corruption(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(restore, "LOAD_ATTEMPTS_MAX", 1)
+    patch.setattr(reading, "LOAD_ATTEMPTS_MAX", 1)
 
 
 # Satellites: usage logs, saves, records, realtime sessions.

@@ -24,7 +24,8 @@ from snapshots.head import LIVE, Head
 from snapshots.history import RESTORE
 from snapshots.layout import Layout
 from snapshots.maintenance.collect import BATCH_PACKS, execute, plan_on
-from snapshots.restore import load, read_history, read_live_head
+from snapshots.reading import read_history, read_live_head
+from snapshots.restore import load
 from snapshots.rewind import go_back
 from snapshots.rewrite import rewrite_head
 from snapshots.testing.collector import collect

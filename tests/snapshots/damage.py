@@ -9,7 +9,7 @@ from snapshots import SnapshotRepository
 from snapshots.compaction import Limits
 from snapshots.errors import CorruptSnapshotError
 from snapshots.layout import Layout
-from snapshots.restore import read_live_head, read_manifest
+from snapshots.reading import read_live_head, read_manifest
 from snapshots.rewrite import rewrite_head
 from snapshots.roots import named_keys
 from storage.extents import Extent

@@ -19,7 +19,7 @@ from storage.backends.memory import MemoryStore
 from storage.cuts import CutTable
 from storage.digest import BlobRef, Digest, blob_ref
 from storage.extents import Extent
-from storage.pack_reader import read_blobs
+from storage.pack_reader import PackReader
 from storage.store import Create
 from tests.snapshots.records import PACK, StagedSession, pack_bytes
 
@@ -38,7 +38,7 @@ def read(session: StagedSession, ref: BlobRef, executor: Executor) -> bytes:
     for name, data in session.packs.items():
         store.put(f"packs/{name}", data, Create())
     extents = session.base.placement.extents[ref.digest]
-    return read_blobs(store, {ref: extents}, lambda name: f"packs/{name}", executor)[ref]
+    return PackReader(store, lambda name: f"packs/{name}", executor).blobs({ref: extents})[ref]
 
 
 def new_bytes(staged: Staged, ref: BlobRef | None) -> int:

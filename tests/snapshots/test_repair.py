@@ -40,7 +40,7 @@ from snapshots.placement import (
     seal_manifest,
     unseal_manifest,
 )
-from snapshots.restore import HeadRead, read_base, read_manifest
+from snapshots.reading import HeadRead, read_base, read_manifest
 from storage.backends import open_store
 from storage.backends.memory import MemoryStore
 from storage.digest import blob_ref

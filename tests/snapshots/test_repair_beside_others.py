@@ -26,7 +26,7 @@ from snapshots.maintenance.repair import plan as planning
 from snapshots.maintenance.repair.remains import Remains
 from snapshots.maintenance.repair.restage import Restaging
 from snapshots.maintenance.repair.survey import Survey
-from snapshots.restore import read_live_head
+from snapshots.reading import read_live_head
 from snapshots.staging import Identity
 from storage.store import ObjectStore, Overwrite
 from storage.testing.faults import CrashAfter, LoseAnswer, Meanwhile

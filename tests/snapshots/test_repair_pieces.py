@@ -21,7 +21,7 @@ from snapshots.maintenance.repair import Action
 from snapshots.maintenance.repair.places import places_of
 from snapshots.maintenance.repair.remains import Remains
 from snapshots.maintenance.repair.together import LostError, Positions, put_together
-from snapshots.restore import named_by, read_manifest, read_places
+from snapshots.reading import named_by, read_manifest, read_places
 from storage.digest import blob_ref
 from storage.errors import NotFoundError
 from storage.extents import Extent, Read

@@ -22,7 +22,7 @@ from snapshots.head import MOVED, Head
 from snapshots.layout import Layout
 from snapshots.logs import NO_LOG
 from snapshots.placement import manifest_bytes, open_manifest, seal_manifest, unseal_manifest
-from snapshots.restore import LOAD_ATTEMPTS_MAX
+from snapshots.reading import LOAD_ATTEMPTS_MAX
 from storage.backends.memory import MemoryStore
 from storage.digest import blob_ref
 from storage.errors import InvalidKeyError, UnavailableError

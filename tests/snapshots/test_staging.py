@@ -42,7 +42,7 @@ from snapshots.state import (
 from snapshots.stretches import place_in, stretch_with
 from storage.backends.memory import MemoryStore
 from storage.digest import BlobRef, verify
-from storage.pack_reader import PackReader, read_blobs
+from storage.pack_reader import PackReader
 from storage.packs import read_index
 from storage.store import ByteRange, Create
 from tests.snapshots.records import (
@@ -351,7 +351,7 @@ def test_every_revision_can_be_read_from_the_packs_that_the_books_give_it(
         checkpoint = SessionCheckpoint.decode(record, key="k")
         placement = now.placement(Placement.decode(places, key="k"))
         wanted = {ref: placement.extents[ref.digest] for ref in checkpoint.refs()}
-        blobs = read_blobs(store, wanted, lambda name: f"packs/{name}", executor)
+        blobs = PackReader(store, lambda name: f"packs/{name}", executor).blobs(wanted)
         data = blobs[checkpoint.graph.ref] if checkpoint.graph.count else b""
         assert codec.decode_entries(data, checkpoint.graph.count, key="k") == nodes[revision]
 

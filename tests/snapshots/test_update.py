@@ -18,7 +18,7 @@ from snapshots.errors import (
     TurnConflictError,
 )
 from snapshots.recent import STATES_MAX
-from snapshots.sources import OTHERS_SECONDS, WINS_ALONE_MAX, WINS_MAX
+from snapshots.rivalry import OTHERS_SECONDS, WINS_ALONE_MAX, WINS_MAX
 from snapshots.state import AppendedNodes, PluginSessionSnapshot, StaleBranch
 from snapshots.state.plugins import PluginSnapshot, PluginSnapshotMeta
 from storage.backends.memory import MemoryStore

@@ -31,14 +31,14 @@ from snapshots.maintenance.needs import packs_needed
 from snapshots.maintenance.verify import Level, verify
 from snapshots.pins import Pin
 from snapshots.placement import ManifestPlace, PackUse, Placement, manifest_bytes, seal_manifest
-from snapshots.restore import HeadRead, named_by, read_base, read_manifest, read_places
+from snapshots.reading import HeadRead, named_by, read_base, read_manifest, read_places
 from snapshots.roots import named_packs
 from snapshots.state import SessionNodeRecord, nodes_from_plain
 from storage.backends.memory import MemoryStore
 from storage.digest import blob_ref
 from storage.errors import UnavailableError
 from storage.extents import Extent, Read
-from storage.pack_reader import read_blobs
+from storage.pack_reader import PackReader
 from storage.packs import PackBuilder, read_index
 from storage.store import ByteRange, Create, Overwrite, Version
 from storage.testing.clock import ManualClock
@@ -738,7 +738,7 @@ def rewritten(place: Place, kind: str, change: Callable[[Any], Any]) -> None:
     assert old is not None
     environment = place.repo.environment
     extents = {old: placed.extents[old.digest]}
-    data = read_blobs(environment.store, extents, partial(LAYOUT.pack, SESSION), environment.executor)[old]
+    data = PackReader(environment.store, partial(LAYOUT.pack, SESSION), environment.executor).blobs(extents)[old]
     if at is None:
         new = builder.add(kind, codec.encode(change(codec.decode(data, key=""))))
     else:

@@ -8,7 +8,7 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage.cuts import CutTable, Known, table_of
+from storage.cuts import CutTable, KnownCuts, table_of
 from storage.digest import Buffer, short_hash
 from storage.matching import CUT_BYTES, Copy, Cutter
 
@@ -74,18 +74,18 @@ def test_a_table_says_where_each_cut_lies() -> None:
 
 def test_every_cut_is_found_and_nothing_else() -> None:
     table = table_of([DATA])
-    known = Known(table)
+    known = KnownCuts(table)
     for index in Random(3).sample(range(len(table)), len(table)):
         assert known.find(table.digest(index)) == table.place(index)
     assert known.find(digest_of(b"another")) is None
-    assert Known(CutTable()).find(digest_of(DATA)) is None
+    assert KnownCuts(CutTable()).find(digest_of(DATA)) is None
 
 
 def test_of_equal_cuts_the_one_that_goes_on_is_found() -> None:
     table = CutTable()
     for cut in (b"a", b"same", b"b", b"same", b"c", b"same"):
         table.add(cut)
-    known = Known(table)
+    known = KnownCuts(table)
     for first, place in ((b"a", Copy(1, 4)), (b"b", Copy(6, 4)), (b"c", Copy(11, 4))):
         known.find(digest_of(first))
         assert known.find(digest_of(b"same")) == place
@@ -96,7 +96,7 @@ def test_of_equal_cuts_the_one_that_goes_on_is_found() -> None:
 def test_of_lost_stretches_nothing_is_found(stretches: list[tuple[int, int]]) -> None:
     table = table_of([DATA])
     lost = [Copy(start, length) for start, length in sorted(stretches)]
-    known = Known(table, lost)
+    known = KnownCuts(table, lost)
     for index, (start, length) in enumerate(places(table)):
         overlaps = any(start < one.start + one.length and one.start < start + length for one in lost)
         assert known.find(table.digest(index)) == (None if overlaps else (start, length))
@@ -106,5 +106,5 @@ def test_an_equal_cut_outside_a_lost_stretch_is_found() -> None:
     table = CutTable()
     for cut in (b"same", b"other", b"same"):
         table.add(cut)
-    assert Known(table, [Copy(9, 1)]).find(digest_of(b"same")) == Copy(0, 4)
-    assert Known(table, [Copy(0, 1)]).find(digest_of(b"same")) == Copy(9, 4)
+    assert KnownCuts(table, [Copy(9, 1)]).find(digest_of(b"same")) == Copy(0, 4)
+    assert KnownCuts(table, [Copy(0, 1)]).find(digest_of(b"same")) == Copy(9, 4)

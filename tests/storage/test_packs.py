@@ -20,7 +20,7 @@ from storage.digest import BlobRef, Digest, blob_ref, short_hash
 from storage.errors import CorruptObjectError, NotFoundError, UnavailableError
 from storage.extents import Extent, Run, Spliceable, plan_reads
 from storage.frame import FRAME_BYTES_MAX, open_run, seal_run
-from storage.pack_reader import PackReader, read_blobs
+from storage.pack_reader import PackReader
 from storage.packs import BULK_BYTES_MIN, PREFIX_BYTES_MAX, PUT_ATTEMPTS_MAX, PackBuilder, read_index, write_pack
 from storage.store import ByteRange, Create, ObjectStore, Overwrite
 from storage.testing.clock import ManualClock
@@ -153,7 +153,7 @@ def test_a_log_that_is_written_again_in_the_middle_is_the_same_log(executor: Exe
     store.put(KEY, builder.finish({}), Create())
     extents = builder.extents[blob_ref(log).digest]
     assert {one.pack for one in extents} == {"old", NAME}
-    assert read_blobs(store, {blob_ref(log): extents}, key_of, executor) == {blob_ref(log): log}
+    assert PackReader(store, key_of, executor).blobs({blob_ref(log): extents}) == {blob_ref(log): log}
 
 
 # Blobs of which a part lies elsewhere.
@@ -169,7 +169,7 @@ def test_a_spliced_blob_is_read_back_from_both_packs(executor: Executor) -> None
     builder.add_spliced("k", blob_ref(new), pieces)
     data = builder.finish(FACTS)
     store.put(KEY, data, Create())
-    assert read_blobs(store, {blob_ref(new): builder.extents[blob_ref(new).digest]}, key_of, executor) == {
+    assert PackReader(store, key_of, executor).blobs({blob_ref(new): builder.extents[blob_ref(new).digest]}) == {
         blob_ref(new): new
     }
     assert len(data) < 2000
@@ -189,7 +189,7 @@ def test_small_new_pieces_share_a_frame_with_other_blobs(executor: Executor) -> 
     assert [one.pack for one in extents] == ["old", NAME, "old"]
     assert extents[1].frame == builder.extents[blob_ref(b"another").digest][0].frame
     store.put(KEY, builder.finish({}), Create())
-    assert read_blobs(store, {blob_ref(new): extents}, key_of, executor)[blob_ref(new)] == new
+    assert PackReader(store, key_of, executor).blobs({blob_ref(new): extents})[blob_ref(new)] == new
 
 
 LINES = [b"line %d of a log, much like the others\n" % number for number in range(3000)]
@@ -209,7 +209,7 @@ def test_a_continued_log_is_read_back_and_takes_little(executor: Executor) -> No
         log, held = log + new, builder.extents[blob_ref(log + new).digest]
         store.put(key_of(builder.name), builder.finish({}), Create())
     assert len(held) == 6
-    assert read_blobs(store, {blob_ref(log): held}, key_of, executor) == {blob_ref(log): log}
+    assert PackReader(store, key_of, executor).blobs({blob_ref(log): held}) == {blob_ref(log): log}
     assert sum(one.stored_bytes for one in held[1:]) < 0.8 * 5 * held[0].stored_bytes
 
 
@@ -221,7 +221,7 @@ def test_much_at_once_continues_from_frame_to_frame(executor: Executor) -> None:
     store.put(KEY, builder.finish({}), Create())
     extents = builder.extents[blob_ref(log).digest]
     assert [one.length for one in extents[:-1]] == [FRAME_BYTES_MAX] * (len(log) // FRAME_BYTES_MAX)
-    assert read_blobs(store, {blob_ref(log): extents}, key_of, executor) == {blob_ref(log): log}
+    assert PackReader(store, key_of, executor).blobs({blob_ref(log): extents}) == {blob_ref(log): log}
 
 
 def test_a_log_without_its_beginning_is_corrupt_and_never_other_bytes(executor: Executor) -> None:
@@ -238,7 +238,7 @@ def test_a_log_without_its_beginning_is_corrupt_and_never_other_bytes(executor: 
         with pytest.raises(CorruptObjectError):
             PackReader(store, key_of, executor).pieces(extents)
     with pytest.raises(CorruptObjectError):
-        read_blobs(store, {blob_ref(second): [last]}, key_of, executor)
+        PackReader(store, key_of, executor).blobs({blob_ref(second): [last]})
 
 
 def test_equal_blobs_make_equal_packs() -> None:
@@ -262,21 +262,21 @@ def test_what_is_read_is_what_was_added(executor: Executor, first: list[bytes], 
         builder, data = packed(blobs, name)
         store.put(key_of(name), data, Create())
         wanted |= {blob_ref(blob): builder.extents[blob_ref(blob).digest] for blob in blobs}
-    found = read_blobs(store, wanted, key_of, executor)
+    found = PackReader(store, key_of, executor).blobs(wanted)
     assert found == {blob_ref(blob): blob for blob in (*first, *second)}
 
 
 def test_near_blobs_are_one_request(executor: Executor) -> None:
     store, blobs = stored([bytes([n]) * 40_000 for n in range(100)])
     faulty = FaultyStore(store)
-    read_blobs(faulty, blobs, key_of, executor)
+    PackReader(faulty, key_of, executor).blobs(blobs)
     assert len(faulty.log) == 1
 
 
 def test_nothing_wanted_is_no_request(executor: Executor) -> None:
     faulty = FaultyStore(MemoryStore())
-    assert read_blobs(faulty, {}, key_of, executor) == {}
-    assert read_blobs(faulty, {blob_ref(b""): ()}, key_of, executor) == {blob_ref(b""): b""}
+    assert PackReader(faulty, key_of, executor).blobs({}) == {}
+    assert PackReader(faulty, key_of, executor).blobs({blob_ref(b""): ()}) == {blob_ref(b""): b""}
     assert not faulty.log
 
 
@@ -292,10 +292,10 @@ def test_every_wrong_byte_of_a_pack_is_found_or_was_not_read(executor: Executor)
         store.put(KEY, altered, Overwrite())
         if position in read_bytes:
             with pytest.raises(CorruptObjectError) as caught:
-                read_blobs(store, wanted, key_of, executor)
+                PackReader(store, key_of, executor).blobs(wanted)
             assert caught.value.key == KEY
         else:
-            assert set(read_blobs(store, wanted, key_of, executor).values()) == set(blobs)
+            assert set(PackReader(store, key_of, executor).blobs(wanted).values()) == set(blobs)
 
 
 def test_every_truncated_pack_is_corrupt(executor: Executor) -> None:
@@ -305,20 +305,20 @@ def test_every_truncated_pack_is_corrupt(executor: Executor) -> None:
     for length in [*range(60), *range(60, end, 997), end - 1]:
         store.put(KEY, honest[:length], Overwrite())
         with pytest.raises(CorruptObjectError):
-            read_blobs(store, wanted, key_of, executor)
+            PackReader(store, key_of, executor).blobs(wanted)
 
 
 @pytest.mark.parametrize("fault", [Truncate(0), Truncate(30), FlipBit(3), FlipBit(10_007)], ids=str)
 def test_a_damaged_answer_is_corrupt(executor: Executor, fault: Fault) -> None:
     store, wanted = stored([b"one" * 9, NOISE[:50_000]])
     with pytest.raises(CorruptObjectError):
-        read_blobs(FaultyStore(store, FaultPlan().on("get", fault=fault)), wanted, key_of, executor)
+        PackReader(FaultyStore(store, FaultPlan().on("get", fault=fault)), key_of, executor).blobs(wanted)
 
 
 def test_a_missing_pack_is_not_found_and_named(executor: Executor) -> None:
     _, wanted = stored([b"one"])
     with pytest.raises(NotFoundError) as caught:
-        read_blobs(MemoryStore(), wanted, key_of, executor)
+        PackReader(MemoryStore(), key_of, executor).blobs(wanted)
     assert caught.value.key == KEY
 
 
@@ -329,7 +329,7 @@ def test_swapped_extents_are_never_wrong_data(executor: Executor) -> None:
     for one, other in ((0, 1), (2, 3), (0, 2)):
         swapped = {**wanted, refs[one]: wanted[refs[other]], refs[other]: wanted[refs[one]]}
         with pytest.raises(CorruptObjectError):
-            read_blobs(store, swapped, key_of, executor)
+            PackReader(store, key_of, executor).blobs(swapped)
 
 
 def test_extents_in_another_order_are_never_wrong_data(executor: Executor) -> None:
@@ -337,7 +337,7 @@ def test_extents_in_another_order_are_never_wrong_data(executor: Executor) -> No
     extents = wanted[blob_ref(NOISE)]
     for wrong in (extents[::-1], extents[1:], (*extents, extents[0]), (*extents[:3], extents[0]), ()):
         with pytest.raises(CorruptObjectError):
-            read_blobs(store, {blob_ref(NOISE): wrong}, key_of, executor)
+            PackReader(store, key_of, executor).blobs({blob_ref(NOISE): wrong})
 
 
 @pytest.mark.parametrize(
@@ -357,7 +357,7 @@ def test_an_extent_that_is_off_is_never_wrong_data(executor: Executor, change: d
     store, wanted = stored([b"aaaa", b"bbbb"])
     (extent,) = wanted[blob_ref(b"aaaa")]
     with pytest.raises(CorruptObjectError):
-        read_blobs(store, {blob_ref(b"aaaa"): (extent._replace(**change),)}, key_of, executor)
+        PackReader(store, key_of, executor).blobs({blob_ref(b"aaaa"): (extent._replace(**change),)})
 
 
 def test_extents_that_hold_more_than_the_blob_are_refused_before_a_request(executor: Executor) -> None:
@@ -365,7 +365,7 @@ def test_extents_that_hold_more_than_the_blob_are_refused_before_a_request(execu
     ((ref, (extent,)),) = wanted.items()
     faulty = FaultyStore(store)
     with pytest.raises(CorruptObjectError):
-        read_blobs(faulty, {ref: (extent,) * 1_000_000}, key_of, executor)  # 128 GiB from one frame
+        PackReader(faulty, key_of, executor).blobs({ref: (extent,) * 1_000_000})  # 128 GiB from one frame
     assert not faulty.log
 
 
@@ -437,7 +437,7 @@ def test_an_index_says_what_the_pack_holds(blobs: list[bytes], facts: dict[str, 
 def test_an_index_is_enough_to_read_the_blobs(executor: Executor) -> None:
     store, wanted = stored([b"one", NOISE, b""])
     rows = read_index(store, KEY, NAME).blobs
-    assert read_blobs(store, {row.ref: row.extents for row in rows}, key_of, executor).keys() == wanted.keys()
+    assert PackReader(store, key_of, executor).blobs({row.ref: row.extents for row in rows}).keys() == wanted.keys()
 
 
 def test_every_wrong_byte_of_an_index_is_found() -> None:

@@ -17,7 +17,7 @@ from storage.digest import blob_ref
 from storage.errors import CorruptObjectError, UnavailableError
 from storage.extents import Extent, Spliceable
 from storage.frame import FRAME_BYTES_MAX, open_run
-from storage.pack_reader import read_blobs
+from storage.pack_reader import PackReader
 from storage.packs import PackBuilder, finished, read_index, write_pack
 from storage.spools import SPOOLED, TOGETHER_BYTES, Spool, SpooledBytes
 from storage.store import Create
@@ -136,7 +136,7 @@ def test_a_pack_takes_a_spool_up_between_its_other_frames(spool: Spool, executor
     assert body.size_bytes == builder.size_bytes
     write_pack(store, KEY, finished(body, {"tenant": "t"}), ManualClock())
     wanted = {one: builder.extents[one.digest] for one in (small, blob_ref(whole), late)}
-    found = read_blobs(store, wanted, lambda name: f"packs/{name}", executor)
+    found = PackReader(store, lambda name: f"packs/{name}", executor).blobs(wanted)
     assert found == {small: b"tools", blob_ref(whole): whole, late: b"plugins" * 9000}
     index = read_index(store, KEY, NAME)
     assert {row.ref for row in index.blobs} == {small, late}, "the large one does not lie whole in it"

@@ -48,7 +48,7 @@ from snapshots.maintenance.repair.remains import Remains
 from snapshots.maintenance.repair.restage import Restaged, Restaging
 from snapshots.maintenance.repair.survey import Survey
 from snapshots.maintenance.repair.together import LostError
-from snapshots.restore import read_live_head
+from snapshots.reading import read_live_head
 from snapshots.rewrite import rewrite_head
 from snapshots.roots import named_packs
 from snapshots.staging import Identity

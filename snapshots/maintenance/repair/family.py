@@ -29,7 +29,7 @@ from snapshots.maintenance.repair.runs import (
 )
 from snapshots.maintenance.repair.together import LostError
 from snapshots.placement import ManifestPlace
-from snapshots.restore import head_at
+from snapshots.reading import head_at
 from snapshots.roots import named_packs
 from snapshots.sessions import for_each_head
 from storage.digest import BlobRef, blob_ref

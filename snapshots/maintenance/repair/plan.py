@@ -33,8 +33,8 @@ from snapshots.maintenance.repair.survey import Survey
 from snapshots.maintenance.repair.together import LostError
 from snapshots.maintenance.repair.trial import TrialStore
 from snapshots.maintenance.verify import session_findings, verify
+from snapshots.reading import LOAD_ATTEMPTS_MAX, HeadRead, head_at
 from snapshots.repository import SnapshotRepository
-from snapshots.restore import LOAD_ATTEMPTS_MAX, HeadRead, head_at
 from snapshots.staging import Identity
 from storage.errors import CorruptObjectError, NotFoundError
 

@@ -23,7 +23,7 @@ from snapshots.maintenance.repair.family import Family
 from snapshots.maintenance.repair.found import Found
 from snapshots.maintenance.repair.together import Beyond, LostError, Positions, nothing_beyond, put_together
 from snapshots.placement import NOT_MOVED
-from snapshots.restore import with_tail
+from snapshots.reading import with_tail
 from storage.digest import BlobRef
 from storage.extents import Extent
 

@@ -44,7 +44,7 @@ from snapshots.maintenance.repair.remains import Remains, nowhere
 from snapshots.maintenance.repair.rescued import Rescued
 from snapshots.maintenance.repair.together import TRIES_MAX, LostError, Positions
 from snapshots.placement import PackUse, Placement, PlaceRow, open_manifest, unseal_manifest
-from snapshots.restore import manifest_from, named_by, with_tail
+from snapshots.reading import manifest_from, named_by, with_tail
 from snapshots.roots import kept_packs
 from storage.digest import BlobRef
 from storage.extents import Extent

@@ -24,7 +24,8 @@ from snapshots.head import LIVE, Head, Origin
 from snapshots.history import HistoryRow
 from snapshots.layout import Layout
 from snapshots.maintenance.collect import execute, plan_on
-from snapshots.restore import load, read_history
+from snapshots.reading import read_history
+from snapshots.restore import load
 from snapshots.state import PersistedSessionState, graph
 from snapshots.testing.collector import collect
 from snapshots.testing.simulation.hosts import SAVED, Content, Host, Notes, ProcessCrash, Role, content_of, take_turn
