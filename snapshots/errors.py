@@ -21,6 +21,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from storage.errors import SendableError
+
 REPEAT_THE_COMMIT = "commit the same state object or stamp again, it is recognised"
 STOP_OR_ACQUIRE = "stop writing; its Writer commits, or whoever acquires it next"
 CHOOSE_RETAINED = "choose one that is retained (snapshots log shows them)"
@@ -28,7 +30,7 @@ VERIFY_THEN_REPAIR = "run snapshots verify, then snapshots repair"
 LOOK_FIRST = "look for this commit id in the session's history, and only if it is not there do it again"
 
 
-class SnapshotError(Exception):
+class SnapshotError(SendableError):
     """Any failure that concerns sessions. Catch a subclass: each names its remedy."""
 
 

@@ -12,13 +12,27 @@ StorageError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 Applied = Literal["no", "unknown"]
 
 
-class StorageError(Exception):
+class SendableError(Exception):
+    """An error that comes back whole from another process: class, message, attributes and notes."""
+
+    def __reduce__(self) -> tuple[Callable[..., Exception], tuple[type[Exception], tuple[Any, ...], dict[str, Any]]]:
+        return rebuilt, (type(self), self.args, dict(vars(self)))
+
+
+def rebuilt(kind: type[Exception], args: tuple[Any, ...], facts: Mapping[str, Any]) -> Exception:
+    """Return an error as it was, without calling its constructor, whose arguments are not its `args`."""
+    error = kind.__new__(kind, *args)
+    vars(error).update(facts)
+    return error
+
+
+class StorageError(SendableError):
     """Any failure of a store. Catch a subclass: each names its remedy."""
 
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from snapshots.maintenance.progress import Progress
 from storage.clock import SystemClock
+from storage.errors import rebuilt
 
 T = TypeVar("T")
 TOLD_SECONDS = 0.1  # between two tellings
@@ -42,10 +43,8 @@ class _Failed:
     facts: dict[str, Any]
 
     def error(self) -> Exception:
-        """Return the error again. Not by pickling it: that would call a constructor that takes other arguments."""
-        error = self.kind.__new__(self.kind, self.message)
-        error.__dict__.update(self.facts)
-        return error
+        """Return the error again."""
+        return rebuilt(self.kind, (self.message,), self.facts)
 
 
 @dataclass(frozen=True, slots=True)

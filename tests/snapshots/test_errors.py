@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import pickle
 from datetime import UTC, datetime
 
 import pytest
 
 from snapshots import errors
+from storage.errors import (
+    CorruptObjectError,
+    InvalidKeyError,
+    NotFoundError,
+    PermissionDeniedError,
+    PreconditionFailedError,
+    StorageError,
+    UnavailableError,
+)
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 EXAMPLES: list[tuple[errors.SnapshotError, dict[str, object]]] = [
@@ -47,6 +57,32 @@ def test_a_message_is_one_line_of_text_and_names_its_subject(
     assert "\n" not in text
     assert not text.startswith(("'", '"'))  # no repr, as KeyError has it
     assert any(str(fact) in text for fact in facts.values())
+
+
+@EACH
+def test_an_error_comes_back_whole_from_another_process(error: errors.SnapshotError, facts: dict[str, object]) -> None:
+    error.add_note("while testing")
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), again.args) == (type(error), str(error), error.args)
+    assert {name: getattr(again, name) for name in facts} == facts
+    assert again.__notes__ == error.__notes__
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotFoundError("k"),
+        PreconditionFailedError("k"),
+        UnavailableError("k", "why", applied="no"),
+        PermissionDeniedError("k", "why"),
+        InvalidKeyError("k", "why"),
+        CorruptObjectError("k", "why"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_so_does_an_error_of_a_store(error: StorageError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
 
 
 def test_every_class_has_an_example() -> None:
