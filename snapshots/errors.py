@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from storage.errors import SendableError
+from storage.errors import Recipe, recipe
 
 REPEAT_THE_COMMIT = "commit the same state object or stamp again, it is recognised"
 STOP_OR_ACQUIRE = "stop writing; its Writer commits, or whoever acquires it next"
@@ -30,8 +30,11 @@ VERIFY_THEN_REPAIR = "run snapshots verify, then snapshots repair"
 LOOK_FIRST = "look for this commit id in the session's history, and only if it is not there do it again"
 
 
-class SnapshotError(SendableError):
+class SnapshotError(Exception):
     """Any failure that concerns sessions. Catch a subclass: each names its remedy."""
+
+    def __reduce__(self) -> Recipe:
+        return recipe(self)
 
 
 class _MissingError(SnapshotError, KeyError):

@@ -18,11 +18,19 @@ from typing import Any, Literal
 Applied = Literal["no", "unknown"]
 
 
-class SendableError(Exception):
-    """An error that comes back whole from another process: class, message, attributes and notes."""
+class StorageError(Exception):
+    """Any failure of a store. Catch a subclass: each names its remedy."""
 
-    def __reduce__(self) -> tuple[Callable[..., Exception], tuple[type[Exception], tuple[Any, ...], dict[str, Any]]]:
-        return rebuilt, (type(self), self.args, dict(vars(self)))
+    def __reduce__(self) -> Recipe:
+        return recipe(self)
+
+
+Recipe = tuple[Callable[..., Exception], tuple[type[Exception], tuple[Any, ...], dict[str, Any]]]
+
+
+def recipe(error: Exception) -> Recipe:
+    """Return how `pickle` makes an error again in another process: class, message, attributes and notes."""
+    return rebuilt, (type(error), error.args, dict(vars(error)))
 
 
 def rebuilt(kind: type[Exception], args: tuple[Any, ...], facts: Mapping[str, Any]) -> Exception:
@@ -30,10 +38,6 @@ def rebuilt(kind: type[Exception], args: tuple[Any, ...], facts: Mapping[str, An
     error = kind.__new__(kind, *args)
     vars(error).update(facts)
     return error
-
-
-class StorageError(SendableError):
-    """Any failure of a store. Catch a subclass: each names its remedy."""
 
 
 class NotFoundError(StorageError, KeyError):
