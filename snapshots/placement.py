@@ -40,7 +40,7 @@ from snapshots.logs import NO_LOG, LogRef, log_ref_from_plain
 from snapshots.overrides import Overrides, overrides_from_plain
 from storage.digest import BLOB_BYTES_MAX, BlobRef, Buffer, Digest, parse_digest
 from storage.extents import Extent, Frame, frames_of, packs_of
-from storage.frame import FRAME_BYTES_MAX, PREFIX_BYTES_MIN, STORED_BYTES_MAX, Prefix, open_run, seal_run
+from storage.frame import FRAME_BYTES_MAX, STORED_BYTES_MAX, open_run, prefix_of, seal_run
 
 MANIFEST_BYTES_MAX = 64 << 20  # raw: an execution state of 4 GiB has about 1 MiB of extents
 _MANIFEST_STORED_BYTES_MAX = MANIFEST_BYTES_MAX // FRAME_BYTES_MAX * STORED_BYTES_MAX
@@ -443,16 +443,12 @@ def manifest_bytes(checkpoint: bytes, placement: bytes) -> bytes:
 
 def seal_manifest(raw: bytes, against: bytes = b"") -> bytes:
     """Return the stored form of a manifest, compressed against another one if that is given (rule 3)."""
-    return seal_run(raw, _prefix(against))
+    return seal_run(raw, prefix_of(against))
 
 
 def unseal_manifest(stored: Buffer, *, key: str, against: bytes = b"") -> bytes:
     """Return what `seal_manifest` was given. Raises CorruptObjectError."""
-    return open_run(stored, key=key, bytes_max=MANIFEST_BYTES_MAX, prefix=_prefix(against))
-
-
-def _prefix(raw: bytes) -> Prefix | None:
-    return Prefix(raw) if len(raw) >= PREFIX_BYTES_MIN else None
+    return open_run(stored, key=key, bytes_max=MANIFEST_BYTES_MAX, prefix=prefix_of(against))
 
 
 def open_manifest(raw: bytes, *, key: str) -> tuple[bytes, bytes]:

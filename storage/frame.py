@@ -76,6 +76,11 @@ class Prefix:
         return zstandard.ZstdDecompressor(dict_data=self._bytes)
 
 
+def prefix_of(raw: Buffer) -> Prefix | None:
+    """Return what stands before a frame as its prefix, None if that is too little."""
+    return Prefix(raw) if octets(raw).nbytes >= PREFIX_BYTES_MIN else None
+
+
 class Opener:
     """Opens many frames, one after another: to make what decompresses takes a tenth of the time of opening one."""
 

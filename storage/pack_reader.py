@@ -23,7 +23,7 @@ from typing import NamedTuple, TypeVar
 from storage.digest import BlobRef, Verifier, verify
 from storage.errors import CorruptObjectError
 from storage.extents import Extent, Frame, Read, plan_reads
-from storage.frame import PREFIX_BYTES_MIN, Opener, Prefix, is_prefixed, open_frame
+from storage.frame import Opener, is_prefixed, open_frame, prefix_of
 from storage.packs import PREFIX_BYTES_MAX
 from storage.store import ObjectStore
 
@@ -269,7 +269,7 @@ def open_continued(extent: Extent, stored: bytes, before: bytes, *, key: str) ->
     """
     if extent.skip:
         raise CorruptObjectError(key, "an extent begins within a frame that continues a log")
-    return open_frame(stored, key=key, prefix=Prefix(before) if len(before) >= PREFIX_BYTES_MIN else None)
+    return open_frame(stored, key=key, prefix=prefix_of(before))
 
 
 def piece_of(frame: _Raw, skip: int, length: int, *, key: str) -> _Raw:

@@ -33,10 +33,10 @@ from storage.errors import CorruptObjectError, NotFoundError, PreconditionFailed
 from storage.extents import Extent, Run, Spliceable, coalesced, joined
 from storage.frame import (
     FRAME_BYTES_MAX,
-    PREFIX_BYTES_MIN,
     STORED_BYTES_MAX,
     Prefix,
     open_run,
+    prefix_of,
     seal_frame,
     seal_run,
 )
@@ -209,7 +209,7 @@ class PackBuilder:
         for start in range(len(before), len(data), FRAME_BYTES_MAX):
             prefix = data[max(0, start - PREFIX_BYTES_MAX) : start]
             piece = data[start : start + FRAME_BYTES_MAX]
-            yield self._frame(piece, Prefix(prefix) if len(prefix) >= PREFIX_BYTES_MIN else None)
+            yield self._frame(piece, prefix_of(prefix))
 
     def flush(self) -> None:
         """Close the shared frame: afterwards every blob added so far has its extents."""

@@ -24,10 +24,10 @@ from snapshots.errors import CorruptSnapshotError
 from snapshots.logs import LogRef
 from snapshots.maintenance.blobs import Blobs
 from snapshots.maintenance.entries import entry_ends
-from snapshots.maintenance.pieces import Fault, FrameName, frame_of, windows
+from snapshots.maintenance.pieces import Fault, frame_of, windows
 from storage.digest import BlobRef, Hasher, verify
 from storage.errors import CorruptObjectError, NotFoundError
-from storage.extents import Extent
+from storage.extents import Extent, Frame
 from storage.packs import PREFIX_BYTES_MAX
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ class GrownLog(Generic[T]):
         self._pieces = blobs.pieces
         self._parse = parse
         self._chains: list[_Chain[T]] = []  # the one used last comes last
-        self._sound: set[FrameName] = set()
+        self._sound: set[Frame] = set()
 
     def unread(self, extents: Sequence[Extent]) -> Sequence[Extent]:
         """Return the pieces of a log that no other one has that was read."""

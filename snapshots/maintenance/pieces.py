@@ -18,7 +18,7 @@ from snapshots.environment import Environment
 from snapshots.maintenance.memory import Frames, named
 from storage.digest import short_hash
 from storage.errors import CorruptObjectError, NotFoundError
-from storage.extents import Extent, Read, plan_reads
+from storage.extents import Extent, Frame, Read, plan_reads
 from storage.frame import HEADER_BYTES, is_prefixed, open_frame
 from storage.pack_reader import open_continued, piece_of, windows_of
 from storage.store import ByteRange
@@ -27,10 +27,9 @@ READ_BYTES_MAX = 4 << 20  # raw bytes held for one read of several blobs, or of 
 _CHECKSUM_BYTES = 8  # at the end of a frame's header
 
 Fault = NotFoundError | CorruptObjectError
-FrameName = tuple[str, int, int]  # pack, offset, stored bytes
 
 
-def frame_of(extent: Extent) -> FrameName:
+def frame_of(extent: Extent) -> Frame:
     """Return the frame that a piece lies in."""
     return extent.pack, extent.offset, extent.stored_bytes
 
@@ -59,8 +58,8 @@ class Pieces:
         Raises:
             UnavailableError: The store did not answer.
         """
-        found: dict[FrameName, bytes | Fault] = {}
-        unread: dict[FrameName, None] = {}
+        found: dict[Frame, bytes | Fault] = {}
+        unread: dict[Frame, None] = {}
         for extent in extents:
             frame = frame_of(extent)
             if frame in found or frame in unread:
@@ -70,14 +69,14 @@ class Pieces:
                 unread[frame] = None
             else:
                 found[frame] = remembered
-        by_pack: dict[str, list[FrameName]] = {}
+        by_pack: dict[str, list[Frame]] = {}
         for frame in sorted(unread):
             by_pack.setdefault(frame[0], []).append(frame)
         for read in self._environment.executor.map(partial(self._read, by_pack), plan_reads(unread)):
             found |= read
         return Fetched(self, found)
 
-    def _read(self, by_pack: Mapping[str, Sequence[FrameName]], read: Read) -> dict[FrameName, bytes | Fault]:
+    def _read(self, by_pack: Mapping[str, Sequence[Frame]], read: Read) -> dict[Frame, bytes | Fault]:
         pack, place = read
         frames = [one for one in by_pack[pack] if place.start <= one[1] and one[1] + one[2] <= place.end]
         try:
@@ -88,7 +87,7 @@ class Pieces:
             if len(frames) == 1:
                 return {frames[0]: self._kept(frames[0], error)}
             return self._alone(frames)
-        found: dict[FrameName, bytes | Fault] = {}
+        found: dict[Frame, bytes | Fault] = {}
         for frame in frames:
             stored = data[frame[1] - place.start : frame[1] - place.start + frame[2]]
             if len(stored) == frame[2]:
@@ -97,14 +96,14 @@ class Pieces:
                 found[frame] = self._kept(frame, CorruptObjectError(self.key_of(pack), "it ends within a frame"))
         return found | self._alone([frame for frame in frames if frame not in found])
 
-    def _alone(self, frames: Iterable[FrameName]) -> dict[FrameName, bytes | Fault]:
+    def _alone(self, frames: Iterable[Frame]) -> dict[Frame, bytes | Fault]:
         """Ask for each frame alone (rule 2): what is said of one then is the same, whatever it is read with."""
-        found: dict[FrameName, bytes | Fault] = {}
+        found: dict[Frame, bytes | Fault] = {}
         for frame in frames:
             found |= self._read({frame[0]: [frame]}, Read(frame[0], ByteRange(frame[1], frame[2])))
         return found
 
-    def _kept(self, frame: FrameName, stored: bytes | CorruptObjectError) -> bytes | CorruptObjectError:
+    def _kept(self, frame: Frame, stored: bytes | CorruptObjectError) -> bytes | CorruptObjectError:
         self._frames.keep(named(self._family, *frame), stored, len(stored) if isinstance(stored, bytes) else 1)
         return stored
 
@@ -112,10 +111,10 @@ class Pieces:
 class Fetched:
     """Frames that were fetched, each opened once."""
 
-    def __init__(self, pieces: Pieces, stored: Mapping[FrameName, bytes | Fault]) -> None:
+    def __init__(self, pieces: Pieces, stored: Mapping[Frame, bytes | Fault]) -> None:
         self._pieces = pieces
         self._stored = stored
-        self._opened: dict[FrameName, bytes] = {}
+        self._opened: dict[Frame, bytes] = {}
 
     def piece(self, extent: Extent, before: bytes = b"") -> bytes:
         """Return the bytes of a piece.

@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from snapshots.maintenance.pieces import FrameName, frame_of
+from snapshots.maintenance.pieces import frame_of
 from storage.digest import BlobRef
-from storage.extents import Extent, Spliceable
+from storage.extents import Extent, Frame, Spliceable
 from storage.packs import PackBuilder
 
 
@@ -36,7 +36,7 @@ class Rescued:
     """Pieces by frame, and blobs of which no placement says where they lay."""
 
     def __init__(self) -> None:
-        self._pieces: dict[FrameName, list[_Piece]] = {}
+        self._pieces: dict[Frame, list[_Piece]] = {}
         self._blobs: dict[BlobRef, tuple[str, bytes]] = {}
 
     def has(self, extent: Extent) -> bool:
@@ -75,7 +75,7 @@ class Stored:
 
     def __init__(
         self,
-        pieces: Mapping[FrameName, list[tuple[_Piece, tuple[Extent, ...]]]],
+        pieces: Mapping[Frame, list[tuple[_Piece, tuple[Extent, ...]]]],
         blobs: Mapping[BlobRef, tuple[Extent, ...]],
     ) -> None:
         self._pieces = pieces
