@@ -6,8 +6,11 @@ another, and what comes of one depends on nothing but its argument.
 
 from __future__ import annotations
 
+import gc
 import io
 import os
+import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -54,12 +57,12 @@ class Aside:
         return found
 
 
-def tested(test: Callable[[], None]) -> str:
+def run_test(test: Callable[[], None]) -> str:
     """Run a test without arguments; return what it printed."""
     with redirect_stdout(io.StringIO()) as printed:
         try:
             test()
-        except Exception as error:
+        except BaseException as error:
             error.add_note(printed.getvalue())
             raise
     return printed.getvalue()
@@ -67,9 +70,32 @@ def tested(test: Callable[[], None]) -> str:
 
 def _told(work: Callable[[Argument], Result], argument: Argument) -> Result | Failure:
     try:
-        return work(argument)
-    except Exception:  # noqa: BLE001  raised again by whoever asks
+        with _nothing_unseen():
+            return work(argument)
+    except BaseException:  # noqa: BLE001  raised again by whoever asks; pytest's own outcomes are no Exception
         return Failure(traceback.format_exc())
+
+
+@contextmanager
+def _nothing_unseen() -> Iterator[None]:
+    """Raise AssertionError for what was raised where nobody could catch it: in a thread, in a finaliser."""
+    unseen: list[str] = []
+
+    def of_a_thread(told: threading.ExceptHookArgs) -> None:
+        unseen.extend(traceback.format_exception(told.exc_type, told.exc_value, told.exc_traceback))
+
+    def of_a_finaliser(told: sys.UnraisableHookArgs) -> None:
+        unseen.append(f"{told.err_msg}: {told.object!r}\n")
+        unseen.extend(traceback.format_exception(told.exc_type, told.exc_value, told.exc_traceback))
+
+    before = threading.excepthook, sys.unraisablehook
+    threading.excepthook, sys.unraisablehook = of_a_thread, of_a_finaliser
+    try:
+        yield
+        gc.collect()
+    finally:
+        threading.excepthook, sys.unraisablehook = before
+    assert not unseen, "".join(unseen)
 
 
 def _prepared() -> None:
@@ -79,7 +105,7 @@ def _prepared() -> None:
 
 @contextmanager
 def another_process() -> Iterator[Aside]:
-    """Give one process, which begins afresh; in the end what it has not begun is dropped."""
+    """Give one process, which begins afresh; in the end most of what it has not begun is dropped."""
     pool = ProcessPoolExecutor(1, get_context("spawn"), _prepared)
     try:
         yield Aside(pool)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.aside import Aside, another_process, tested
+from tests.aside import Aside, another_process, run_test
 from tests.ceph import CephMissingError, ceph_running, check_installed
 from tests.servers import CREDENTIALS, NOT_FOR_TESTS, ministack_running, moto_running, new_bucket_url
 from tests.simulation.table import find
@@ -28,42 +28,45 @@ ALL_SERVERS = os.environ.get("SNAPSHOTS_ALL_SERVERS") == "1"  # a server that is
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests that ask for what searches found behind all others."""
-    items.sort(key=lambda item: _search_of(item) is not None)
+    items.sort(key=_asks)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Begin, in the other process, what the selected tests need from there."""
-    wanted = [work for work in map(_work_of, session.items) if work is not None]
-    if not wanted or session.config.option.collectonly:
+    if session.config.option.collectonly or not any(_asks(item) or _is_aside(item) for item in session.items):
         return
     until_the_end = ExitStack()
     session.config.add_cleanup(until_the_end.close)
     aside = session.config.stash[ASIDE] = until_the_end.enter_context(another_process())
-    for work, argument in wanted:
-        aside.begin(work, argument)
+    for item in session.items:
+        for work, argument in _works_of(item):
+            aside.begin(work, argument)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Let a test that is marked `aside` be what the other process makes of it."""
-    if pyfuncitem.get_closest_marker("aside") is None:
+    if not _is_aside(pyfuncitem):
         return None
-    print(pyfuncitem.config.stash[ASIDE].result(tested, pyfuncitem.function))
+    print(pyfuncitem.config.stash[ASIDE].result(run_test, pyfuncitem.function))
     return True
 
 
-def _work_of(item: pytest.Item) -> tuple[Callable[[Any], object], Any] | None:
-    if item.get_closest_marker("aside") is not None:
+def _is_aside(item: pytest.Item) -> bool:
+    return item.get_closest_marker("aside") is not None
+
+
+def _asks(item: pytest.Item) -> bool:
+    return "aside" in getattr(item, "fixturenames", ())
+
+
+def _works_of(item: pytest.Item) -> Iterator[tuple[Callable[[Any], object], Any]]:
+    if _is_aside(item):
         assert isinstance(item, pytest.Function), "only functions are marked"
-        return tested, item.function
-    return _search_of(item)
-
-
-def _search_of(item: pytest.Item) -> tuple[Callable[[Any], object], Any] | None:
-    given = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-    for name in SEARCHES.keys() & given.keys():
-        return SEARCHES[name], given[name]
-    return None
+        yield run_test, item.function
+    elif _asks(item) and hasattr(item, "callspec"):
+        params = item.callspec.params
+        yield from ((SEARCHES[name], params[name]) for name in SEARCHES.keys() & params.keys())
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_hex
@@ -40,7 +41,7 @@ from tests.snapshots import test_records as valid
 from tests.snapshots.state.builders import lines_run
 
 SECONDS = float(os.environ.get("SNAPSHOTS_FUZZ_SECONDS", "30"))
-SEED = os.environ.get("SNAPSHOTS_FUZZ_SEED") or token_hex(4)
+SEED = os.environ.setdefault("SNAPSHOTS_FUZZ_SEED", token_hex(4))  # the process that does it aside has the same
 ROOT = Path(__file__).parents[2]
 NAMED = {decoder.name: decoder for decoder in DECODERS}
 EACH = pytest.mark.parametrize("decoder", DECODERS, ids=lambda decoder: decoder.name)
@@ -67,6 +68,7 @@ class Failure:
 
 def outcome(decoder: Decoder, data: bytes) -> str:
     """Return "read", or the name of the typed error; raise AssertionError for anything else."""
+    assert tracemalloc.is_tracing(), "or memory would not be looked at"
     tracemalloc.reset_peak()
     before = tracemalloc.get_traced_memory()[0]
     try:
@@ -82,12 +84,20 @@ def outcome(decoder: Decoder, data: bytes) -> str:
     return found
 
 
-@pytest.fixture(autouse=True)
-def _traced() -> Iterator[None]:
+@contextmanager
+def traced() -> Iterator[None]:
     gc.collect()
     tracemalloc.start()
-    yield
-    tracemalloc.stop()
+    try:
+        yield
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.fixture(autouse=True)
+def _traced() -> Iterator[None]:
+    with traced():
+        yield
 
 
 @EACH
@@ -143,15 +153,16 @@ def test_only_typed_errors_come_out() -> None:
     counts: dict[str, Counter[str]] = {decoder.name: Counter() for decoder in DECODERS}
     every = [(decoder, inputs_of(decoder)) for decoder in DECODERS]
     end = time.monotonic() + SECONDS
-    for number in itertools.count():
-        for decoder, inputs in every:
-            data = made(decoder, inputs, number)
-            try:
-                counts[decoder.name][outcome(decoder, data)] += 1
-            except AssertionError as error:
-                failures.append(Failure(decoder.name, number, data, str(error)))
-        if time.monotonic() > end or len(failures) >= FAILURES_MAX:
-            break
+    with traced():
+        for number in itertools.count():
+            for decoder, inputs in every:
+                data = made(decoder, inputs, number)
+                try:
+                    counts[decoder.name][outcome(decoder, data)] += 1
+                except AssertionError as error:
+                    failures.append(Failure(decoder.name, number, data, str(error)))
+            if time.monotonic() > end or len(failures) >= FAILURES_MAX:
+                break
     print(table(counts))
     assert not failures, "\n".join(map(str, failures))
     for name, outcomes in counts.items():

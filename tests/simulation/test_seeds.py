@@ -22,7 +22,7 @@ from storage.testing.clock import ManualClock
 from tests.simulation.former import FORMER
 
 SECONDS = float(os.environ.get("SNAPSHOTS_SIMULATE_SECONDS", "120"))
-FIRST = int(os.environ.get("SNAPSHOTS_SIMULATE_SEED", "0")) or randbelow(1 << 32)
+FIRST = int(os.environ.setdefault("SNAPSHOTS_SIMULATE_SEED", str(randbelow(1 << 32))))  # the same in every process
 STEPS_MIN = 200
 OFTEN = 5  # in a hundred runs
 BESIDE_HEADS = {

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
+import sys
 import threading
+import time
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -42,20 +46,71 @@ def test_who_runs_without_a_collector_gets_none() -> None:
     assert not gc.isenabled()
 
 
-def test_it_runs_again_when_threads_overlap() -> None:
-    """The first to begin is the first to end, so that the second one ends last, having found it paused."""
+@pytest.mark.parametrize("first", ["ends first", "ends last"])
+def test_it_runs_again_when_the_last_of_several_threads_is_done(first: str) -> None:
     inside, go_on = threading.Event(), threading.Event()
 
-    def second() -> None:
+    def other() -> None:
         with collector_paused():
             inside.set()
             go_on.wait(timeout=30)
 
-    thread = threading.Thread(target=second)
+    thread = threading.Thread(target=other)
     with collector_paused():
         thread.start()
         inside.wait(timeout=30)
+        if first == "ends last":
+            go_on.set()
+            thread.join()
+            assert not gc.isenabled()
+    if first == "ends first":
+        assert not gc.isenabled()
+        go_on.set()
+        thread.join()
     assert gc.isenabled()
+
+
+def test_many_threads_leave_it_running() -> None:
+    """Without the count one that looked while another paused, and paused after that one's end, left it off for good."""
+    end = time.monotonic() + 0.5
+
+    def pause() -> None:
+        while time.monotonic() < end:
+            with collector_paused():
+                pass
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=pause) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert gc.isenabled()
+
+
+def test_a_forked_child_collects_though_a_thread_of_its_parent_does_not() -> None:
+    inside, go_on = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with collector_paused():
+            inside.set()
+            go_on.wait(timeout=30)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    inside.wait(timeout=30)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # from 3.12 on: this process has threads
+        child = os.fork()
+    if not child:
+        with collector_paused():
+            paused = not gc.isenabled()
+        os._exit(0 if paused and gc.isenabled() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     go_on.set()
     thread.join()
     assert gc.isenabled()
