@@ -116,6 +116,42 @@ def test_a_forked_child_collects_though_a_thread_of_its_parent_does_not() -> Non
     assert gc.isenabled()
 
 
+def test_what_was_made_meanwhile_is_not_walked_through_as_new() -> None:
+    gc.collect()
+    with collector_paused():
+        made = [[number] for number in range(50_000)]
+    assert len(gc.get_objects(generation=0)) < 5_000
+    assert len(gc.get_objects(generation=2)) > len(made)
+
+
+def test_what_somebody_froze_stays_frozen() -> None:
+    gc.freeze()
+    try:
+        before = gc.get_freeze_count()
+        with collector_paused():
+            pass
+        assert gc.get_freeze_count() >= before - 100, "some may have been freed"
+    finally:
+        gc.unfreeze()
+
+
+def test_garbage_that_was_made_meanwhile_is_collected_some_day() -> None:
+    gone: list[str] = []
+
+    class Cyclic:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            gone.append("gone")
+
+    with collector_paused():
+        Cyclic()
+    assert gone == []
+    gc.collect()
+    assert gone == ["gone"]
+
+
 def test_a_load_collects_nothing_on_the_way() -> None:
     with SnapshotRepository.open("memory:") as repo:
         state = new_session("s1", *(f"m{number}" for number in range(3000)))
