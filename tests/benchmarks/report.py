@@ -36,6 +36,7 @@ HERE = Path(__file__).parent
 USUAL = Settings()
 SIZES = ("turns", "revisions", "sessions", "seconds", "seed")
 ON_A_SERVER = "contention"
+WRITTEN = ("README.md", "tests/benchmarks/results.json", "tests/benchmarks/charts")  # by this command itself
 BENCH = "import sys; from snapshots.cli import main; sys.exit(main())"
 KEPT_OF_PEERS = (
     "requests_per_turn",
@@ -160,10 +161,13 @@ def replaced(text: str, section: str) -> str:
 
 def _commit() -> str:
     """Return what is measured; asked before anything is written, which would make it another."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    return described.stdout.strip()
+    changed = _git("status", "--porcelain", "--", ".", *(f":!{path}" for path in WRITTEN))
+    return _git("describe", "--always") + ("-dirty" if changed else "")
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def _say(text: str) -> None:
