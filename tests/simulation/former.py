@@ -10,4 +10,5 @@ FORMER: Mapping[int, str] = {
     2142: "a commit that retention had dropped before it was repeated was taken for refused",
     9847: "a write that a full disk had refused was delivered again when there was room",
     472636960: "a commit whose host ended while it uploaded ahead was not noted as stored",
+    639880882: "a title that was seen to have landed only after a later one was taken to have that one's version",
 }

@@ -24,7 +24,7 @@ from snapshots.realtime import (
     SendResult,
 )
 from snapshots.records import SessionRecords, reap
-from snapshots.runtime import RuntimeSession, RuntimeSessionStore
+from snapshots.runtime import RuntimeMetadata, RuntimeSession, RuntimeSessionStore
 from snapshots.testing.simulation.hosts import SAVED, Host
 from snapshots.testing.simulation.operations import Operation
 from snapshots.testing.simulation.roles import role
@@ -77,8 +77,13 @@ def save(host: Host) -> None:
     if host.draws.below(4) == 0:
         edit = SaveTold(session_id, name)
         host.satellites.titles.append(edit)
-        edited = host.attempt(operation, lambda: store.update_metadata(session_id, lambda old: old.changed(title=name)))
-        edit.told, edit.version = operation.told, 0 if edited is None else edited.metadata_version
+
+        def retitled(old: RuntimeMetadata) -> RuntimeMetadata:
+            edit.version = old.metadata_version + 1  # what is returned in the end may be a later edit's
+            return old.changed(title=name)
+
+        host.attempt(operation, lambda: store.update_metadata(session_id, retitled))
+        edit.told = operation.told
         return
     copy = host.remembered(f"copy of {session_id}", RuntimeSession, lambda: RuntimeSession(session_id=session_id))
     copy.messages.append({"id": name, "role": "user", "content": f"text of {name}"})
