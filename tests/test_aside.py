@@ -41,7 +41,7 @@ def fails_in_a_finaliser() -> None:
 
 
 def leaves_a_file_open() -> None:
-    open(__file__)  # noqa: SIM115
+    open(__file__)  # noqa: SIM115  to leave it open is the point
 
 
 @pytest.fixture(scope="module")
