@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -46,27 +46,35 @@ def test_who_runs_without_a_collector_gets_none() -> None:
     assert not gc.isenabled()
 
 
-@pytest.mark.parametrize("first", ["ends first", "ends last"])
-def test_it_runs_again_when_the_last_of_several_threads_is_done(first: str) -> None:
+def paused_in_a_thread() -> Callable[[], None]:
+    """Pause the collector in another thread; return what ends that."""
     inside, go_on = threading.Event(), threading.Event()
 
-    def other() -> None:
+    def pause() -> None:
         with collector_paused():
             inside.set()
             go_on.wait(timeout=30)
 
-    thread = threading.Thread(target=other)
+    def end() -> None:
+        go_on.set()
+        thread.join()
+
+    thread = threading.Thread(target=pause)
+    thread.start()
+    assert inside.wait(timeout=30)
+    return end
+
+
+@pytest.mark.parametrize("first", ["ends first", "ends last"])
+def test_it_runs_again_when_the_last_of_several_threads_is_done(first: str) -> None:
     with collector_paused():
-        thread.start()
-        inside.wait(timeout=30)
+        end_the_other = paused_in_a_thread()
         if first == "ends last":
-            go_on.set()
-            thread.join()
+            end_the_other()
             assert not gc.isenabled()
     if first == "ends first":
         assert not gc.isenabled()
-        go_on.set()
-        thread.join()
+        end_the_other()
     assert gc.isenabled()
 
 
@@ -93,16 +101,7 @@ def test_many_threads_leave_it_running() -> None:
 
 
 def test_a_forked_child_collects_though_a_thread_of_its_parent_does_not() -> None:
-    inside, go_on = threading.Event(), threading.Event()
-
-    def other() -> None:
-        with collector_paused():
-            inside.set()
-            go_on.wait(timeout=30)
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    inside.wait(timeout=30)
+    end_the_other = paused_in_a_thread()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # from 3.12 on: this process has threads
         child = os.fork()
@@ -111,8 +110,7 @@ def test_a_forked_child_collects_though_a_thread_of_its_parent_does_not() -> Non
             paused = not gc.isenabled()
         os._exit(0 if paused and gc.isenabled() else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    go_on.set()
-    thread.join()
+    end_the_other()
     assert gc.isenabled()
 
 
