@@ -4,6 +4,7 @@
     ├─ SessionNotFoundError · RevisionNotFoundError · StoreNotFoundError (also KeyError)   check the name; create it
     ├─ SessionExistsError · SessionDeletedError · SessionMovedError(destination)           choose another id, or follow
     ├─ RevisionConflictError(expected, actual) · TurnConflictError                         load, re-apply
+    ├─ CopyConflictError(session_id, revision, reason)      copy it under another id
     ├─ EffectConflictError(session_id, turn_id, key)        give the effect a new key, or abandon the turn
     ├─ FencedError(fence, holder) · LeaseHeldError(holder, expires_at)                     stop, or acquire again
     ├─ CommitUnknownError(commit_id, stamp)                 repeat with the same state object or stamp
@@ -111,6 +112,22 @@ class SessionMovedError(SnapshotError):
         self.session_id = session_id
         self.destination = destination
         super().__init__(f"session {session_id!r} was moved to {destination}; use it there")
+
+
+class CopyConflictError(SnapshotError):
+    """What stands in the other store is no part of this session's past; nothing was changed. Remedy: copy it beside.
+
+    Attributes:
+        session_id: Its id there.
+        revision: Its revision there.
+        reason: How they differ.
+    """
+
+    def __init__(self, session_id: str, revision: int, reason: str) -> None:
+        self.session_id = session_id
+        self.revision = revision
+        self.reason = reason
+        super().__init__(f"session {session_id!r} was not copied: {reason}; copy it under another id (--as)")
 
 
 class RevisionConflictError(SnapshotError):

@@ -35,12 +35,13 @@ from storage.frame import (
     FRAME_BYTES_MAX,
     STORED_BYTES_MAX,
     Prefix,
+    check_frames,
     open_run,
     prefix_of,
     seal_frame,
     seal_run,
 )
-from storage.spools import SPOOLED, Spool, SpooledBytes
+from storage.spools import SPOOLED, Spool, Spooled, SpooledBytes
 from storage.store import ByteRange, Create, ObjectStore
 
 BULK_BYTES_MIN = 32 << 10  # from here on a blob is read for itself, not along with its neighbours
@@ -93,6 +94,19 @@ class PackBody:
         return _size(self.data)
 
 
+def carrying(name: str, bodies: Sequence[PackBody]) -> PackBody:
+    """Return a pack that carries others and has nothing else: their frames one behind the other (rule 6)."""
+    rows: list[PackedBlob] = []
+    runs: list[ByteRange] = []
+    shift = 0
+    for body in bodies:
+        rows += [row.moved(name, shift) for row in body.rows]
+        runs += [ByteRange(run.start + shift, run.length) for run in body.runs]
+        shift += body.size_bytes
+    pieces = [piece for body in bodies for piece in _pieces(body.data)]
+    return PackBody(name, _joined(pieces), tuple(rows), tuple(runs))
+
+
 class PackBuilder:
     """Lays blobs out in frames. Call `flush` before asking for extents.
 
@@ -106,7 +120,7 @@ class PackBuilder:
         self.extents: dict[Digest, tuple[Extent, ...]] = {}
         self._carried: list[tuple[PackBody, int]] = []
         self._runs: list[ByteRange] = []
-        self._frames: list[bytes | Spool] = []
+        self._frames: list[bytes | Spooled] = []
         self._size = 0
         self._open: list[bytes] = []
         self._open_bytes = 0
@@ -296,11 +310,14 @@ def finished(body: PackBody, facts: Mapping[str, str]) -> PackData:
     plain = {"facts": dict(facts), "blobs": rows, "runs": [[run.start, run.length] for run in body.runs]}
     index = seal_run(json.dumps(plain, separators=(",", ":")).encode())
     footer = _FOOTER.pack(body.size_bytes, short_hash(index, 8), _MAGIC)
-    frames = (body.data,) if isinstance(body.data, bytes) else body.data.pieces
-    return _joined((*frames, index, footer))
+    return _joined((*_pieces(body.data), index, footer))
 
 
-def _joined(pieces: Sequence[bytes | Spool]) -> PackData:
+def _pieces(data: PackData) -> tuple[bytes | Spooled, ...]:
+    return (data,) if isinstance(data, bytes) else data.pieces
+
+
+def _joined(pieces: Sequence[bytes | Spooled]) -> PackData:
     in_memory = [one for one in pieces if isinstance(one, bytes)]
     return b"".join(in_memory) if len(in_memory) == len(pieces) else SpooledBytes(tuple(pieces))
 
@@ -347,11 +364,19 @@ def _size_of(store: ObjectStore, key: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class PackIndex:
-    """What a pack says of itself."""
+    """What a pack says of itself.
+
+    Attributes:
+        facts: Whose it is.
+        blobs: Those that lie whole in it.
+        runs: Where its finished runs lie.
+        body_bytes: Size of its frames, without index and footer.
+    """
 
     facts: Mapping[str, str]
     blobs: tuple[PackedBlob, ...]
     runs: tuple[ByteRange, ...]
+    body_bytes: int
 
 
 def read_index(store: ObjectStore, key: str, name: str) -> PackIndex:
@@ -362,19 +387,44 @@ def read_index(store: ObjectStore, key: str, name: str) -> PackIndex:
     footer = store.get(key, ByteRange(end, _FOOTER.size)).data
     if len(footer) != _FOOTER.size:
         raise CorruptObjectError(key, "the pack ends before its size")
-    start, checksum, magic = _FOOTER.unpack(footer)
+    start = _index_start(footer, end, key)
+    return _index(store.get(key, ByteRange(start, end - start)).data, footer, key=key, name=name)
+
+
+def opened(data: bytes, *, key: str, name: str) -> tuple[PackBody, Mapping[str, str]]:
+    """Return a whole pack without index and footer, and the facts in its index.
+
+    Raises:
+        CorruptObjectError: It ends too early, its index cannot be read, or a frame is not what was written.
+    """
+    end = len(data) - _FOOTER.size
+    if end < 0:
+        raise CorruptObjectError(key, "too short for a pack")
+    index = _index(data[_index_start(data[end:], end, key) : end], data[end:], key=key, name=name)
+    body = data[: index.body_bytes]
+    check_frames(body, key=key)
+    return PackBody(name, body, index.blobs, index.runs), index.facts
+
+
+def _index_start(footer: bytes, end: int, key: str) -> int:
+    start, _, magic = _FOOTER.unpack(footer)
     if magic != _MAGIC or not 0 < end - start <= _INDEX_STORED_BYTES_MAX:
         raise CorruptObjectError(key, "not a pack: its footer is missing or wrong")
-    stored = store.get(key, ByteRange(start, end - start)).data
+    return int(start)
+
+
+def _index(stored: bytes, footer: bytes, *, key: str, name: str) -> PackIndex:
+    start, checksum, _ = _FOOTER.unpack(footer)
     if short_hash(stored, 8) != checksum:
         raise CorruptObjectError(key, "the index of the pack does not match its footer")
     try:
         bytes_max = min(INDEX_BYTES_MAX, INDEX_BYTES_FREE + INDEX_RATIO_MAX * len(stored))
         plain = json.loads(open_run(stored, key=key, bytes_max=bytes_max))
         facts = {_text(fact): _text(value) for fact, value in plain["facts"].items()}
-        return PackIndex(facts, tuple(_packed(name, row) for row in plain["blobs"]), tuple(map(_run, plain["runs"])))
+        blobs, runs = tuple(_packed(name, row) for row in plain["blobs"]), tuple(map(_run, plain["runs"]))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CorruptObjectError(key, f"the index of the pack cannot be read ({type(error).__name__})") from error
+    return PackIndex(facts, blobs, runs, start)
 
 
 def _packed(name: str, row: Any) -> PackedBlob:

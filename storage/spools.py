@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, BinaryIO, Self
+from typing import IO, TYPE_CHECKING, BinaryIO, Protocol, Self
 
 from storage.digest import Buffer
 from storage.errors import UnavailableError
@@ -34,6 +34,19 @@ if TYPE_CHECKING:
 SPOOLED = ""  # no pack has this name
 TOGETHER_BYTES = 32 * FRAME_BYTES_MAX  # raw, sealed side by side; what is held in memory
 COPY_BYTES = 1 << 20  # read at a time when it is put
+
+
+class Spooled(Protocol):
+    """Bytes that lie elsewhere and are read piece by piece, as often as they are asked for."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Return how many there are."""
+        ...
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield all bytes in order, no piece of them empty."""
+        ...
 
 
 class Spool:
@@ -78,6 +91,11 @@ class Spool:
                 raise OSError(f"it has {len(data)} bytes where {length} were written")
         return data
 
+    def chunks(self) -> Iterator[bytes]:
+        """Yield all stored bytes, piece by piece. Raises UnavailableError."""
+        for start in range(0, self.size_bytes, COPY_BYTES):
+            yield self.read(start, min(COPY_BYTES, self.size_bytes - start))
+
     def close(self) -> None:
         """Remove the file."""
         if self._file is not None:
@@ -120,13 +138,13 @@ def _as_unavailable() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class SpooledBytes:
-    """Bytes in memory and in spools, one behind the other.
+    """Bytes in memory and elsewhere, one behind the other.
 
     Attributes:
         pieces: All of them, in order.
     """
 
-    pieces: tuple[bytes | Spool, ...]
+    pieces: tuple[bytes | Spooled, ...]
 
     @property
     def size_bytes(self) -> int:
@@ -141,7 +159,7 @@ class SpooledBytes:
 class _Stream(io.RawIOBase):
     """Reads pieces from their start to their end."""
 
-    def __init__(self, pieces: Sequence[bytes | Spool]) -> None:
+    def __init__(self, pieces: Sequence[bytes | Spooled]) -> None:
         self._runs = _runs(pieces)
         self._run = memoryview(b"")
 
@@ -158,12 +176,10 @@ class _Stream(io.RawIOBase):
         return count
 
 
-def _runs(pieces: Sequence[bytes | Spool]) -> Iterator[bytes]:
+def _runs(pieces: Sequence[bytes | Spooled]) -> Iterator[bytes]:
     """Yield what the pieces hold, no run of it empty: that would be the end of the stream."""
     for piece in pieces:
-        if isinstance(piece, bytes):
-            if piece:
-                yield piece
-            continue
-        for start in range(0, piece.size_bytes, COPY_BYTES):
-            yield piece.read(start, min(COPY_BYTES, piece.size_bytes - start))
+        if not isinstance(piece, bytes):
+            yield from piece.chunks()
+        elif piece:
+            yield piece

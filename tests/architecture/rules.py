@@ -19,7 +19,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("storage", "storage.extents", "storage.matching"),
     ("storage.cuts", "storage.spools"),
     ("storage.packs", "storage.registers", "storage.unfinished"),
-    ("storage.leases", "storage.pack_reader", "storage.wrappers.*"),
+    ("storage.leases", "storage.pack_copies", "storage.pack_reader", "storage.wrappers.*"),
     ("storage.backends.*",),
     ("storage.probe", "storage.testing.*"),
     ("snapshots.errors",),

@@ -1,0 +1,506 @@
+"""Copying one session: packs under new names, then books, then the head by compare-and-swap. The source is only read.
+
+Rules:
+1. What identifies a revision is copied as it is; where it lies is new. The head here keeps its own epoch, fence and
+   version, and holder.
+2. A head exists here, reserved, before anything is uploaded for it. A pack is published only if its upload began after
+   that head was read at the epoch which it has at the publish.
+3. A session is copied only onto a part of its own past: the head here must stand at a revision of the source, or there
+   is none. Whatever else stands there is a conflict, and stays.
+4. A fork shares the packs of the session here that it came from: of the head of that one as it was read in this very
+   attempt, and only while its epoch is at least the fork's; a head that lags behind is helped.
+5. Every frame is checked by its checksum before the head names it. What is damaged in the source is not copied: nothing
+   of that session is published.
+6. An answer that is lost is settled by reading the head: by its write id, or by what it says already.
+
+    copied = copy_session(source, destination, SessionJob("s1"))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import NoReturn
+
+from snapshots.environment import Environment
+from snapshots.epochs import raised, take_number
+from snapshots.errors import (
+    CopyConflictError,
+    CorruptSnapshotError,
+    RevisionConflictError,
+)
+from snapshots.head import HEAD_COMMIT_BYTES_MAX, LIVE, MOVED, RESERVED, TOMBSTONE, Head
+from snapshots.laying import PLACES
+from snapshots.layout import pack_name
+from snapshots.logs import NO_LOG, HeldLog, encode_rows
+from snapshots.maintenance.copy.books import CopiedBooks, Retention, retention_of
+from snapshots.maintenance.copy.survey import WHOLE, History, Survey, places_in, survey
+from snapshots.placement import ManifestPlace, PackUse, Placement, PlaceRow, manifest_bytes, seal_manifest
+from snapshots.publish import Publication, intent_on
+from snapshots.reading import HeadRead, read_head, read_live_head
+from snapshots.rewrite import rewrite_head
+from snapshots.staging import Identity, inline_manifest, reads_of
+from snapshots.stretches import Stretch, as_many_as_fit, last_rows
+from storage.clock import backoff_seconds
+from storage.errors import CorruptObjectError, NotFoundError, PreconditionFailedError, UnavailableError
+from storage.extents import Read, Spliceable
+from storage.pack_copies import WHOLE_BYTES_MAX, body_of
+from storage.packs import PackBody, PackBuilder, PackData, carrying, finished, write_pack
+
+ATTEMPTS_MAX = 8  # of a publish, with jitter between them
+SURVEYS_MAX = 32  # of a source that is collected while it is copied
+PACK_BYTES = 8 << 20  # packs are copied into packs of about this size
+FETCHED_AT_ONCE = 8  # packs of a session, WHOLE_BYTES_MAX each at most
+
+
+@dataclass(frozen=True, slots=True)
+class SessionJob:
+    """Which session to copy.
+
+    Attributes:
+        session_id: Its id in the source.
+        target: Its id here, "" for the same.
+        history: Every retained revision, or the present one alone.
+        relatives: Sessions here that may have packs of it (rule 4), best first.
+    """
+
+    session_id: str
+    target: str = ""
+    history: History = WHOLE
+    relatives: tuple[str, ...] = ()
+
+    @property
+    def target_id(self) -> str:
+        """Return its id here."""
+        return self.target or self.session_id
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCopied:
+    """What became of a session.
+
+    Attributes:
+        session_id: Its id in the source.
+        target: Its id here.
+        before: Its revision here before, 0 if there was none.
+        revision: Its revision here now.
+        packs: Packs of the source that were uploaded.
+        shared: Packs of the source that it shares with another session here, or had already.
+        uploaded_bytes: Size of all that was uploaded.
+    """
+
+    session_id: str
+    target: str
+    before: int
+    revision: int
+    packs: int = 0
+    shared: int = 0
+    uploaded_bytes: int = 0
+
+
+Told = Callable[[int], None]
+"""Told how many bytes were copied."""
+
+
+def unheard(_bytes: int) -> None:
+    """Tell nobody."""
+
+
+def copy_session(source: Environment, here: Environment, job: SessionJob, told: Told = unheard) -> SessionCopied:
+    """Copy a session, or what is new of it.
+
+    Interrupted at any request it leaves the session here as it was; whoever repeats it goes on.
+
+    Raises:
+        CopyConflictError: What stands here is no part of the session's past; nothing was changed.
+        SessionNotFoundError, SessionDeletedError, SessionMovedError: There is no such session in the source.
+        CorruptSnapshotError: Something of it is missing in the source, or altered; nothing was changed.
+        LimitExceededError: The head here has no room for what both retain.
+        UnavailableError: A store did not answer; repeat it.
+    """
+    return _SessionCopy(source, here, job, told).run()
+
+
+class _SourceMovedError(Exception):
+    """Something of the source is missing: its head has to be read again. Never leaves this module."""
+
+    def __init__(self, error: NotFoundError) -> None:
+        self.error = error
+        super().__init__(str(error))
+
+
+class _HereMovedError(Exception):
+    """Something here is missing: the head has to be read again. Never leaves this module."""
+
+    def __init__(self, error: NotFoundError) -> None:
+        self.error = error
+        super().__init__(str(error))
+
+
+@dataclass(frozen=True, slots=True)
+class _Uploaded:
+    """Where a pack of the source was put.
+
+    Attributes:
+        pack: The pack here.
+        start: Its first byte there.
+        epoch: Of the head that was read before the upload began.
+    """
+
+    pack: str
+    start: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Laid:
+    """What the head has to say of where the present revision lies."""
+
+    manifest: ManifestPlace
+    inline_manifest: bytes
+    reads: tuple[Read, ...]
+    stretches: tuple[Stretch, ...]
+
+
+class _SessionCopy:
+    """One call of `copy_session`."""
+
+    def __init__(self, source: Environment, here: Environment, job: SessionJob, told: Told) -> None:
+        self._source = source
+        self._here = here
+        self._job = job
+        self._told = told
+        self._register = here.register(job.target_id)
+        self._found: Survey | None = None
+        self._uploaded: dict[str, _Uploaded] = {}
+        self._shared: set[str] = set()
+        self._uploaded_bytes = 0
+
+    def run(self) -> SessionCopied:
+        there = read_live_head(self._source, self._job.session_id)
+        read, surveys = self._target(), 0
+        before = read.head.revision
+        attempt = 1
+        while attempt <= ATTEMPTS_MAX:
+            there = there if self._found is None else self._found.read
+            if self._is_done(there.head, read.head):
+                return self._copied(before, read.head)
+            try:
+                head = self._next_head(read, there)
+            except (_SourceMovedError, _HereMovedError) as moved:
+                surveys += 1
+                there, read = self._read_again(there, read, moved, surveys)
+                continue
+            stored = self._sent(read, head)
+            if stored is not None:
+                return self._copied(before, stored)
+            self._here.clock.sleep(backoff_seconds(attempt, self._here.clock))
+            read = self._target()
+            if read.head.write_id == head.write_id:
+                return self._copied(before, read.head)
+            attempt += 1
+        raise UnavailableError(self._register.key, "the head kept changing; copy it again", applied="unknown")
+
+    def _copied(self, before: int, head: Head) -> SessionCopied:
+        return SessionCopied(
+            session_id=self._job.session_id,
+            target=self._job.target_id,
+            before=before,
+            revision=head.revision,
+            packs=len(self._uploaded),
+            shared=len(self._shared.difference(self._uploaded)),
+            uploaded_bytes=self._uploaded_bytes,
+        )
+
+    # The head here.
+
+    def _target(self) -> HeadRead:
+        """Return the head here; a reserved one where there was none (rule 2)."""
+        read = read_head(self._here, self._job.target_id)
+        if read is not None:
+            return read
+        identity = Identity(self._here.clock.new_id(), self._here.clock.now(), None)
+        intent = intent_on(self._here, self._job.target_id, None, identity)
+        try:
+            return Publication(self._here, intent, identity).reserve()
+        except RevisionConflictError:
+            return read_live_head(self._here, self._job.target_id)
+
+    def _is_done(self, there: Head, here: Head) -> bool:
+        """Say whether everything was copied. Raises CopyConflictError by rule 3."""
+        if here.status == RESERVED:
+            return False
+        if here.status == TOMBSTONE:
+            self._conflict(here, "it was deleted here, and its id is spent")
+        if here.status == MOVED:
+            self._conflict(here, f"it was moved on from here, to {here.destination}")
+        if here.revision > there.revision:
+            self._conflict(here, f"it stands at revision {here.revision} here, and at {there.revision} in the source")
+        if here.holder is not None:
+            self._conflict(here, f"it is held here by {here.holder.owner!r}; release it")
+        if here.revision < there.revision:
+            return False
+        if here.checkpoint_ref != there.checkpoint_ref:
+            self._conflict(here, f"its revision {here.revision} here is another one than in the source")
+        return retention_of(there, here, self._job.history) == Retention(here.floor, here.kept, here.pins)
+
+    def _conflict(self, here: Head, reason: str) -> NoReturn:
+        raise CopyConflictError(here.session_id, here.revision, reason)
+
+    def _sent(self, read: HeadRead, head: Head) -> Head | None:
+        """Send a head once; return it if it is stored, None if that has to be found out (rule 6)."""
+        try:
+            self._register.swap_once(read.version, head.encode(limit_bytes=HEAD_COMMIT_BYTES_MAX))
+        except (PreconditionFailedError, UnavailableError):
+            return None
+        return head
+
+    def _read_again(
+        self, there: HeadRead, read: HeadRead, moved: _SourceMovedError | _HereMovedError, surveys: int
+    ) -> tuple[HeadRead, HeadRead]:
+        """Return both heads as they are now: what is missing is damage only if the head still names it."""
+        self._found = None
+        if isinstance(moved, _SourceMovedError):
+            again = read_live_head(self._source, self._job.session_id)
+            is_same = again.version == there.version
+            there = again
+        else:
+            again = self._target()
+            is_same = again.version == read.version
+            read = again
+        if is_same:
+            reason = "this object is missing, though the head names it"
+            raise CorruptSnapshotError(moved.error.key, reason) from moved.error
+        if surveys >= SURVEYS_MAX:
+            raise UnavailableError(moved.error.key, "the session kept moving while it was copied", applied="no")
+        return there, read
+
+    # What it will say.
+
+    def _next_head(self, read: HeadRead, there: HeadRead) -> Head:
+        found = self._surveyed(there)
+        before = self._surveyed_here(read) if read.head.status == LIVE else None
+        if before is not None and found.checkpoint_ref(before.head.revision) != before.head.checkpoint_ref:
+            reason = f"its revision {before.head.revision} here is another one than in the source"
+            self._conflict(before.head, reason)
+        retention = retention_of(found.head, None if before is None else before.head, self._job.history)
+        family, known = self._known(read, before, found)
+        laid = self._laid(read, family, found, before, known)
+        write_id = self._here.clock.new_id()
+        return replace(
+            read.head,
+            family=family,
+            status=LIVE,
+            revision=found.head.revision,
+            write_id=write_id,
+            commit_id=found.head.commit_id,
+            state_id=write_id,
+            checkpoint_ref=found.head.checkpoint_ref,
+            manifest=laid.manifest,
+            inline_manifest=laid.inline_manifest,
+            reads=laid.reads,
+            stretches=laid.stretches,
+            tail=(),
+            overrides=found.head.overrides,
+            commits=found.head.commits,
+            stamps=found.head.stamps,
+            floor=retention.floor,
+            kept=retention.kept,
+            pins=retention.pins,
+            origin=found.head.origin,
+            relation=found.head.relation,
+            created_at=found.head.created_at,
+            updated_at=found.head.updated_at,
+        )
+
+    def _surveyed(self, there: HeadRead) -> Survey:
+        if self._found is None:
+            with _reading(_SourceMovedError):
+                self._found = survey(self._source, there)
+        return self._found
+
+    def _surveyed_here(self, read: HeadRead) -> Survey:
+        with _reading(_HereMovedError):
+            return survey(self._here, read)
+
+    def _known(self, read: HeadRead, before: Survey | None, found: Survey) -> tuple[str, dict[str, tuple[str, int]]]:
+        """Return the family, and where packs lie here that the head may name without an upload."""
+        if before is not None:
+            return read.head.family, places_in(before)
+        for relative in self._job.relatives if found.head.origin is not None else ():
+            other = read_head(self._here, relative)
+            if other is not None and other.head.status == LIVE:
+                helped = self._helped(other, read.head)
+                with _reading(_HereMovedError):
+                    return helped.head.family, places_in(survey(self._here, helped))
+        return self._job.target_id, {}
+
+    def _helped(self, other: HeadRead, child: Head) -> HeadRead:
+        """Return the head of a relative at an epoch that is at least the child's (rule 4)."""
+        if other.head.epoch >= child.epoch:
+            return other
+        number = take_number(self._here, above=child.epoch)
+        return rewrite_head(self._here, other, lambda head: raised(head, number))
+
+    # Packs.
+
+    def _laid(
+        self, read: HeadRead, family: str, found: Survey, before: Survey | None, known: dict[str, tuple[str, int]]
+    ) -> _Laid:
+        """Upload what is not here yet; return where everything lies then."""
+        needed = found.needed(self._job.history)
+        here = {name: place for name, place in known.items() if name in needed}
+        here |= {name: (one.pack, one.start) for name, one in self._uploaded.items() if self._may_name(one, read.head)}
+        self._shared.update(here)
+        groups = _groups(found, needed.difference(here))
+        last: list[PackBody] = []
+        for group in groups:
+            bodies = self._fetched(found, group)
+            if before is None and found.rows and group is groups[-1] and _in_memory(bodies):
+                last = bodies  # with the books, as long as nothing older may have to go with them
+                break
+            here |= self._put(read.head, family, found, bodies)
+        if not found.rows:
+            return self._first(found, before, here)
+        return self._with_books(read.head, family, found, before, here, last)
+
+    def _may_name(self, uploaded: _Uploaded, head: Head) -> bool:
+        return uploaded.epoch == head.epoch
+
+    def _fetched(self, found: Survey, names: Sequence[str]) -> list[PackBody]:
+        tail = {pack.name: PackBody(pack.name, pack.data, (), found.runs_in(pack.name)) for pack in found.head.tail}
+        sizes = {use.pack: use.body_bytes for use in found.uses}
+        stored = [name for name in names if name not in tail]
+        fetched = dict(tail)
+        for start in range(0, len(stored), FETCHED_AT_ONCE):
+            some = stored[start : start + FETCHED_AT_ONCE]
+            with _reading(_SourceMovedError):
+                bodies = self._source.executor.map(lambda name: self._body(found, name, sizes[name]), some)
+                fetched |= dict(zip(some, bodies, strict=True))
+        return [fetched[name] for name in names]
+
+    def _body(self, found: Survey, name: str, size_bytes: int) -> PackBody:
+        key = self._source.layout.pack(found.head.family, name)
+        copy = body_of(self._source.store, key, name, size_bytes=size_bytes)
+        whose = (copy.facts.get("tenant"), copy.facts.get("family"), copy.facts.get("commit"))
+        if whose != (self._source.layout.tenant, found.head.family, name.partition(".")[0]):
+            raise CorruptSnapshotError(key, f"this pack is of tenant, family and commit {whose}, moved here")
+        return copy.body
+
+    def _put(self, head: Head, family: str, found: Survey, bodies: Sequence[PackBody]) -> dict[str, tuple[str, int]]:
+        """Upload packs as one; return where they lie."""
+        name = self._new_name(found)
+        body = carrying(name, bodies)
+        self._write(name, family, finished(body, self._facts(family, found, bodies)))
+        places: dict[str, tuple[str, int]] = {}
+        start = 0
+        for one in bodies:
+            places[one.name] = (name, start)
+            self._uploaded[one.name] = _Uploaded(name, start, head.epoch)
+            start += one.size_bytes
+        return places
+
+    def _new_name(self, found: Survey) -> str:
+        return pack_name(found.head.commit_id, self._here.clock.new_id())
+
+    def _facts(self, family: str, found: Survey, bodies: Sequence[PackBody]) -> dict[str, str]:
+        facts = {
+            "tenant": self._here.layout.tenant,
+            "family": family,
+            "session": self._job.target_id,
+            "commit": found.head.commit_id,
+        }
+        return facts | ({"carries": " ".join(f"{body.name}:{body.size_bytes}" for body in bodies)} if bodies else {})
+
+    def _write(self, name: str, family: str, data: PackData) -> None:
+        key = self._here.layout.pack(family, name)
+        with _reading(_SourceMovedError):  # a large pack is read while it is written
+            write_pack(self._here.store, key, data, self._here.clock)
+        size = len(data) if isinstance(data, bytes) else data.size_bytes
+        self._uploaded_bytes += size
+        self._told(size)
+
+    # Books.
+
+    def _first(self, found: Survey, before: Survey | None, here: dict[str, tuple[str, int]]) -> _Laid:
+        """Return what the head says of a first revision: nothing has to be written."""
+        books = CopiedBooks(found, before, here, self._job.history)
+        place = books.first_place()
+        placement = Placement(books.extents(), books.present_uses({}), NO_LOG)
+        inline = found.head.inline_manifest
+        reads = () if inline else reads_of(found.manifest.checkpoint, placement, place)
+        return _Laid(place, inline, reads, ())
+
+    def _with_books(
+        self,
+        head: Head,
+        family: str,
+        found: Survey,
+        before: Survey | None,
+        here: dict[str, tuple[str, int]],
+        last: Sequence[PackBody],
+    ) -> _Laid:
+        """Upload the log of places and the manifest, and with them the packs that are left."""
+        name = self._new_name(found)
+        builder = PackBuilder(name)
+        for body in last:
+            here[body.name] = (name, builder.carry(body))
+            self._uploaded[body.name] = _Uploaded(*here[body.name], head.epoch)
+        books = CopiedBooks(found, before, here, self._job.history)
+        rows = books.rows()
+        data = encode_rows(rows)
+        log: HeldLog[PlaceRow] = HeldLog()
+        log = log.appended(data, rows)
+        builder.add_spliced(PLACES, log.at.ref, [memoryview(data)])
+        extents = books.extents() | {log.at.ref.digest: builder.extents_of(log.at.ref)}
+        sizes = {name: builder.size_bytes}
+        uses = {use.pack: use for use in books.present_uses(sizes)}
+        uses.setdefault(name, PackUse(name, books.revision, 0, builder.size_bytes))
+        placement = Placement(extents, tuple(uses.values()), log.at)
+        raw = manifest_bytes(found.record, placement.encode())
+        run = builder.append_run(seal_manifest(raw))
+        self._write(name, family, finished(builder.body(), self._facts(family, found, last)))
+        place = ManifestPlace(name, run.start, run.length)
+        inline = inline_manifest(raw)
+        reads = () if inline else reads_of(found.manifest.checkpoint, placement, place)
+        stretch = last_rows(Spliceable(extents[log.at.ref.digest]), len(data), range(1, books.revision), 0)
+        return _Laid(place, inline, reads, as_many_as_fit([stretch]))
+
+
+@contextmanager
+def _reading(moved: type[_SourceMovedError] | type[_HereMovedError]) -> Iterator[None]:
+    """Say of what is missing where it is; what is altered is damage."""
+    try:
+        yield
+    except NotFoundError as error:
+        raise moved(error) from error
+    except CorruptObjectError as error:
+        raise CorruptSnapshotError(error.key, error.reason) from error
+
+
+def _in_memory(bodies: Sequence[PackBody]) -> bool:
+    return all(isinstance(body.data, bytes) for body in bodies)
+
+
+def _groups(found: Survey, names: frozenset[str]) -> list[list[str]]:
+    """Return which packs are copied into one: of the same time, and those of the present revision last."""
+    present = found.head.revision
+    needs: dict[str, tuple[int, int, str]] = {}
+    sizes: dict[str, int] = {}
+    for use in found.uses:
+        if use.pack in names:
+            last = use.last_revision or present
+            needs[use.pack] = max((last, use.first_revision, use.pack), needs.get(use.pack, (0, 0, "")))
+            sizes[use.pack] = max(sizes.get(use.pack, 0), use.body_bytes)
+    groups: list[list[str]] = []
+    room, is_present = 0, False
+    for last, _, name in sorted(needs.values()):
+        size = sizes[name]
+        if not groups or size > room or is_present != (last == present) or size >= WHOLE_BYTES_MAX:
+            groups.append([])
+            room = PACK_BYTES
+        groups[-1].append(name)
+        room -= size or WHOLE_BYTES_MAX // 64
+        is_present = last == present
+    return groups
