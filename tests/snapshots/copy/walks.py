@@ -1,4 +1,4 @@
-"""Stores that live: commits, forks, rewinds, pins, prunes and collections in each, and copies between them, by chance."""
+"""Stores that live: commits, forks, rewinds, pins, prunes and collections in each, and copies between them."""
 
 from __future__ import annotations
 
