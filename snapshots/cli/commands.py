@@ -60,6 +60,15 @@ LINES: Mapping[str, Line] = {
         "Write a portable session as one JSON document: events, state, unknown fields, and a digest over it all.",
     ),
     "import": Line("portable", "Store the session of an export. Creates the store."),
+    "copy": Line(
+        "copying", "Copy sessions to another store, or what is new of them. Run it again if it was interrupted."
+    ),
+    "backup": Line(
+        "copying", "Copy what is new of the store to another one. Nothing is deleted there, whatever went here."
+    ),
+    "verify-copy": Line(
+        "copying", "Say how a copy differs from its source, revision by revision; exit code 4 if it does."
+    ),
     "records": Line("records", "Records of sessions: provider, model, time to live, and what was sent."),
     "usage": Line("usage", "Show what the calls of models came to: tokens, and the share of the cache."),
     "meta": Line("meta", "Metadata of sessions: title, pinned, and the keys of a runtime."),

@@ -64,6 +64,7 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     sessions.RevisionConflictError: CONFLICT,
     sessions.TurnConflictError: CONFLICT,
     sessions.EffectConflictError: CONFLICT,
+    sessions.CopyConflictError: CONFLICT,
     sessions.CommitUnknownError: RETRY,
     sessions.FencedError: FENCED,
     sessions.LeaseHeldError: FENCED,

@@ -17,6 +17,8 @@ DEFAULT_STORE = "file:.snapshots"
 DEFAULT_TENANT = "default"
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _SPAN = re.compile(r"(?P<count>[0-9]{1,9})(?P<unit>[smhdw])")
+_POWERS = {"": 0, "K": 10, "M": 20, "G": 30}
+_SIZE = re.compile(r"(?P<count>[0-9]{1,9})(?P<unit>[KMG]?)")
 SessionName = Annotated[
     str, typer.Argument(metavar="S[@REV]", help="A session, at its present revision, a number, a pin, or head.")
 ]
@@ -35,3 +37,11 @@ def span_of(text: str, *, option: str) -> timedelta:
     if found is None:
         raise UsageError(f"{option} wants a span such as 12h or 7d, not {text!r:.80}")
     return timedelta(**{_UNITS[found["unit"]]: int(found["count"])})
+
+
+def size_of(text: str, *, option: str) -> int:
+    """Return a number of bytes such as `500K`, `10M` or `2G`, in powers of 1024. Raises UsageError."""
+    found = _SIZE.fullmatch(text)
+    if found is None or not int(found["count"]):
+        raise UsageError(f"{option} wants a size such as 500K or 10M, not {text!r:.80}")
+    return int(found["count"]) << _POWERS[found["unit"]]

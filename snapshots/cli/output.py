@@ -20,12 +20,15 @@ from typing import Any
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.table import Table
 from rich.text import Text
@@ -145,6 +148,24 @@ class Output:
                 return
             task = bar.add_task("", total=None)
             yield lambda what, done, total: bar.update(task, description=visible(_step(what, done, total)))
+
+    @contextmanager
+    def transferred(self) -> Iterator[Counted]:
+        """Show while the block runs how many bytes went, how fast, how long it will take, and how much else is done."""
+        columns = (BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn())
+        with self._shown(*columns) as bar:
+            if bar is None:
+                yield lambda what, done, total: None  # noqa: ARG005  the same signature
+                return
+            task = bar.add_task("", total=None)
+
+            def told(what: str, done: int, total: int) -> None:
+                if what == "bytes":
+                    bar.update(task, completed=done, total=total)
+                else:
+                    bar.update(task, description=visible(_step(what, done, total)))
+
+            yield told
 
     @contextmanager
     def _shown(self, *columns: ProgressColumn) -> Iterator[Progress | None]:

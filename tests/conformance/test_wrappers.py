@@ -6,9 +6,11 @@ import pytest
 
 from storage import ObjectStore
 from storage.backends.memory import MemoryStore
+from storage.testing.clock import ManualClock
 from storage.testing.conformance import StoreConformance
 from storage.testing.faults import FaultyStore
 from storage.wrappers.metered import MeteredStore
+from storage.wrappers.throttled import ThrottledStore
 
 
 def raw_in(store: object, key: str) -> bytes | None:
@@ -34,4 +36,14 @@ class TestFaultyStore(StoreConformance):
 
     def raw(self, store: ObjectStore, key: str) -> bytes | None:
         assert isinstance(store, FaultyStore)
+        return raw_in(store._store, key)
+
+
+class TestThrottledStore(StoreConformance):
+    @pytest.fixture
+    def store(self) -> ThrottledStore:
+        return ThrottledStore(MemoryStore(), bytes_per_second=1, clock=ManualClock())
+
+    def raw(self, store: ObjectStore, key: str) -> bytes | None:
+        assert isinstance(store, ThrottledStore)
         return raw_in(store._store, key)

@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import NoReturn
 
 from snapshots.environment import Environment
 from snapshots.epochs import raised, take_number
@@ -85,6 +84,7 @@ class SessionCopied:
         target: Its id here.
         before: Its revision here before, 0 if there was none.
         revision: Its revision here now.
+        is_changed: Whether anything was written.
         packs: Packs of the source that were uploaded.
         shared: Packs of the source that it shares with another session here, or had already.
         uploaded_bytes: Size of all that was uploaded.
@@ -94,6 +94,7 @@ class SessionCopied:
     target: str
     before: int
     revision: int
+    is_changed: bool = True
     packs: int = 0
     shared: int = 0
     uploaded_bytes: int = 0
@@ -120,6 +121,37 @@ def copy_session(source: Environment, here: Environment, job: SessionJob, told: 
         UnavailableError: A store did not answer; repeat it.
     """
     return _SessionCopy(source, here, job, told).run()
+
+
+def conflict_of(there: Head, here: Head) -> str:
+    """Return why a session cannot be copied onto a head that is not reserved, as far as both heads tell; "" if it can.
+
+    Args:
+        there: Its head in the source.
+        here: The head that stands here.
+    """
+    if here.status == TOMBSTONE:
+        return "it was deleted here, and its id is spent"
+    if here.status == MOVED:
+        return f"it was moved on from here, to {here.destination}"
+    if here.revision > there.revision:
+        return f"it stands at revision {here.revision} here, and at {there.revision} in the source"
+    if here.holder is not None:
+        return f"it is held here by {here.holder.owner!r}"
+    if here.revision == there.revision and here.checkpoint_ref != there.checkpoint_ref:
+        return _another(here)
+    return ""
+
+
+def _another(here: Head) -> str:
+    return f"its revision {here.revision} here is another one than in the source"
+
+
+def is_copied(there: Head, here: Head, history: History) -> bool:
+    """Say whether a live head here has everything of the source's that is to be copied."""
+    if (here.revision, here.checkpoint_ref) != (there.revision, there.checkpoint_ref):
+        return False
+    return retention_of(there, here, history) == Retention(here.floor, here.kept, here.pins)
 
 
 class _SourceMovedError(Exception):
@@ -185,7 +217,7 @@ class _SessionCopy:
         while attempt <= ATTEMPTS_MAX:
             there = there if self._found is None else self._found.read
             if self._is_done(there.head, read.head):
-                return self._copied(before, read.head)
+                return replace(self._copied(before, read.head), is_changed=attempt > 1)
             try:
                 head = self._next_head(read, there)
             except (_SourceMovedError, _HereMovedError) as moved:
@@ -231,22 +263,9 @@ class _SessionCopy:
         """Say whether everything was copied. Raises CopyConflictError by rule 3."""
         if here.status == RESERVED:
             return False
-        if here.status == TOMBSTONE:
-            self._conflict(here, "it was deleted here, and its id is spent")
-        if here.status == MOVED:
-            self._conflict(here, f"it was moved on from here, to {here.destination}")
-        if here.revision > there.revision:
-            self._conflict(here, f"it stands at revision {here.revision} here, and at {there.revision} in the source")
-        if here.holder is not None:
-            self._conflict(here, f"it is held here by {here.holder.owner!r}; release it")
-        if here.revision < there.revision:
-            return False
-        if here.checkpoint_ref != there.checkpoint_ref:
-            self._conflict(here, f"its revision {here.revision} here is another one than in the source")
-        return retention_of(there, here, self._job.history) == Retention(here.floor, here.kept, here.pins)
-
-    def _conflict(self, here: Head, reason: str) -> NoReturn:
-        raise CopyConflictError(here.session_id, here.revision, reason)
+        if reason := conflict_of(there, here):
+            raise CopyConflictError(here.session_id, here.revision, reason)
+        return is_copied(there, here, self._job.history)
 
     def _sent(self, read: HeadRead, head: Head) -> Head | None:
         """Send a head once; return it if it is stored, None if that has to be found out (rule 6)."""
@@ -282,8 +301,7 @@ class _SessionCopy:
         found = self._surveyed(there)
         before = self._surveyed_here(read) if read.head.status == LIVE else None
         if before is not None and found.checkpoint_ref(before.head.revision) != before.head.checkpoint_ref:
-            reason = f"its revision {before.head.revision} here is another one than in the source"
-            self._conflict(before.head, reason)
+            raise CopyConflictError(read.head.session_id, read.head.revision, _another(read.head))
         retention = retention_of(found.head, None if before is None else before.head, self._job.history)
         family, known = self._known(read, before, found)
         laid = self._laid(read, family, found, before, known)
