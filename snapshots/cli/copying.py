@@ -26,7 +26,6 @@ from snapshots.errors import StoreNotFoundError
 from snapshots.maintenance.copy.compare import Compared, Difference
 from snapshots.maintenance.copy.compare import verify_copy as compare
 from snapshots.maintenance.copy.fleet import (
-    Action,
     CopyPlan,
     CopyReport,
     PlannedSession,
@@ -68,7 +67,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be 
 RateLimit = Annotated[
     str, typer.Option("--rate-limit", metavar="SIZE", help="Bytes a second at most, such as 10M: of DST, both ways.")
 ]
-_ACTIONS: Mapping[Action, str] = {
+_ACTIONS: Mapping[str, str] = {
     "new": "new",
     "further": "went on",
     "same": "there already",
@@ -219,16 +218,9 @@ def _show_plan(output: Output, plan: CopyPlan) -> None:
 def _said_of(plan: CopyPlan) -> str:
     if not plan.sessions:
         return "there are no sessions to copy"
-    counts = Counter(one.action for one in plan.sessions)
+    counts: Counter[str] = Counter(one.action for one in plan.sessions)
     packs = sum(one.packs for one in plan.sessions)
-    names = {
-        "new": "new",
-        "further": "went on",
-        "same": "there already",
-        "conflict": "in conflict",
-        "skipped": "skipped",
-    }
-    said = ", ".join(f"{counts[action]:,} {name}" for action, name in names.items() if counts[action])
+    said = ", ".join(f"{counts[action]:,} {name}" for action, name in _ACTIONS.items() if counts[action])
     return f"{count(len(plan.sessions), 'session')}: {said}; {count(packs, 'pack')} ({human_bytes(plan.bytes)}) to copy"
 
 

@@ -33,7 +33,8 @@ EXPECTED = {
     3: "SessionNotFoundError RevisionNotFoundError StoreNotFoundError SessionDeletedError SessionMovedError "
     "NotFoundError",
     4: "CorruptSnapshotError CorruptObjectError",
-    5: "SessionExistsError RevisionConflictError TurnConflictError EffectConflictError PreconditionFailedError",
+    5: "SessionExistsError RevisionConflictError TurnConflictError EffectConflictError CopyConflictError "
+    "PreconditionFailedError",
     6: "CommitUnknownError UnavailableError",
     7: "FencedError LeaseHeldError",
     8: "PermissionDeniedError",
