@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from snapshots.compaction import LIMITS, Limits
+from snapshots.fields import NEWEST_VERSION
 from snapshots.layout import Layout
 from storage.clock import Clock
 from storage.registers import Register
@@ -24,6 +25,7 @@ class Environment:
         executor: Runs requests side by side.
         home: Identity of store and tenant, for `Base.home`.
         limits: What commits leave lying apart.
+        schema_version: Of the store: heads that are made have it.
     """
 
     store: ObjectStore
@@ -32,6 +34,7 @@ class Environment:
     executor: Executor
     home: tuple[str, str] = ("", "")
     limits: Limits = LIMITS
+    schema_version: int = NEWEST_VERSION
 
     def register(self, session_id: str) -> Register:
         """Return the register of a session's head. Raises InvalidKeyError for what is no id."""

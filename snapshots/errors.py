@@ -9,7 +9,7 @@
     ├─ FencedError(fence, holder) · LeaseHeldError(holder, expires_at)                     stop, or acquire again
     ├─ CommitUnknownError(commit_id, stamp)                 repeat with the same state object or stamp
     ├─ CorruptSnapshotError(key, ref, reason)               verify, then repair
-    ├─ UnsupportedSchemaError(record, found, supported)     use a newer version of this software
+    ├─ UnsupportedSchemaError(record, found, supported)     use a newer version of this software, or upgrade
     ├─ InvalidStateError(reason) · IllegalTransitionError(from, to) (also ValueError)      mend the argument
     ├─ InvalidInputError(source, position, reason)          mend the input
     └─ LimitExceededError(limit, value)                     send less
@@ -28,6 +28,8 @@ REPEAT_THE_COMMIT = "commit the same state object or stamp again, it is recognis
 STOP_OR_ACQUIRE = "stop writing; its Writer commits, or whoever acquires it next"
 CHOOSE_RETAINED = "choose one that is retained (snapshots log shows them)"
 VERIFY_THEN_REPAIR = "run snapshots verify, then snapshots repair"
+USE_NEWER = "use a newer version of it"
+UPGRADE = "run snapshots upgrade"
 LOOK_FIRST = "look for this commit id in the session's history, and only if it is not there do it again"
 
 
@@ -256,16 +258,23 @@ class CorruptSnapshotError(SnapshotError):
 
 
 class UnsupportedSchemaError(SnapshotError):
-    """A record of another schema version than this software reads. Remedy: use a version that reads it."""
+    """A record of another schema version than is needed. Remedy: use software that reads it; `remedy` says it.
 
-    def __init__(self, record: str, *, found: object, supported: Sequence[int]) -> None:
+    Attributes:
+        record: Which one.
+        found: Its version, or what stands there that no version known here has.
+        supported: The versions that would do.
+        remedy: What to do, "" for newer software.
+    """
+
+    def __init__(self, record: str, *, found: object, supported: Sequence[int], remedy: str = "") -> None:
         self.record = record
         self.found = found
         self.supported = tuple(supported)
+        self.remedy = remedy
         known = ", ".join(map(str, self.supported))
-        super().__init__(
-            f"{record} has schema version {found!r}; this software reads {known}: use a newer version of it"
-        )
+        said = f"this needs {known}: {remedy}" if remedy else f"this software reads {known}: {USE_NEWER}"
+        super().__init__(f"{record} has schema version {found!r}; {said}")
 
 
 class InvalidStateError(SnapshotError, ValueError):

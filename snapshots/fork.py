@@ -308,6 +308,7 @@ class _Fork:
             origin=Origin(source.read.head.session_id, source.named.revision, source.named.checkpoint_ref),
             relation=self._request.related(),
             tail=source.read.head.tail,
+            staged=None,
             updated_at=self._identity.created_at,
         )
 

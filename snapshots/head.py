@@ -3,16 +3,17 @@
 Rules:
 1. Every PUT of a head has a new write id, so that no two have equal bytes.
 2. The state id is new with every write that changes what the head names: a reservation, also one that is taken over,
-   a revision, a tombstone, a prune, a pin that goes with its revision; not with another pin, a holder, a fence or an
-   epoch.
-3. Epoch, fence and revision never fall. A tombstone is final. A reserved head names nothing.
+   a revision, a tombstone, a prune, a pin that goes with its revision, a list of staged packs; not with another pin, a
+   holder, a fence or an epoch.
+3. Epoch, fence and revision never fall. A tombstone is final. A reserved head names staged packs at most.
 4. A commit leaves at most HEAD_COMMIT_BYTES_MAX bytes, so that the writes which cannot move anything away always fit.
 5. The manifest stands in the head while it is small; otherwise the ranges to be read stand there, the manifest's among
    them. Either way a load needs one round of requests after the head. An older revision is one request away too,
    while the head has room for where it lies.
 6. Packs of small revisions lie in the head itself, its tail: such a commit is one request. The next pack that is
    uploaded carries them. Until then they are read like any other.
-7. A checksum ends it: much of what stands here (pins, rings, epoch) is covered by no other digest.
+7. A head is written in the schema version that it has; staged packs stand in those of version 2 alone.
+8. A checksum ends it: much of what stands here (pins, rings, epoch) is covered by no other digest.
 
     head = Head.decode(data, key="…")
 """
@@ -26,9 +27,10 @@ from itertools import pairwise
 from typing import Any
 
 from snapshots import codec
-from snapshots.errors import LimitExceededError
+from snapshots.errors import UPGRADE, LimitExceededError, UnsupportedSchemaError
 from snapshots.fields import (
-    SCHEMA_VERSION,
+    NEWEST_VERSION,
+    STORE_VERSIONS,
     Fields,
     columns,
     id_bytes,
@@ -58,9 +60,12 @@ TAIL_PACK_BYTES_MAX = 8 << 10  # of one commit
 TAIL_BYTES_MAX = 16 << 10  # of all; each commit sends them again
 HEAD_TAIL_BYTES_MAX = 40 << 10  # a head with a tail, as it is committed: what follows fits in any case
 READS_MAX = 64  # ranges that a load reads at once
+NAMED_MAX = READS_MAX + STRETCH_EXTENTS_MAX  # packs of `reads` and `stretches`
 RELATION_BYTES_MAX = 4 << 10  # a hand-over's reason and metadata stand in every head of the session
 RING_MAX = 64  # commit ids and stamps kept in the head
 KEPT_MAX = 256  # revisions kept below the floor; they stand in every head of the session
+STAGED_MAX = 2048  # packs that a reservation names, 48 KiB; what else it has is below 16 KiB
+STAGED_SINCE = 2  # the schema version
 
 RESERVED, LIVE, TOMBSTONE, MOVED = "reserved", "live", "tombstone", "moved"
 STATUSES = frozenset({RESERVED, LIVE, TOMBSTONE, MOVED})
@@ -123,6 +128,33 @@ class TailPack:
 
 
 @dataclass(frozen=True, slots=True)
+class StagedPacks:
+    """Packs that a reserved head names: uploaded for a first revision that is not published yet.
+
+    Attributes:
+        family: In which they lie.
+        epoch: The head's when the list was last refreshed.
+        names: 1 to STAGED_MAX, oldest first.
+    """
+
+    family: str
+    epoch: int
+    names: tuple[str, ...]
+
+    def to_plain(self) -> list[Any]:
+        """Return `[family, epoch, names]`."""
+        return [self.family, self.epoch, b"".join(map(name_to_plain, self.names))]
+
+
+def _staged_from_plain(plain: Any) -> StagedPacks:
+    family, epoch, raw = columns(plain, 3)
+    names = _names_from_plain(raw, STAGED_MAX)
+    if not is_whole(epoch) or not names or len(set(names)) < len(names):
+        raise ValueError("not a list of staged packs")
+    return StagedPacks(check_id(family), epoch, names)
+
+
+@dataclass(frozen=True, slots=True)
 class Origin:
     """Where a fork came from.
 
@@ -170,6 +202,8 @@ class Head:
         reads: What a load reads of packs, all at once; empty where it has to find out first.
         stretches: Where the log of places lies, so that an older revision is found with one request.
         tail: Packs that lie here and not in the store, oldest first (rule 6).
+        staged: What a reserved head names (`snapshots.staged`), None for nothing.
+        schema_version: Rule 7.
         commits: The newest commit ids.
         stamps: The newest turns of the present lineage, oldest first.
         floor: Retention keeps every revision from here on; below, those in `kept` and those with a pin.
@@ -211,6 +245,8 @@ class Head:
     reads: tuple[Read, ...] = ()
     stretches: tuple[Stretch, ...] = ()
     tail: tuple[TailPack, ...] = ()
+    staged: StagedPacks | None = None
+    schema_version: int = NEWEST_VERSION
 
     @property
     def held_by(self) -> str:
@@ -229,16 +265,22 @@ class Head:
         return frozenset({*self.kept, *(pin.revision for pin in self.pins if pin.revision < self.floor)})
 
     def encode(self, *, limit_bytes: int = HEAD_BYTES_MAX) -> bytes:
-        """Return the head's bytes. Raises LimitExceededError above `limit_bytes`, and above KEPT_MAX."""
+        """Return the head's bytes.
+
+        Raises:
+            LimitExceededError: Above `limit_bytes`, KEPT_MAX or STAGED_MAX.
+            UnsupportedSchemaError: It names staged packs, and its version has none.
+        """
         if len(self.kept) > KEPT_MAX:
             raise LimitExceededError(f"{KEPT_MAX} revisions kept below the floor", len(self.kept))
+        self._check_staged()
         assert self._kept_in_order(), "only `kept` revisions below the floor, rising"
         named = (*(one.pack for one in self.reads), *(one.pack for many in self.stretches for one in many.extents))
         numbers = {name: number for number, name in enumerate(dict.fromkeys(named))}
         data = codec.guarded(
             codec.encode(
                 {
-                    "schema_version": SCHEMA_VERSION,
+                    "schema_version": self.schema_version,
                     "session_id": self.session_id,
                     "tenant": self.tenant,
                     "family": self.family,
@@ -268,7 +310,7 @@ class Head:
                     "origin": None if self.origin is None else self.origin.to_plain(),
                     "relation": self.relation.model_dump(),
                     "tail": [[name_to_plain(pack.name), pack.data] for pack in self.tail],
-                    **dict.fromkeys(_LATER_LISTS, ()),
+                    "staged": () if self.staged is None else self.staged.to_plain(),
                 }
             )
         )
@@ -280,14 +322,15 @@ class Head:
     def decode(cls, data: bytes, *, key: str) -> Head:
         """Return the head that `encode` wrote. Raises CorruptSnapshotError, UnsupportedSchemaError."""
         fields = Fields(codec.decode(codec.unguarded(data, key=key), key=key), key=key, record="head")
-        fields.schema()
+        version = fields.schema(STORE_VERSIONS)
         if len(data) > HEAD_BYTES_MAX:
             raise fields.wrong(f"has {len(data)} bytes, over {HEAD_BYTES_MAX}")
-        fields.nothing_yet(*_LATER_LISTS)
+        if version < STAGED_SINCE:
+            fields.nothing_yet("staged")
         status = fields.text("status")
         if status not in STATUSES:
             raise fields.wrong(f"has the unknown status {status!r}")
-        names = fields.parsed("packs", _names_from_plain, fields.value("packs"))
+        names = fields.parsed("packs", lambda raw: _names_from_plain(raw, NAMED_MAX), fields.value("packs"))
         head = cls(
             session_id=fields.parsed("session_id", check_id, fields.value("session_id")),
             tenant=fields.parsed("tenant", check_id, fields.value("tenant")),
@@ -317,6 +360,8 @@ class Head:
             reads=fields.rows("reads", lambda plain: _read_from_plain(plain, names), READS_MAX),
             stretches=fields.rows("stretches", lambda plain: stretch_from_plain(plain, names), STRETCH_EXTENTS_MAX),
             tail=fields.rows("tail", _tail_pack_from_plain),
+            staged=fields.parsed("staged", _staged_or_none, fields.value("staged")),
+            schema_version=version,
         )
         fields.nothing_else()
         if len(head.inline_manifest) > INLINE_MANIFEST_BYTES_MAX:
@@ -331,6 +376,18 @@ class Head:
             raise fields.wrong(f"is {status} at revision {head.revision}, which does not fit what it names")
         return head
 
+    def _check_staged(self) -> None:
+        if self.staged is None:
+            return
+        assert self.status == RESERVED, "only a reservation has a list"
+        assert self.staged.names, "a list is never empty"
+        if len(self.staged.names) > STAGED_MAX:
+            raise LimitExceededError(f"{STAGED_MAX} packs staged at a time", len(self.staged.names))
+        if self.schema_version < STAGED_SINCE:
+            what = f"head of session {self.session_id!r}"
+            supported = [version for version in STORE_VERSIONS if version >= STAGED_SINCE]
+            raise UnsupportedSchemaError(what, found=self.schema_version, supported=supported, remedy=UPGRADE)
+
     def _kept_in_order(self) -> bool:
         return all(low < high for low, high in pairwise((0, *self.kept, self.floor)))
 
@@ -339,16 +396,15 @@ class Head:
         kept = bool(self.pins or self.kept)
         stored = (*named, self.inline_manifest, self.reads, self.stretches, self.tail, self.overrides)
         nothing = not any(stored) and not kept
+        if self.staged is not None and self.status != RESERVED:
+            return False
         if self.status == LIVE:
             first = self.overrides is None or self.revision == 1
             return all(named) and self.revision > 0 and self.family != "" and first
         if self.status == RESERVED:
-            return nothing and self.revision == 0 and self.family == ""
+            of_now = self.staged is None or self.staged.epoch <= self.epoch
+            return nothing and self.revision == 0 and self.family == "" and of_now
         return nothing or self.status != TOMBSTONE
-
-
-# Fields that later versions of this schema fill; until then they are written empty and refused when they are not.
-_LATER_LISTS = ("staged",)
 
 
 def check_relation(relation: SessionRelation) -> SessionRelation:
@@ -377,6 +433,10 @@ def _ring_from_plain(plain: Any) -> Ring:
     return Ring(first, tuple(raw[start : start + 16].hex() for start in range(0, len(raw), 16)))
 
 
+def _staged_or_none(plain: Any) -> StagedPacks | None:
+    return None if plain == [] else _staged_from_plain(plain)
+
+
 def _revision(plain: Any) -> int:
     if not is_whole(plain, 1):
         raise ValueError("not a revision")
@@ -390,8 +450,8 @@ def _tail_pack_from_plain(plain: Any) -> TailPack:
     return TailPack(name_from_plain(name), data)
 
 
-def _names_from_plain(raw: Any) -> tuple[str, ...]:
-    if not isinstance(raw, bytes) or len(raw) % NAME_BYTES or len(raw) > NAME_BYTES * (READS_MAX + STRETCH_EXTENTS_MAX):
+def _names_from_plain(raw: Any, count_max: int) -> tuple[str, ...]:
+    if not isinstance(raw, bytes) or len(raw) % NAME_BYTES or len(raw) > NAME_BYTES * count_max:
         raise ValueError("not names of packs")
     return tuple(name_from_plain(raw[start : start + NAME_BYTES]) for start in range(0, len(raw), NAME_BYTES))
 

@@ -177,10 +177,10 @@ class Publication:
         self.settle(found)
 
     def _reservation(self, found: HeadRead | None) -> Head:
-        """Return a reserved head: a new one, or another creator's taken over with its epoch and fence."""
+        """Return a reserved head: a new one, or another creator's taken over with its epoch and fence, but no list."""
         now, write_id = self._environment.clock.now(), self._environment.clock.new_id()
         if found is not None:
-            return replace(found.head, write_id=write_id, state_id=write_id, updated_at=now)
+            return replace(found.head, write_id=write_id, state_id=write_id, staged=None, updated_at=now)
         return Head(
             session_id=self.intent.session_id,
             tenant=self._environment.layout.tenant,
@@ -202,6 +202,7 @@ class Publication:
             destination="",
             created_at=now,
             updated_at=now,
+            schema_version=self._environment.schema_version,
         )
 
     def _on_reservation(self, read: HeadRead) -> HeadRead:
@@ -323,6 +324,7 @@ class Publication:
             reads=staged.reads,
             stretches=staged.stretches,
             tail=staged.tail,
+            staged=None,
             overrides=None,
             commits=head.commits.appended(self.identity.commit_id),
             stamps=staged.stamps,

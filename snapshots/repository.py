@@ -109,11 +109,13 @@ class SnapshotRepository:
         limits = Limits(tail_pack_bytes=inline_limit_bytes)
         self._environment = Environment(metered, Layout(tenant), clock or SystemClock(), self._executor, limits=limits)
         try:
-            store_id = store_object.open_or_create(self._environment, create=create, url=url)
+            facts = store_object.open_or_create(self._environment, create=create, url=url)
         except BaseException:
             self._executor.shutdown()
             raise
-        self._environment = replace(self._environment, home=(store_id, tenant))
+        self._environment = replace(
+            self._environment, home=(facts.store_id, tenant), schema_version=facts.schema_version
+        )
         self._updates = Updates(self._environment)
 
     @classmethod

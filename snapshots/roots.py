@@ -3,8 +3,8 @@
 Rules:
 1. A head names the packs of every revision that retention keeps: from the floor on, those that a prune kept below it,
    pinned ones, expired pins too.
-2. A reservation, a tombstone and a session that moved away name nothing; what lies in the head itself is no pack of
-   the store.
+2. A reservation names the packs that are staged for it. A tombstone and a session that moved away name nothing; what
+   lies in the head itself is no pack of the store.
 3. Head, manifest and the log of places tell; nothing else is read.
 
     named_packs(environment, head)
@@ -28,6 +28,8 @@ def named_packs(environment: Environment, head: Head) -> frozenset[str]:
         CorruptSnapshotError: Manifest or log cannot be read: then nothing may be deleted.
         NotFoundError: One of them is missing: read the head again.
     """
+    if head.staged is not None:
+        return frozenset(head.staged.names)
     if head.status != LIVE:
         return frozenset()
     placement = read_manifest(environment, head).placement
@@ -39,7 +41,8 @@ def named_packs(environment: Environment, head: Head) -> frozenset[str]:
 
 def named_keys(environment: Environment, head: Head) -> frozenset[str]:
     """Return the keys of all packs that a head names. Raises as `named_packs`."""
-    return frozenset(environment.layout.pack(head.family, name) for name in named_packs(environment, head))
+    family = head.family if head.staged is None else head.staged.family
+    return frozenset(environment.layout.pack(family, name) for name in named_packs(environment, head))
 
 
 def kept_packs(head: Head, uses: Iterable[PackUse]) -> Iterator[str]:

@@ -190,7 +190,7 @@ def _in_head(laid: Laid, base: Base, checkpoint: SessionCheckpoint, name: str, l
 
 
 def _head_bytes(head: Head, packed: _Packed) -> int:
-    return len(replace(head, tail=packed.tail, reads=packed.reads, stretches=packed.stretches).encode())
+    return len(replace(head, staged=None, tail=packed.tail, reads=packed.reads, stretches=packed.stretches).encode())
 
 
 def _in_store(laid: Laid, base: Base, checkpoint: SessionCheckpoint, identity: Identity, name: str) -> _Packed:

@@ -1,21 +1,36 @@
 """The store object `~store`: says that this place is a store, and of which format. Created once.
 
-open_or_create(environment, create=True, url="file:sessions")
+facts = open_or_create(environment, create=True, url="file:sessions")
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from snapshots import codec
 from snapshots.environment import Environment
 from snapshots.errors import CorruptSnapshotError, StoreNotFoundError
-from snapshots.fields import SCHEMA_VERSION, Fields, id_bytes
+from snapshots.fields import STORE_VERSIONS, Fields, id_bytes
 from snapshots.layout import STORE_KEY
 from storage.errors import CorruptObjectError, NotFoundError, PreconditionFailedError
 from storage.registers import Register
 
 
-def open_or_create(environment: Environment, *, create: bool, url: str) -> str:
-    """Check that there is a store of our format, or make one; return its id.
+@dataclass(frozen=True, slots=True)
+class StoreFacts:
+    """What the store object says.
+
+    Attributes:
+        store_id: The store's identity.
+        schema_version: The newest one that its heads may have.
+    """
+
+    store_id: str
+    schema_version: int
+
+
+def open_or_create(environment: Environment, *, create: bool, url: str) -> StoreFacts:
+    """Check that there is a store of our format, or make one of the environment's version; return what it says.
 
     Raises:
         StoreNotFoundError: There is none, and `create` is False; or there cannot be one (no such bucket).
@@ -24,41 +39,41 @@ def open_or_create(environment: Environment, *, create: bool, url: str) -> str:
     """
     register = Register(environment.store, STORE_KEY, environment.clock)
     try:
-        return _checked_id(register)
+        return _checked(register)
     except NotFoundError as error:
         if not create:
             raise StoreNotFoundError(url, f"there is no store here ({error.message})") from error
-    store_id = environment.clock.new_id()
+    made = StoreFacts(environment.clock.new_id(), environment.schema_version)
     try:
-        register.compare_and_swap(None, _encoded(store_id))
+        register.compare_and_swap(None, _encoded(made))
     except PreconditionFailedError:
-        return _checked_id(register)  # somebody else made it meanwhile
+        return _checked(register)  # somebody else made it meanwhile
     except NotFoundError as error:
         raise StoreNotFoundError(url, error.message) from error
-    return store_id
+    return made
 
 
-def _encoded(write_id: str) -> bytes:
+def _encoded(facts: StoreFacts) -> bytes:
     return codec.encode(
         {
-            "schema_version": SCHEMA_VERSION,
-            "write_id": id_bytes(write_id),
+            "schema_version": facts.schema_version,
+            "write_id": id_bytes(facts.store_id),
             "digest_algorithm": "b3",
             "probe": None,  # what a probe of the server learnt
         }
     )
 
 
-def _checked_id(register: Register) -> str:
+def _checked(register: Register) -> StoreFacts:
     try:
         data = register.read().data
     except CorruptObjectError as error:
         raise CorruptSnapshotError(register.key, error.reason) from error
     fields = Fields(codec.decode(data, key=STORE_KEY), key=STORE_KEY, record="store")
-    fields.schema()
+    version = fields.schema(STORE_VERSIONS)
     if fields.text("digest_algorithm") != "b3":
         raise fields.wrong("names a digest algorithm that this version does not write")
     store_id = fields.raw("write_id", 16).hex()
     fields.value("probe")
     fields.nothing_else()
-    return store_id
+    return StoreFacts(store_id, version)

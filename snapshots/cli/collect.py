@@ -26,6 +26,7 @@ GARBAGE_COLUMNS: Columns = {
     "packs": "packs",
     "of": "listed",
     "size": lambda row: human_bytes(row["bytes"]),
+    "staged": "staged",
 }
 LOG_COLUMNS: Columns = {
     "usage log": "usage_log",
@@ -94,8 +95,11 @@ def _deletable(plan: CollectPlan) -> str:
     """Return what can be deleted: only what there is of it."""
     packs, size = sum(one.packs for one in plan.families), sum(one.bytes for one in plan.families)
     sizes = f"{human_bytes(size)} of {human_bytes(plan.packs_bytes)}"
-    families = count(len(plan.families), "session family")
-    said = [f"{packs:,} of {count(plan.packs, 'pack')} ({sizes}) of {families}"] if plan.families else []
+    families = count(sum(one.packs > 0 for one in plan.families), "session family")
+    said = [f"{packs:,} of {count(plan.packs, 'pack')} ({sizes}) of {families}"] if packs else []
+    if staged := sum(one.staged for one in plan.families):
+        staged_size = human_bytes(sum(one.staged_bytes for one in plan.families))
+        said.append(f"{count(staged, 'staged pack')} that nobody goes on with (of {staged_size})")
     if plan.satellites:
         said.append(f"{count(len(plan.satellites), 'register')} of deleted sessions")
     if plan.logs.superseded:
@@ -120,6 +124,8 @@ def _summary(plan: CollectPlan) -> Row:
     return {
         "packs": sum(one.packs for one in plan.families),
         "bytes": sum(one.bytes for one in plan.families),
+        "packs_staged": sum(one.staged for one in plan.families),
+        "staged_bytes": sum(one.staged_bytes for one in plan.families),
         "packs_listed": plan.packs,
         "packs_bytes": plan.packs_bytes,
         "heads_read": plan.heads,
@@ -149,7 +155,14 @@ def _superseded(one: SupersededLog) -> Row:
 
 
 def _garbage(one: FamilyGarbage) -> Row:
-    return {"family": one.family, "packs": one.packs, "listed": one.listed, "bytes": one.bytes}
+    return {
+        "family": one.family,
+        "packs": one.packs,
+        "listed": one.listed,
+        "bytes": one.bytes,
+        "staged": one.staged,
+        "staged_bytes": one.staged_bytes,
+    }
 
 
 def _unfinished(write: UnfinishedWrite) -> Row:

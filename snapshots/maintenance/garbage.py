@@ -4,7 +4,9 @@ Rules:
 1. Heads are read, and what they name is marked; a head at a version that the mark cache knows costs one request.
 2. What is remembered of a head or a pack is a short digest: some hundred bytes each at most, in all.
 3. Only the key of a pack is taken for one: whatever else lies among them is left alone, and its name too.
-4. An unfinished write is old enough by the store's own time stamp. No reference rests on one: whoever still writes it
+4. A list of staged packs of a reservation that nobody goes on with ends when it is raised twice. So what only such
+   lists name is in the plan, though it may stay; what stands in one that ends next is named by nobody.
+5. An unfinished write is old enough by the store's own time stamp. No reference rests on one: whoever still writes it
    is told that it failed, and writes it again.
 
     print(plan_collect(repo))
@@ -28,6 +30,7 @@ from snapshots.reading import HeadRead, head_at
 from snapshots.repository import SnapshotRepository
 from snapshots.roots import named_keys
 from snapshots.sessions import for_each_head
+from snapshots.staged import is_stale
 from storage.errors import CorruptObjectError, NotFoundError, PermissionDeniedError, UnsupportedServerError
 from storage.store import ListedObject
 from storage.unfinished import UnfinishedWrite, unfinished_in
@@ -45,6 +48,8 @@ class FamilyGarbage:
         packs: How many nobody named.
         bytes: Their size together.
         listed: How many packs the family has in all.
+        staged: How many were named by reservations alone: they go unless whoever staged them goes on.
+        staged_bytes: Their size together.
     """
 
     family: str
@@ -52,6 +57,8 @@ class FamilyGarbage:
     packs: int
     bytes: int
     listed: int
+    staged: int = 0
+    staged_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +75,7 @@ class CollectPlan:
 
     Attributes:
         environment: Whose store.
-        families: Those with garbage, in order of key.
+        families: Those with garbage, or with staged packs, in order of key.
         satellites: Registers of deleted sessions, by key.
         logs: Usage logs with segments that nobody names.
         unfinished: Writes that nobody will finish.
@@ -103,9 +110,11 @@ class CollectPlan:
 
     def __str__(self) -> str:
         garbage = sum(one.packs for one in self.families)
+        staged = sum(one.staged for one in self.families)
         size = sum(one.bytes for one in self.families)
         return (
             f"{garbage} of {self.packs} packs ({size} of {self.packs_bytes} bytes) in {len(self.families)} families, "
+            f"{staged} staged packs, "
             f"{len(self.satellites)} satellites of deleted sessions, "
             f"{sum(one.segments for one in self.logs.superseded)} superseded segments of usage logs, "
             f"{len(self.unfinished)} unfinished writes; "
@@ -168,6 +177,7 @@ class _Heads:
         self.before = before
         self.marks = Marks()
         self.named: set[bytes] = set()
+        self.staged: set[bytes] = set()
         self.spared: dict[str, str] = {}  # prefix of a family → why
         self.count = self.cached = 0
         self._environment = environment
@@ -190,7 +200,10 @@ class _Heads:
         key = layout.head(head.session_id)
         self.count += 1
         self.cached += seen.cached
-        self.named |= seen.named
+        if head.staged is None:
+            self.named |= seen.named
+        elif not is_stale(head):
+            self.staged |= seen.named
         if head.family == head.session_id:
             self._roots.add(key_digest(layout.family(head.family)))
         elif head.family:
@@ -242,13 +255,24 @@ class _Packs:
         """List the packs, and yield the families in which nobody names some."""
         layout = environment.layout
         for prefix, rows in groupby(self._listed(environment, progress), lambda row: layout.family_of_pack(row.key)):
-            listed, sizes = 0, []
+            listed = 0
+            sizes: list[int] = []
+            staged: list[int] = []
             for row in rows:
                 listed += 1
-                if pack_mark(row.key) not in heads.named:
-                    sizes.append(row.size_bytes)
-            if sizes and prefix not in heads.spared:
-                yield FamilyGarbage(layout.family_id(prefix), prefix, len(sizes), sum(sizes), listed)
+                mark = pack_mark(row.key)
+                if mark not in heads.named:
+                    (staged if mark in heads.staged else sizes).append(row.size_bytes)
+            if (sizes or staged) and prefix not in heads.spared:
+                yield FamilyGarbage(
+                    family=layout.family_id(prefix),
+                    prefix=prefix,
+                    packs=len(sizes),
+                    bytes=sum(sizes),
+                    listed=listed,
+                    staged=len(staged),
+                    staged_bytes=sum(staged),
+                )
 
     def _listed(self, environment: Environment, progress: Progress) -> Iterator[ListedObject]:
         for row in environment.store.list(environment.layout.packs):
@@ -260,7 +284,7 @@ class _Packs:
 
 
 def _unfinished(environment: Environment) -> tuple[tuple[UnfinishedWrite, ...], str]:
-    """Return the writes that are old enough (rule 4), and why they are not known if the store does not tell."""
+    """Return the writes that are old enough (rule 5), and why they are not known if the store does not tell."""
     before = environment.clock.now() - UNFINISHED_AGE_MIN
     try:
         writes = unfinished_in(environment.store, environment.layout.everything)

@@ -1,7 +1,8 @@
 """Raising: the heads of some families, and every reservation, are raised to a number, and what they name is marked.
 
 Rules (those of `snapshots.maintenance.collect`, 3 to 6):
-1. Live heads come first. What the bytes put name is marked, of every attempt, the manifests read before the write.
+1. Live heads come first. What the bytes put name is marked, of every attempt, the manifests read before the write. A
+   list of staged packs that was not refreshed since the head was raised before is left out of these bytes.
 2. A head with a higher number, or with this number from somebody else, ends the run.
 3. The heads are listed again after the last raise, until a listing shows none of these families that was not raised.
 4. A manifest that cannot be read spares its family; a head that cannot be read ends the run.
@@ -28,6 +29,7 @@ from snapshots.maintenance.progress import Progress, quiet
 from snapshots.reading import HeadRead, head_at
 from snapshots.roots import named_keys
 from snapshots.sessions import PAGE
+from snapshots.staged import is_stale
 from storage.digest import short_hash
 from storage.errors import CorruptObjectError, NotFoundError, PreconditionFailedError, UnavailableError
 from storage.store import Version
@@ -174,11 +176,11 @@ class Raising:
                 return
             if not self._to_be_raised(key, read.head):
                 break
-            again = self.marked_by(key, read)
+            head = self._with_number(read.head)
+            again = self.marked_by(key, replace(read, head=head))
             if again is not None:
                 read = again
                 continue
-            head = replace(read.head, epoch=self.number, write_id=environment.clock.new_id())
             self._sent.add(key_digest(key))
             try:
                 version = register.swap_once(read.version, head.encode())
@@ -193,6 +195,14 @@ class Raising:
             raise UnavailableError(key, "the head could not be raised; collect again", applied="unknown")
         self._raised.add(key_digest(key))
 
+    def _with_number(self, head: Head) -> Head:
+        """Return the head as it is raised."""
+        clock = self._environment.clock
+        raised = replace(head, epoch=self.number, write_id=clock.new_id())
+        if not is_stale(head):
+            return raised
+        return replace(raised, staged=None, state_id=raised.write_id, updated_at=clock.now())
+
     def _to_be_raised(self, key: str, head: Head) -> bool:
         """Say whether the head has still to be raised (rule 2)."""
         if head.epoch > self.number:
@@ -203,7 +213,12 @@ class Raising:
         return head.epoch < self.number
 
     def marked_by(self, key: str, read: HeadRead) -> HeadRead | None:
-        """Mark what a head names; return the head read again if it moved meanwhile, None when it is marked."""
+        """Mark what a head names; return the head read again if it moved meanwhile, None when it is marked.
+
+        Args:
+            key: Of the head.
+            read: The bytes to be put, and the version that they replace.
+        """
         self._named = None
         try:
             self._named = named_keys(self._environment, read.head)

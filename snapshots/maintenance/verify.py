@@ -9,9 +9,10 @@ Rules:
 4. A blob is read once, as long as it is remembered (`snapshots.maintenance.blobs`).
 
 Levels: "heads": every head can be read and belongs to its key. "presence": also the present manifest and the logs of
-each session, and every pack that a retained revision needs exists. "full": also every retained revision loads whole,
-every blob of it re-hashed, every pack's index and the session's registers can be read, and all of it fits together;
-and after the sessions whatever lies beside them, also where there is no session (`snapshots.maintenance.beside`).
+each session, and every pack exists that a retained revision needs, or that a reservation names. "full": also every
+retained revision loads whole, every blob of it re-hashed, every pack's index and the session's registers can be read,
+and all of it fits together; and after the sessions whatever lies beside them, also where there is no session
+(`snapshots.maintenance.beside`).
 
     for found in verify(repo):
         print(found)
@@ -39,6 +40,7 @@ from snapshots.maintenance.revisions import DamagedError, Logs, Present, Revisio
 from snapshots.placement import ManifestPlace, PackUse, PlaceRow
 from snapshots.reading import LOAD_ATTEMPTS_MAX, HeadRead, head_at, read_head, with_tail
 from snapshots.repository import SnapshotRepository
+from snapshots.roots import named_keys
 from snapshots.turns import TurnRecord
 from storage.errors import CorruptObjectError, NotFoundError
 
@@ -119,12 +121,26 @@ def _verify_session(environment: Environment, memory: Memory, level: Level, key:
         return [Subject("", key).found(error, What.HEAD), Verified(key, "", 0, 1)]
     check = _SessionCheck(environment, memory, read, key)
     found = check.family()
+    if level != "heads":
+        found += check.staged()
     if level == "presence":
         found += check.presence()
     elif level == "full":
         with memory.alone_in(read.head.family or read.head.session_id):
             found += check.full()
     return [*found, Verified(key, read.head.session_id, check.revisions, len(found))]
+
+
+def _is_live(head: Head) -> bool:
+    return head.status == LIVE
+
+
+def _retains(revision: int, head: Head) -> bool:
+    return _is_live(head) and head.retains(revision)
+
+
+def _has_staged(head: Head) -> bool:
+    return head.staged is not None
 
 
 class _View:
@@ -176,6 +192,10 @@ class _SessionCheck:
         reason = f"the head is missing, and session {head.session_id!r} was forked from it; restore it from a copy"
         return [] if there else [Finding(head.session_id, None, key, "", What.HEAD, reason)]
 
+    def staged(self) -> list[Finding]:
+        """Return which packs are missing of those that a reservation names: while it does, no collection takes them."""
+        return self._settled(self._staged, _has_staged)
+
     def presence(self) -> list[Finding]:
         """Return what a look at manifest, logs and the listing of packs finds."""
         return self._settled(self._presence)
@@ -188,12 +208,13 @@ class _SessionCheck:
             found += self._revisions(rows[start : start + MANIFESTS_TOGETHER])
         return list(dict.fromkeys(found))  # a damaged log is found with the session, and with its revision
 
-    def _settled(self, look: Callable[[HeadRead], list[Finding]], revision: int | None = None) -> list[Finding]:
+    def _settled(
+        self, look: Callable[[HeadRead], list[Finding]], concerns: Callable[[Head], bool] = _is_live
+    ) -> list[Finding]:
         """Return what `look` finds; by rule 2 again while something is missing and the session moves on."""
         found: list[Finding] = []
         for _ in range(LOAD_ATTEMPTS_MAX):
-            head = self._read.head
-            if head.status != LIVE or (revision is not None and not head.retains(revision)):
+            if not concerns(self._read.head):
                 return []
             found = look(self._read)
             if not any(one.what is What.MISSING for one in found):
@@ -216,6 +237,15 @@ class _SessionCheck:
 
     def _of(self, revision: int) -> Subject:
         return replace(self._subject, revision=revision)
+
+    def _staged(self, read: HeadRead) -> list[Finding]:
+        keys = sorted(named_keys(self._environment, read.head))
+        there = self._environment.executor.map(self._is_there, keys)
+        return [
+            self._subject.found(NotFoundError(key), What.MISSING)
+            for key, is_there in zip(keys, there, strict=True)
+            if not is_there
+        ]
 
     def _presence(self, read: HeadRead) -> list[Finding]:
         try:
@@ -277,7 +307,7 @@ class _SessionCheck:
         found: list[Finding] = []
         for row, manifest in zip(rows, stored, strict=True):
             first = [(row.manifest, manifest)]  # read ahead; after that the revision is looked up again
-            found += self._settled(partial(self._revision, row.revision, first), row.revision)
+            found += self._settled(partial(self._revision, row.revision, first), partial(_retains, row.revision))
             self.revisions += 1
         return found
 

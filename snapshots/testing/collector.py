@@ -5,7 +5,8 @@ It shares nothing with `snapshots.maintenance.collect` on purpose: what tests on
 Rules:
 1. All packs are listed before a number is taken; the number is fresh and confirmed.
 2. Every head is raised to the number by compare-and-swap, live ones first, and what the bytes put name is marked:
-   of every attempt, the manifests read before the write.
+   of every attempt, the manifests read before the write. A reservation's list of staged packs goes with that write if
+   its epoch is not the one that the head had: nobody refreshed it since the last collection.
 3. A head with a higher number, or with this number from somebody else, ends the run: nothing is deleted. A number above
    the higher one is taken first, so that the next run gets further.
 4. The heads are listed again after the last raise, until a listing shows none that was not raised.
@@ -99,15 +100,17 @@ class _Run:
         for _ in range(ATTEMPTS_MAX):
             if not self._check(key, read.head):
                 break
+            head = replace(read.head, epoch=self.number, write_id=environment.clock.new_id())
+            if read.head.staged is not None and read.head.staged.epoch < read.head.epoch:
+                head = replace(head, staged=None, state_id=head.write_id, updated_at=environment.clock.now())
             try:
-                self._mark(read.head)
+                self._mark(head)
             except NotFoundError as error:
                 again = head_at(environment, key)
                 if again.version == read.version:
                     raise CorruptSnapshotError(error.key, "this object is missing, though a head names it") from error
                 read = again
                 continue
-            head = replace(read.head, epoch=self.number, write_id=environment.clock.new_id())
             self._sent.add(key)
             try:
                 register.swap_once(read.version, head.encode())
@@ -132,4 +135,5 @@ class _Run:
 
     def _mark(self, head: Head) -> None:
         layout = self._environment.layout
-        self.marked.update(layout.pack(head.family, name) for name in named_packs(self._environment, head))
+        family = head.family if head.staged is None else head.staged.family
+        self.marked.update(layout.pack(family, name) for name in named_packs(self._environment, head))

@@ -49,6 +49,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "snapshots.rewrite",
         "snapshots.roots",
         "snapshots.satellite",
+        "snapshots.staged",
     ),
     ("snapshots.spooling",),
     (

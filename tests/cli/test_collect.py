@@ -43,6 +43,8 @@ def test_what_nobody_names_is_deleted(
     assert summary == {
         "packs": garbage["packs"],
         "bytes": garbage["bytes"],
+        "packs_staged": 0,
+        "staged_bytes": 0,
         "packs_listed": before,
         "packs_bytes": idle["packs_bytes"],
         "heads_read": 2,

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from random import Random
 
@@ -32,6 +33,7 @@ from snapshots import (
 from snapshots.base import Tracking, track
 from snapshots.children import EmptyStart
 from snapshots.compaction import Limits
+from snapshots.layout import pack_name
 from snapshots.maintenance.collect import execute as execute_collect
 from snapshots.maintenance.garbage import plan_collect
 from snapshots.maintenance.prune import Retention, plan_prune
@@ -39,9 +41,11 @@ from snapshots.maintenance.prune import execute as execute_prune
 from snapshots.portable import Event, SessionService
 from snapshots.portable import session as portable_session
 from snapshots.publish import Publication, intent_on
+from snapshots.reading import head_at
 from snapshots.realtime import RealtimeController
 from snapshots.records import SessionRecords, reap
 from snapshots.runtime import RuntimeSession, RuntimeSessionStore
+from snapshots.staged import staged_with
 from snapshots.staging import Identity
 from snapshots.state import (
     HandoffRelation,
@@ -54,6 +58,7 @@ from snapshots.state import (
 from snapshots.usage import UsageLog, compact
 from storage.backends.local import LocalStore
 from storage.executor import InlineExecutor
+from storage.store import Create
 from storage.testing.clock import START, ManualClock
 from storage.testing.draws import Draws
 from tests.integration.builders import message, new_session, take_turn
@@ -305,6 +310,34 @@ def ends_and_beginnings(repo: SnapshotRepository, clock: ManualClock) -> None:
     Publication(repo.environment, intent_on(repo.environment, "reserved", None, identity), identity).reserve()
 
 
+def copies_begun(repo: SnapshotRepository, clock: ManualClock) -> None:
+    """Two copies of "talk" that are not published: reservations that name what was uploaded for them."""
+    for name, packs in (("copy", 2), ("copy given up", 1)):
+        clock.advance(60)
+        identity = Identity(clock.new_id(), clock.now(), None)
+        Publication(repo.environment, intent_on(repo.environment, name, None, identity), identity).reserve()
+        stage_packs(repo, clock, name, packs)
+
+
+def copy_gone_on_with(repo: SnapshotRepository, clock: ManualClock) -> None:
+    """One of them, after a collection, goes on: what it uploaded before is refreshed."""
+    stage_packs(repo, clock, "copy", 1)
+
+
+def stage_packs(repo: SnapshotRepository, clock: ManualClock, name: str, count: int) -> None:
+    """Store packs of "talk" under new names, and name them in a reservation."""
+    environment = repo.environment
+    read = head_at(environment, environment.layout.head(name))
+    uploads = {}
+    for row in islice(environment.store.list(environment.layout.family("talk")), count):
+        pack = pack_name(clock.new_id(), clock.new_id())
+        data = environment.store.get(row.key).data
+        environment.store.put(environment.layout.pack(name, pack), data, Create())
+        uploads[pack] = read.head.epoch
+    head = staged_with(read.head, uploads, family=name, write_id=clock.new_id(), at=clock.now())
+    environment.register(name).compare_and_swap(read.version, head.encode())
+
+
 def portable(repo: SnapshotRepository, clock: ManualClock) -> None:
     """A portable session with a rewind, and its import under another id."""
     service = SessionService(repo)
@@ -441,6 +474,8 @@ CHAPTERS: tuple[Callable[[SnapshotRepository, ManualClock], None], ...] = (
     usage,
     runtime,
     realtime,
+    copies_begun,
     collected,
+    copy_gone_on_with,
     other_tenant,
 )

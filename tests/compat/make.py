@@ -8,12 +8,12 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from snapshots.fields import SCHEMA_VERSION
+from snapshots.fields import NEWEST_VERSION
 from tests.compat.archives import pack, save_golden, tarball
 from tests.compat.contents import NAMES, READ_AT, TENANTS, write
 from tests.compat.reading import read
 
-PRESENT = f"v{SCHEMA_VERSION}"
+PRESENT = f"v{NEWEST_VERSION}"
 
 
 def main() -> None:

@@ -22,10 +22,12 @@ from pydantic import BaseModel
 
 from snapshots import PersistedSessionState, SnapshotRepository
 from snapshots.errors import SnapshotError
-from snapshots.head import LIVE
+from snapshots.head import LIVE, RESERVED
 from snapshots.portable import SessionService
+from snapshots.reading import head_at
 from snapshots.realtime import PrivacyClass, load_realtime, subscribe
 from snapshots.records import SessionRecords
+from snapshots.roots import named_keys
 from snapshots.runtime import RuntimeSessionStore
 from snapshots.sessions import RevisionInfo, SessionInfo
 from snapshots.state import TokenUsage
@@ -105,6 +107,8 @@ def _session(repo: SnapshotRepository, info: SessionInfo) -> Plain:
         "relation": [info.relation.kind, _plain(info.relation)],
         "pins": {pin.name: [pin.revision, pin.expires_at and pin.expires_at.isoformat()] for pin in info.pins},
     }
+    if info.status == RESERVED:
+        found |= _staged(repo, info.session_id)
     if info.status != LIVE:
         return {**found, "load": _refusal(partial(repo.load, info.session_id))}
     history = repo.history(info.session_id)
@@ -117,6 +121,16 @@ def _session(repo: SnapshotRepository, info: SessionInfo) -> Plain:
         "dropped": {str(number): _refusal(partial(repo.load, info.session_id, number)) for number in dropped},
         "by_pin": {pin.name: _by_name(repo, info.session_id, pin.name) for pin in info.pins},
     }
+
+
+def _staged(repo: SnapshotRepository, session_id: str) -> Plain:
+    """Return what a reservation names, and digests of it (rule 2: nothing for nothing)."""
+    environment = repo.environment
+    head = head_at(environment, environment.layout.head(session_id)).head
+    if head.staged is None:
+        return {}
+    packs = {key: digest(environment.store.get(key).data) for key in sorted(named_keys(environment, head))}
+    return {"epoch": head.epoch, "staged": [head.staged.family, head.staged.epoch, *head.staged.names], "packs": packs}
 
 
 def _ref(ref: BlobRef | None) -> list[Any] | None:

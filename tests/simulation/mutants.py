@@ -13,7 +13,7 @@ import pytest
 
 from snapshots import commit as committing
 from snapshots import fork as forks
-from snapshots import laying, reading, rewrite, roots, satellite, stretches, verdict
+from snapshots import laying, reading, rewrite, roots, satellite, staged, stretches, verdict
 from snapshots import publish as publishing
 from snapshots import rewind as rewinds
 from snapshots.ahead import tail_stored
@@ -23,7 +23,7 @@ from snapshots.epochs import take_number
 from snapshots.errors import FencedError, RevisionConflictError
 from snapshots.head import LIVE, RESERVED, Head
 from snapshots.maintenance import collect as real
-from snapshots.maintenance import superseded
+from snapshots.maintenance import raising, superseded
 from snapshots.maintenance.raising import Homes as Batches
 from snapshots.maintenance.raising import key_digest
 from snapshots.placement import NOT_MOVED, Homes, Move
@@ -309,6 +309,41 @@ def real_packs_of_the_plan_deleted(patch: pytest.MonkeyPatch) -> None:
         return real.CollectReport()
 
     patch.setattr("tests.simulation.protocol.execute", execute)
+
+
+# Lists of staged packs.
+
+
+def lists_not_refreshed(patch: pytest.MonkeyPatch) -> None:
+    extended = staged.staged_with
+
+    def as_old(head: Head, uploads: Any, **facts: Any) -> Head:
+        found = extended(head, uploads, **facts)
+        if head.staged is None or found.staged is None:
+            return found
+        return replace(found, staged=replace(found.staged, epoch=head.staged.epoch))
+
+    patch.setattr(staged, "staged_with", as_old)
+
+
+def registered_whatever_the_epoch(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(staged, "admits", lambda head, name, epoch: True)  # noqa: ARG005  the signature that it stands for
+
+
+def stale_lists_kept(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(raising, "is_stale", lambda head: False)  # noqa: ARG005  the signature that it stands for
+
+
+def real_lists_not_marked(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(raising, "named_keys", _of_live_heads(roots.named_keys))
+
+
+def lists_not_marked(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(collecting, "named_packs", _of_live_heads(roots.named_packs))
+
+
+def _of_live_heads(named: Callable[[Environment, Head], frozenset[str]]) -> Callable[..., frozenset[str]]:
+    return lambda environment, head: named(environment, head) if head.status == LIVE else frozenset()
 
 
 # Owners.
@@ -624,6 +659,11 @@ MUTANTS = (
     Mutant("mark the bytes that were put (reference)", bytes_marked_are_not_those_put, "writers", 2),
     Mutant("stop at a higher number", real_higher_numbers_ignored, FORK_OF_A_FORK, 1, IN_FLIGHT),
     Mutant("stop at a higher number (reference)", higher_numbers_ignored, "fork in flight", 1, IN_FLIGHT),
+    Mutant("refresh the list in each registration", lists_not_refreshed, "a copy under way", 2),
+    Mutant("register only at the epoch of the upload", registered_whatever_the_epoch, "a copy under way", 1),
+    Mutant("mark the staged list", real_lists_not_marked, "a copy under way", 1),
+    Mutant("mark the staged list (reference)", lists_not_marked, "a copy under way", 1),
+    Mutant("drop a stale list", stale_lists_kept, "a copy given up", 0),
     Mutant("know a change by its write id", lost_answers_sent_again, first_seed=90),
     Mutant("publish a segment at its number", segments_published_at_any_number, "a usage log collected", 1),
     Mutant("publish a merged segment at its number", merges_published_at_any_number, "a usage log collected", 1),

@@ -151,10 +151,19 @@ class Protocol(World):
         for child, forked in self.forked.items():
             head = Head.decode(self.store.get(LAYOUT.head(child)).data, key=child)
             assert head.commits.commit_id(1) == forked.commit_id, f"the acknowledged fork {child} is another one"
+        self._check_lists_end(environment)
         report = collect(environment)
         assert not report.stopped, report
         self._check_nothing_left(environment)
         self._check_satellites(environment)
+
+    def _check_lists_end(self, environment: Environment) -> None:
+        """Collect until a list that nobody refreshes has ended."""
+        if any(head.staged is not None for head in _heads(self.store)):
+            for _ in range(2):
+                execute(plan_on(environment))
+            left = plan_on(environment)
+            assert left.is_empty, f"left behind: {left}"
 
     def _check_satellites(self, environment: Environment) -> None:
         found = self.satellites.problems(

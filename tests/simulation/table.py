@@ -23,6 +23,7 @@ CHECKS = (
     "every count once",
     "every line once",
     "heads only rise",
+    "left behind",
     "never corrupt",
     "no message lost",
     "nothing dangles",
@@ -30,6 +31,7 @@ CHECKS = (
     "owner",
     "recorded before it is sent",
     "refused",
+    "registered",
     "revisions stay",
 )
 SEEDS = 400  # runs that look for what only faults show
@@ -69,7 +71,7 @@ def find(mutant: Mutant) -> Finding:
         with pytest.raises(ViolationError) as again:
             replay(make, schedule)
     assert str(again.value.violation.cause) == cause
-    preemptions = f"{mutant.preemptions} pre-emption{'s' if mutant.preemptions > 1 else ''}"
+    preemptions = f"{mutant.preemptions} pre-emption{'s' if mutant.preemptions != 1 else ''}"
     return Finding(mutant.rule, f"{mutant.world}, {preemptions}", str(schedule), _check_in(cause))
 
 

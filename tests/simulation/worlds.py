@@ -29,6 +29,7 @@ from tests.simulation.apart import (
     several_packs,
     two_large_packs,
 )
+from tests.simulation.copies import copier, resumer
 from tests.simulation.protocol import (
     AHEAD,
     MERGED,
@@ -184,6 +185,8 @@ WORLDS: Mapping[str, tuple[int, Mapping[str, Role]]] = {
             "k": real_collector(),
         },
     ),
+    "a copy under way": (0, {"c": copier("c"), "r": resumer("r"), "g": real_collector(), "k": collector()}),
+    "a copy given up": (0, {"c": copier("c", 1), "g": real_collector(), "k": collector()}),
     "a usage log": (0, {"a": appender("a"), "b": appender("b"), "c": compactor(), "g": real_collector()}),
     "a usage log collected": (0, {"a": appender("a"), "c": compactor(), "g": real_collector()}),
     "two compactions": (0, {"a": appender("a"), "c": compactor(), "k": compactor()}),
@@ -267,6 +270,9 @@ GATES = (
     Gate("merges of merges", 1),
     Gate("merges and readers", 2),
     Gate("merges pruned", 2),
+    Gate("a copy under way", 1, 1),
+    Gate("a copy under way", 2),
+    Gate("a copy given up", 2, 1),
     Gate("a usage log", 1),
     Gate("a usage log collected", 2, 1),
     Gate("two compactions", 2, 1),

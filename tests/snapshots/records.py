@@ -21,11 +21,12 @@ from snapshots.checkpoint import (
 )
 from snapshots.compaction import LIMITS, Limits
 from snapshots.content import Content, content_of
-from snapshots.fields import U64_MAX
+from snapshots.fields import STORE_VERSIONS, U64_MAX
 from snapshots.head import (
     LIVE,
     MOVED,
     RESERVED,
+    STAGED_SINCE,
     TAIL_BYTES_MAX,
     TAIL_PACK_BYTES_MAX,
     TOMBSTONE,
@@ -33,6 +34,7 @@ from snapshots.head import (
     Holder,
     Origin,
     Ring,
+    StagedPacks,
     StampRow,
     TailPack,
     stamps_appended,
@@ -460,6 +462,7 @@ _any_head = {
     "floor": st.integers(1, U64_MAX),
     "created_at": instants,
     "updated_at": instants,
+    "schema_version": st.sampled_from(STORE_VERSIONS),
     "origin": st.none() | st.builds(Origin, session_ids, st.integers(1, U64_MAX), refs),
     "relation": relations,
 }
@@ -526,4 +529,12 @@ ended_heads = st.builds(
     commit_id=hex_ids,
     destination=texts,
 )
-heads = live_heads | fork_heads | reserved_heads | ended_heads
+_lists = st.builds(StagedPacks, session_ids, u64, st.lists(pack_names, min_size=1, max_size=4, unique=True).map(tuple))
+staging_heads = st.tuples(reserved_heads, _lists).map(
+    lambda drawn: replace(
+        drawn[0],
+        schema_version=STAGED_SINCE,
+        staged=replace(drawn[1], epoch=min(drawn[1].epoch, drawn[0].epoch)),
+    )
+)
+heads = staging_heads | live_heads | fork_heads | reserved_heads | ended_heads

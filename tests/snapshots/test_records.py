@@ -28,7 +28,7 @@ from snapshots.errors import (
     LimitExceededError,
     UnsupportedSchemaError,
 )
-from snapshots.fields import U64_MAX
+from snapshots.fields import SCHEMA_VERSION, STORE_VERSIONS, U64_MAX
 from snapshots.head import (
     HEAD_BYTES_MAX,
     HEAD_COMMIT_BYTES_MAX,
@@ -39,12 +39,14 @@ from snapshots.head import (
     RELATION_BYTES_MAX,
     RESERVED,
     RING_MAX,
+    STAGED_MAX,
     TAIL_PACK_BYTES_MAX,
     TOMBSTONE,
     Head,
     Holder,
     Origin,
     Ring,
+    StagedPacks,
     StampRow,
     TailPack,
     check_relation,
@@ -142,6 +144,8 @@ HEAD = head(
     floor=7,
     kept=(2, 5),
 )
+STAGED = StagedPacks("s1", 3, (PACK, OLDER))
+STAGING_HEAD = reserved_head(epoch=5, staged=STAGED)
 OVERRIDES = Overrides(ref("base"), 4, ID, AT, "fresh", SessionPolicy(model="m"), "s2")
 FORK_HEAD = head(
     session_id="s2",
@@ -160,6 +164,7 @@ class Kind:
     encoded: bytes
     read: Decode
     sealed: bool = False
+    versions: tuple[int, ...] = (SCHEMA_VERSION,)
 
     def plain(self) -> Any:
         return codec.decode(codec.unguarded(self.encoded, key=KEY) if self.sealed else self.encoded, key=KEY)
@@ -172,9 +177,9 @@ class Kind:
 KINDS = [
     Kind("checkpoint", CHECKPOINT.encode(), decode_checkpoint),
     Kind("placement", PLACEMENT.encode(), decode_placement),
-    Kind("head", HEAD.encode(), decode_head, sealed=True),
-    Kind("reserved head", reserved_head().encode(), decode_head, sealed=True),
-    Kind("fork's head", FORK_HEAD.encode(), decode_head, sealed=True),
+    Kind("head", HEAD.encode(), decode_head, sealed=True, versions=STORE_VERSIONS),
+    Kind("reserved head", STAGING_HEAD.encode(), decode_head, sealed=True, versions=STORE_VERSIONS),
+    Kind("fork's head", FORK_HEAD.encode(), decode_head, sealed=True, versions=STORE_VERSIONS),
 ]
 EACH = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 
@@ -292,12 +297,13 @@ def test_every_missing_field_is_named(kind: Kind) -> None:
 
 
 @EACH
-@pytest.mark.parametrize("found", [None, 0, 2, U64_MAX, -1, True, 1.0, "1", b"1", [], {}, [1]])
+@pytest.mark.parametrize("found", [None, 0, 3, U64_MAX, -1, True, 1.0, "1", b"1", [], {}, [1]])
 def test_another_schema_version_is_unsupported(kind: Kind, found: Any) -> None:
     with pytest.raises(UnsupportedSchemaError) as caught:
         kind.decode(codec.encode({**kind.plain(), "schema_version": found}))
     assert caught.value.found == found
-    assert caught.value.supported == (1,)
+    assert caught.value.supported == kind.versions
+    assert "use a newer version" in str(caught.value)
     assert kind.name.split()[-1] in caught.value.record
 
 
@@ -365,14 +371,13 @@ def changed(plain: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 # Where a value of another type is another valid value: opaque JSON, and what may be null.
 OPAQUE = ("policy", "turn", "relation", "overrides")
-LATER = ("staged",)
 
 
 @EACH
 def test_a_value_of_another_type_is_refused_wherever_it_stands(kind: Kind) -> None:
     plain = kind.plain()
     for path in places_in(plain):
-        if path[0] in (*OPAQUE, *LATER, "schema_version"):
+        if path[0] in (*OPAQUE, "schema_version"):
             continue
         old = value_at(plain, path)
         for wrong in WRONG:
@@ -689,12 +694,38 @@ def test_a_head_that_no_writer_leaves_is_refused(fields: dict[str, Any]) -> None
     refused(KINDS[2], {**KINDS[2].plain(), **fields})
 
 
-@pytest.mark.parametrize("name", LATER)
-@pytest.mark.parametrize("value", [[1], {"a": 1}, 1, "x", True, False, 0, {}, b""])
-def test_what_a_later_version_fills_is_unsupported(name: str, value: Any) -> None:
+@pytest.mark.parametrize("value", [STAGED.to_plain(), [1], {"a": 1}, 1, "x", True, False, 0, {}, b""])
+def test_staged_packs_in_a_head_of_version_1_are_of_a_later_version(value: Any) -> None:
     with pytest.raises(UnsupportedSchemaError) as caught:
-        KINDS[2].decode(codec.encode({**KINDS[2].plain(), name: value}))
-    assert name in caught.value.record
+        KINDS[3].decode(codec.encode({**KINDS[3].plain(), "schema_version": 1, "staged": value}))
+    assert "staged" in caught.value.record
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["s1", 0],
+        ["s1", 0, b"n" * 24, 0],
+        ["s1", 0, b""],
+        ["s1", 0, b"n" * 23],
+        ["s1", 0, b"n" * 48],
+        ["s1", 0, b"".join(number.to_bytes(24, "big") for number in range(STAGED_MAX + 1))],
+        ["s1", -1, b"n" * 24],
+        ["s1", 6, b"n" * 24],
+        ["", 0, b"n" * 24],
+        ["\n", 0, b"n" * 24],
+    ],
+)
+def test_a_list_that_is_none_is_refused(wrong: Any) -> None:
+    plain = KINDS[3].plain()
+    assert plain["epoch"] == 5
+    assert KINDS[3].decode(codec.encode({**plain, "staged": ["s1", 5, b"n" * 24]}))
+    refused(KINDS[3], {**plain, "staged": wrong})
+
+
+@pytest.mark.parametrize("kind", [KINDS[2], KINDS[4]], ids=lambda kind: kind.name)
+def test_only_a_reservation_names_staged_packs(kind: Kind) -> None:
+    refused(kind, {**kind.plain(), "staged": ["s1", 0, b"n" * 24]})
 
 
 def test_an_oversized_head_is_refused() -> None:

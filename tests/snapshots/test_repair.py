@@ -20,6 +20,7 @@ from snapshots.errors import (
     SessionDeletedError,
     SessionNotFoundError,
 )
+from snapshots.fields import NEWEST_VERSION
 from snapshots.head import KEPT_MAX, Head
 from snapshots.layout import pack_name
 from snapshots.maintenance.collect import execute as collect
@@ -573,7 +574,7 @@ def test_reservations_tombstones_and_registers_are_left_alone(place: Place) -> N
 def test_a_record_of_a_later_schema_keeps_everything_as_it_is(place: Place) -> None:
     key = LAYOUT.head(SESSION)
     plain = codec.decode(codec.unguarded(place.store.get(key).data, key=key), key=key)
-    place.store.put(key, codec.guarded(codec.encode({**plain, "schema_version": 2})), Overwrite())
+    place.store.put(key, codec.guarded(codec.encode({**plain, "schema_version": NEWEST_VERSION + 1})), Overwrite())
     plan = plan_repair(place.repo)
     assert not plan.writes
     assert "newer version" in plan.remaining[0].remedy

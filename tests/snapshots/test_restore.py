@@ -18,6 +18,7 @@ from snapshots.errors import (
     SnapshotError,
     UnsupportedSchemaError,
 )
+from snapshots.fields import STORE_VERSIONS
 from snapshots.head import MOVED, Head
 from snapshots.layout import Layout
 from snapshots.logs import NO_LOG
@@ -309,20 +310,20 @@ def with_head_field(place: Place, **fields: Any) -> None:
     place.overwrite(key, codec.guarded(codec.encode({**plain, **fields})))
 
 
-@pytest.mark.parametrize("version", [2, 0, None, "1", True])
+@pytest.mark.parametrize("version", [3, 0, None, "1", True])
 def test_a_head_of_another_schema_says_so(place: Place, version: Any) -> None:
     with_head_field(place, schema_version=version)
     for ask in (place.repo.load, place.repo.history, place.repo.delete):
         with pytest.raises(UnsupportedSchemaError) as caught:
             ask(SESSION)
-        assert (caught.value.found, caught.value.supported) == (version, (1,))
+        assert (caught.value.found, caught.value.supported) == (version, STORE_VERSIONS)
     with pytest.raises(UnsupportedSchemaError):
         place.repo.commit(new_session(SESSION, "b0"))
 
 
 @pytest.mark.parametrize("field", ["staged", "later"])
 def test_what_a_later_version_keeps_in_a_head_is_not_overwritten(place: Place, field: str) -> None:
-    with_head_field(place, **{field: ["something"]})
+    with_head_field(place, schema_version=1, **{field: ["something"]})
     with pytest.raises(UnsupportedSchemaError):
         place.repo.load(SESSION)
     # The commit knows the head as it was, and cannot read whether the later version wrote before it or after it.

@@ -9,13 +9,14 @@ import pytest
 
 from snapshots import SnapshotRepository, codec
 from snapshots.errors import CorruptSnapshotError, StoreNotFoundError, UnsupportedSchemaError
+from snapshots.fields import NEWEST_VERSION, STORE_VERSIONS
 from snapshots.layout import STORE_KEY
 from storage.backends.memory import MemoryStore
 from storage.errors import InvalidKeyError, PermissionDeniedError, UnavailableError
 from storage.store import Create, Overwrite
 from storage.testing.clock import ManualClock
 from storage.testing.faults import Delay, Deny, FailBefore, Fault, FaultyStore, LoseAnswer, OwnRetry, Truncate
-from tests.integration.builders import WatchedStore, new_session
+from tests.integration.builders import WatchedStore, new_session, raw_head
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_of_two_who_create_it_both_go_on(store: MemoryStore) -> None:
     assert [verb for verb, _ in watched.requests][:2] == ["get", "put"]
 
 
-@pytest.mark.parametrize("version", [2, 0, None, "1"])
+@pytest.mark.parametrize("version", [3, 0, None, "1"])
 def test_a_store_of_another_format_is_not_touched(store: MemoryStore, version: Any) -> None:
     opened(store)
     plain = codec.decode(store.get(STORE_KEY).data, key=STORE_KEY)
@@ -61,6 +62,20 @@ def test_a_store_of_another_format_is_not_touched(store: MemoryStore, version: A
     with pytest.raises(UnsupportedSchemaError) as caught:
         opened(store)
     assert caught.value.found == version
+    assert store.get(STORE_KEY).data == data
+
+
+@pytest.mark.parametrize("version", STORE_VERSIONS)
+def test_a_store_of_an_earlier_version_is_opened_and_its_heads_have_it(store: MemoryStore, version: int) -> None:
+    opened(store)
+    plain = codec.decode(store.get(STORE_KEY).data, key=STORE_KEY)
+    assert plain["schema_version"] == NEWEST_VERSION
+    data = codec.encode({**plain, "schema_version": version})
+    store.put(STORE_KEY, data, Overwrite())
+    with SnapshotRepository(store, clock=ManualClock()) as repo:
+        repo.commit(new_session())
+        assert repo.environment.schema_version == version
+    assert raw_head(store).schema_version == version
     assert store.get(STORE_KEY).data == data
 
 

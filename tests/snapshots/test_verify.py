@@ -17,6 +17,7 @@ from snapshots import PersistedSessionState, SnapshotRepository, codec
 from snapshots.checkpoint import SessionCheckpoint
 from snapshots.compaction import Limits
 from snapshots.errors import CorruptSnapshotError, SessionNotFoundError
+from snapshots.fields import NEWEST_VERSION
 from snapshots.head import Head, Ring
 from snapshots.history import REWIND
 from snapshots.layout import Layout, pack_name
@@ -571,7 +572,7 @@ def test_the_head_of_another_session_is_found(place: Place, level: Level) -> Non
 def test_a_head_of_a_later_schema_is_a_finding(place: Place) -> None:
     key = LAYOUT.head(SESSION)
     plain = codec.decode(codec.unguarded(place.store.get(key).data, key=key), key=key)
-    place.overwrite(key, codec.guarded(codec.encode({**plain, "schema_version": 2})))
+    place.overwrite(key, codec.guarded(codec.encode({**plain, "schema_version": NEWEST_VERSION + 1})))
     (found,) = place.findings(level="heads")
     assert (found.what, found.key) == (What.SCHEMA, key)
 

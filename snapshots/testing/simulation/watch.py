@@ -1,8 +1,9 @@
 """`Watch`: a store that looks at every head and pack that is written or deleted, and notes what is wrong at once.
 
 Rules (the guarantees of the store, each a named check):
-1. "nothing dangles": every pack that a live head names is there, after every request.
-2. "heads only rise": epoch, fence and revision never fall, a revision follows its predecessor, a tombstone is final.
+1. "nothing dangles": every pack that a head names is there, after every request; staged packs of reservations too.
+2. "heads only rise": epoch, fence and revision never fall, a revision follows its predecessor (but for the first one
+   that is published: a copy begins with many), a tombstone is final.
 3. "a family stays": a head never changes its family. "heads are told apart": none is written twice with one write id.
 4. What was wrong is kept in `wrong`, whoever sent it and whatever the sender makes of the answer.
 
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
 from snapshots.environment import Environment
-from snapshots.head import LIVE, TOMBSTONE, Head
+from snapshots.head import LIVE, RESERVED, TOMBSTONE, Head
 from snapshots.layout import Layout
 from snapshots.roots import named_keys
 from snapshots.testing.simulation.operations import HeadWritten
@@ -192,7 +193,7 @@ def succession(key: str, old: Head, new: Head) -> list[str]:
     """Return what is wrong with a head that follows another under one key (rules 2 and 3)."""
     fell = [name for name in ("epoch", "fence", "revision") if getattr(new, name) < getattr(old, name)]
     found = [f"heads only rise: the {name} of {key} fell" for name in fell]
-    if new.revision - old.revision > 1:
+    if new.revision - old.revision > 1 and old.status != RESERVED:
         found.append(f"heads only rise: {key} skipped a revision")
     if old.status == TOMBSTONE and new.status != TOMBSTONE:
         found.append(f"heads only rise: the tombstone {key} came back to life")

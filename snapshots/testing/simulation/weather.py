@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from snapshots import codec
-from snapshots.fields import SCHEMA_VERSION
+from snapshots.fields import NEWEST_VERSION
 from storage.testing.draws import Draws
 from storage.testing.plan import (
     Altered,
@@ -74,7 +74,7 @@ class Kind:
 def of_newer_version(data: bytes) -> bytes:
     """Return a guarded record as a newer version of this software would have written it."""
     plain = codec.decode(codec.unguarded(data, key=NEWER), key=NEWER)
-    return codec.guarded(codec.encode({**plain, "schema_version": SCHEMA_VERSION + 1}))
+    return codec.guarded(codec.encode({**plain, "schema_version": NEWEST_VERSION + 1}))
 
 
 KINDS: Mapping[str, Kind] = {
