@@ -4,7 +4,8 @@ Rules:
 1. What identifies a revision is copied as it is; where it lies is new. The head here keeps its own epoch, fence and
    version, and holder.
 2. A head exists here, reserved, before anything is uploaded for it. A pack is published only if its upload began after
-   that head was read at the epoch which it has at the publish.
+   that head was read at the epoch which it has at the publish, or if the reserved head names it: after every pack of
+   many this one names all, so that a long copy outlives collections, and whoever repeats it goes on.
 3. A session is copied only onto a part of its own past: the head here must stand at a revision of the source, or there
    is none. Whatever else stands there is a conflict, and stays.
 4. A fork shares the packs of the session here that it came from: of the head of that one as it was read in this very
@@ -29,7 +30,7 @@ from snapshots.errors import (
     CorruptSnapshotError,
     RevisionConflictError,
 )
-from snapshots.head import HEAD_COMMIT_BYTES_MAX, LIVE, MOVED, RESERVED, TOMBSTONE, Head
+from snapshots.head import HEAD_BYTES_MAX, HEAD_COMMIT_BYTES_MAX, LIVE, MOVED, RESERVED, TOMBSTONE, Head
 from snapshots.laying import PLACES
 from snapshots.layout import pack_name
 from snapshots.logs import NO_LOG, HeldLog, encode_rows
@@ -39,17 +40,19 @@ from snapshots.placement import ManifestPlace, PackUse, Placement, PlaceRow, man
 from snapshots.publish import Publication, intent_on
 from snapshots.reading import HeadRead, read_head, read_live_head
 from snapshots.rewrite import rewrite_head
+from snapshots.staged import admits, staged_with
 from snapshots.staging import Identity, inline_manifest, reads_of
 from snapshots.stretches import Stretch, as_many_as_fit, last_rows
 from storage.clock import backoff_seconds
 from storage.errors import CorruptObjectError, NotFoundError, PreconditionFailedError, UnavailableError
 from storage.extents import Read, Spliceable
 from storage.pack_copies import WHOLE_BYTES_MAX, body_of
-from storage.packs import PackBody, PackBuilder, PackData, carrying, finished, write_pack
+from storage.packs import PackBody, PackBuilder, PackData, carrying, finished, read_index, write_pack
 
 ATTEMPTS_MAX = 8  # of a publish, with jitter between them
 SURVEYS_MAX = 32  # of a source that is collected while it is copied
 PACK_BYTES = 8 << 20  # packs are copied into packs of about this size
+CARRIES = "carries"  # the fact in the index of a pack that says what was copied into it
 FETCHED_AT_ONCE = 8  # packs of a session, WHOLE_BYTES_MAX each at most
 
 
@@ -195,6 +198,27 @@ class _Laid:
     stretches: tuple[Stretch, ...]
 
 
+@dataclass(slots=True)
+class _Work:
+    """What there is to do before a head can be sent.
+
+    Attributes:
+        read: The head here, as it was just read.
+        found: The session in the source.
+        before: The session here, None while it is reserved.
+        family: In which its packs lie here.
+        here: Where packs lie that the head may name; grows with what is uploaded.
+        groups: Packs that are missing, those together that go into one.
+    """
+
+    read: HeadRead
+    found: Survey
+    before: Survey | None
+    family: str
+    here: dict[str, tuple[str, int]]
+    groups: list[list[str]]
+
+
 class _SessionCopy:
     """One call of `copy_session`."""
 
@@ -211,35 +235,34 @@ class _SessionCopy:
 
     def run(self) -> SessionCopied:
         there = read_live_head(self._source, self._job.session_id)
-        read, surveys = self._target(), 0
-        before = read.head.revision
-        attempt = 1
+        read, surveys, attempt = self._target(), 0, 1
+        before, is_changed = read.head.revision, False
         while attempt <= ATTEMPTS_MAX:
             there = there if self._found is None else self._found.read
             if self._is_done(there.head, read.head):
-                return replace(self._copied(before, read.head), is_changed=attempt > 1)
+                return self._copied(before, read.head, is_changed=is_changed)
             try:
                 head = self._next_head(read, there)
             except (_SourceMovedError, _HereMovedError) as moved:
                 surveys += 1
                 there, read = self._read_again(there, read, moved, surveys)
                 continue
+            is_changed = True
             stored = self._sent(read, head)
-            if stored is not None:
-                return self._copied(before, stored)
-            self._here.clock.sleep(backoff_seconds(attempt, self._here.clock))
-            read = self._target()
-            if read.head.write_id == head.write_id:
-                return self._copied(before, read.head)
-            attempt += 1
+            if stored is None:
+                self._here.clock.sleep(backoff_seconds(attempt, self._here.clock))
+                stored = self._target()
+            attempt = 1 if stored.head.write_id == head.write_id else attempt + 1
+            read = stored
         raise UnavailableError(self._register.key, "the head kept changing; copy it again", applied="unknown")
 
-    def _copied(self, before: int, head: Head) -> SessionCopied:
+    def _copied(self, before: int, head: Head, *, is_changed: bool) -> SessionCopied:
         return SessionCopied(
             session_id=self._job.session_id,
             target=self._job.target_id,
             before=before,
             revision=head.revision,
+            is_changed=is_changed,
             packs=len(self._uploaded),
             shared=len(self._shared.difference(self._uploaded)),
             uploaded_bytes=self._uploaded_bytes,
@@ -267,13 +290,13 @@ class _SessionCopy:
             raise CopyConflictError(here.session_id, here.revision, reason)
         return is_copied(there, here, self._job.history)
 
-    def _sent(self, read: HeadRead, head: Head) -> Head | None:
+    def _sent(self, read: HeadRead, head: Head) -> HeadRead | None:
         """Send a head once; return it if it is stored, None if that has to be found out (rule 6)."""
+        limit = HEAD_COMMIT_BYTES_MAX if head.status == LIVE else HEAD_BYTES_MAX
         try:
-            self._register.swap_once(read.version, head.encode(limit_bytes=HEAD_COMMIT_BYTES_MAX))
+            return HeadRead(head, self._register.swap_once(read.version, head.encode(limit_bytes=limit)))
         except (PreconditionFailedError, UnavailableError):
             return None
-        return head
 
     def _read_again(
         self, there: HeadRead, read: HeadRead, moved: _SourceMovedError | _HereMovedError, surveys: int
@@ -298,38 +321,62 @@ class _SessionCopy:
     # What it will say.
 
     def _next_head(self, read: HeadRead, there: HeadRead) -> Head:
+        """Upload what is missing; return the head to send: a reserved one that names it, as long as there is more."""
         found = self._surveyed(there)
         before = self._surveyed_here(read) if read.head.status == LIVE else None
         if before is not None and found.checkpoint_ref(before.head.revision) != before.head.checkpoint_ref:
             raise CopyConflictError(read.head.session_id, read.head.revision, _another(read.head))
         retention = retention_of(found.head, None if before is None else before.head, self._job.history)
-        family, known = self._known(read, before, found)
-        laid = self._laid(read, family, found, before, known)
-        write_id = self._here.clock.new_id()
+        work = self._work(read, found, before)
+        while work.groups and not self._goes_with_books(work):
+            bodies = self._fetched(found, work.groups.pop(0))
+            work.here.update(self._put(work, bodies))
+            if before is None and (work.groups or found.rows):
+                return self._registration(work)
+        last = self._fetched(found, work.groups[0]) if work.groups else []
+        return self._published(work, retention, self._with_books(work, last) if found.rows else self._first(work))
+
+    def _goes_with_books(self, work: _Work) -> bool:
+        """Say whether what is left goes into one pack with the books: only while none of these can be outlived."""
+        is_last = len(work.groups) == 1 and work.before is None and bool(work.found.rows)
+        return is_last and all(self._sizes(work.found)[name] < WHOLE_BYTES_MAX for name in work.groups[0])
+
+    def _sizes(self, found: Survey) -> dict[str, int]:
+        return {use.pack: use.body_bytes for use in found.uses}
+
+    def _registration(self, work: _Work) -> Head:
+        """Return the reserved head with the packs that were uploaded in its list (rule 2)."""
+        clock, head = self._here.clock, work.read.head
+        uploads = {one.pack: one.epoch for one in self._uploaded.values() if self._may_name(one, head)}
+        return staged_with(head, uploads, family=work.family, write_id=clock.new_id(), at=clock.now())
+
+    def _published(self, work: _Work, retention: Retention, laid: _Laid) -> Head:
+        source, write_id = work.found.head, self._here.clock.new_id()
         return replace(
-            read.head,
-            family=family,
+            work.read.head,
+            family=work.family,
             status=LIVE,
-            revision=found.head.revision,
+            staged=None,
+            revision=source.revision,
             write_id=write_id,
-            commit_id=found.head.commit_id,
+            commit_id=source.commit_id,
             state_id=write_id,
-            checkpoint_ref=found.head.checkpoint_ref,
+            checkpoint_ref=source.checkpoint_ref,
             manifest=laid.manifest,
             inline_manifest=laid.inline_manifest,
             reads=laid.reads,
             stretches=laid.stretches,
             tail=(),
-            overrides=found.head.overrides,
-            commits=found.head.commits,
-            stamps=found.head.stamps,
+            overrides=source.overrides,
+            commits=source.commits,
+            stamps=source.stamps,
             floor=retention.floor,
             kept=retention.kept,
             pins=retention.pins,
-            origin=found.head.origin,
-            relation=found.head.relation,
-            created_at=found.head.created_at,
-            updated_at=found.head.updated_at,
+            origin=source.origin,
+            relation=source.relation,
+            created_at=source.created_at,
+            updated_at=source.updated_at,
         )
 
     def _surveyed(self, there: HeadRead) -> Survey:
@@ -342,17 +389,41 @@ class _SessionCopy:
         with _reading(_HereMovedError):
             return survey(self._here, read)
 
-    def _known(self, read: HeadRead, before: Survey | None, found: Survey) -> tuple[str, dict[str, tuple[str, int]]]:
-        """Return the family, and where packs lie here that the head may name without an upload."""
+    def _work(self, read: HeadRead, found: Survey, before: Survey | None) -> _Work:
+        """Return what there is to do: where packs lie here that the head may name, and which are missing."""
         if before is not None:
-            return read.head.family, places_in(before)
+            family, known = read.head.family, places_in(before)
+        else:
+            self._resume(read.head)
+            family, known = self._of_relatives(read.head, found)
+        needed = found.needed(self._job.history)
+        here = {name: place for name, place in known.items() if name in needed}
+        self._shared.update(here)
+        for name, one in self._uploaded.items():
+            if name in needed and self._may_name(one, read.head):
+                here.setdefault(name, (one.pack, one.start))
+        return _Work(read, found, before, family, here, _groups(found, needed.difference(here)))
+
+    def _resume(self, head: Head) -> None:
+        """Find out what the packs carry that the reservation names, by whoever uploaded them."""
+        staged = head.staged
+        known = {one.pack for one in self._uploaded.values()}
+        names = [] if staged is None else [name for name in staged.names if name not in known]
+        for carried in self._here.executor.map(lambda name: _carried(self._here, head, name), names):
+            for name, one in carried.items():
+                self._uploaded.setdefault(name, one)
+
+    def _of_relatives(self, head: Head, found: Survey) -> tuple[str, dict[str, tuple[str, int]]]:
+        """Return the family of a new session, and where packs lie that it shares (rule 4)."""
+        family = "" if head.staged is None else head.staged.family
         for relative in self._job.relatives if found.head.origin is not None else ():
             other = read_head(self._here, relative)
-            if other is not None and other.head.status == LIVE:
-                helped = self._helped(other, read.head)
-                with _reading(_HereMovedError):
-                    return helped.head.family, places_in(survey(self._here, helped))
-        return self._job.target_id, {}
+            if other is None or other.head.status != LIVE or family not in ("", other.head.family):
+                continue
+            helped = self._helped(other, head)
+            with _reading(_HereMovedError):
+                return helped.head.family, places_in(survey(self._here, helped))
+        return family or self._job.target_id, {}
 
     def _helped(self, other: HeadRead, child: Head) -> HeadRead:
         """Return the head of a relative at an epoch that is at least the child's (rule 4)."""
@@ -363,32 +434,12 @@ class _SessionCopy:
 
     # Packs.
 
-    def _laid(
-        self, read: HeadRead, family: str, found: Survey, before: Survey | None, known: dict[str, tuple[str, int]]
-    ) -> _Laid:
-        """Upload what is not here yet; return where everything lies then."""
-        needed = found.needed(self._job.history)
-        here = {name: place for name, place in known.items() if name in needed}
-        here |= {name: (one.pack, one.start) for name, one in self._uploaded.items() if self._may_name(one, read.head)}
-        self._shared.update(here)
-        groups = _groups(found, needed.difference(here))
-        last: list[PackBody] = []
-        for group in groups:
-            bodies = self._fetched(found, group)
-            if before is None and found.rows and group is groups[-1] and _in_memory(bodies):
-                last = bodies  # with the books, as long as nothing older may have to go with them
-                break
-            here |= self._put(read.head, family, found, bodies)
-        if not found.rows:
-            return self._first(found, before, here)
-        return self._with_books(read.head, family, found, before, here, last)
-
     def _may_name(self, uploaded: _Uploaded, head: Head) -> bool:
-        return uploaded.epoch == head.epoch
+        return admits(head, uploaded.pack, uploaded.epoch)
 
     def _fetched(self, found: Survey, names: Sequence[str]) -> list[PackBody]:
         tail = {pack.name: PackBody(pack.name, pack.data, (), found.runs_in(pack.name)) for pack in found.head.tail}
-        sizes = {use.pack: use.body_bytes for use in found.uses}
+        sizes = self._sizes(found)
         stored = [name for name in names if name not in tail]
         fetched = dict(tail)
         for start in range(0, len(stored), FETCHED_AT_ONCE):
@@ -406,30 +457,30 @@ class _SessionCopy:
             raise CorruptSnapshotError(key, f"this pack is of tenant, family and commit {whose}, moved here")
         return copy.body
 
-    def _put(self, head: Head, family: str, found: Survey, bodies: Sequence[PackBody]) -> dict[str, tuple[str, int]]:
+    def _put(self, work: _Work, bodies: Sequence[PackBody]) -> dict[str, tuple[str, int]]:
         """Upload packs as one; return where they lie."""
-        name = self._new_name(found)
+        name = self._new_name(work.found)
         body = carrying(name, bodies)
-        self._write(name, family, finished(body, self._facts(family, found, bodies)))
+        self._write(name, work.family, finished(body, self._facts(work, bodies)))
         places: dict[str, tuple[str, int]] = {}
         start = 0
         for one in bodies:
             places[one.name] = (name, start)
-            self._uploaded[one.name] = _Uploaded(name, start, head.epoch)
+            self._uploaded[one.name] = _Uploaded(name, start, work.read.head.epoch)
             start += one.size_bytes
         return places
 
     def _new_name(self, found: Survey) -> str:
         return pack_name(found.head.commit_id, self._here.clock.new_id())
 
-    def _facts(self, family: str, found: Survey, bodies: Sequence[PackBody]) -> dict[str, str]:
-        facts = {
+    def _facts(self, work: _Work, bodies: Sequence[PackBody]) -> dict[str, str]:
+        return {
             "tenant": self._here.layout.tenant,
-            "family": family,
+            "family": work.family,
             "session": self._job.target_id,
-            "commit": found.head.commit_id,
+            "commit": work.found.head.commit_id,
+            CARRIES: " ".join(f"{body.name}:{body.size_bytes}" for body in bodies),
         }
-        return facts | ({"carries": " ".join(f"{body.name}:{body.size_bytes}" for body in bodies)} if bodies else {})
 
     def _write(self, name: str, family: str, data: PackData) -> None:
         key = self._here.layout.pack(family, name)
@@ -441,49 +492,56 @@ class _SessionCopy:
 
     # Books.
 
-    def _first(self, found: Survey, before: Survey | None, here: dict[str, tuple[str, int]]) -> _Laid:
+    def _first(self, work: _Work) -> _Laid:
         """Return what the head says of a first revision: nothing has to be written."""
-        books = CopiedBooks(found, before, here, self._job.history)
+        found = work.found
+        books = CopiedBooks(found, work.before, work.here, self._job.history)
         place = books.first_place()
         placement = Placement(books.extents(), books.present_uses({}), NO_LOG)
         inline = found.head.inline_manifest
         reads = () if inline else reads_of(found.manifest.checkpoint, placement, place)
         return _Laid(place, inline, reads, ())
 
-    def _with_books(
-        self,
-        head: Head,
-        family: str,
-        found: Survey,
-        before: Survey | None,
-        here: dict[str, tuple[str, int]],
-        last: Sequence[PackBody],
-    ) -> _Laid:
+    def _with_books(self, work: _Work, last: Sequence[PackBody]) -> _Laid:
         """Upload the log of places and the manifest, and with them the packs that are left."""
-        name = self._new_name(found)
+        found, name = work.found, self._new_name(work.found)
         builder = PackBuilder(name)
         for body in last:
-            here[body.name] = (name, builder.carry(body))
-            self._uploaded[body.name] = _Uploaded(*here[body.name], head.epoch)
-        books = CopiedBooks(found, before, here, self._job.history)
+            work.here[body.name] = (name, builder.carry(body))
+            self._uploaded[body.name] = _Uploaded(*work.here[body.name], work.read.head.epoch)
+        books = CopiedBooks(found, work.before, work.here, self._job.history)
         rows = books.rows()
         data = encode_rows(rows)
         log: HeldLog[PlaceRow] = HeldLog()
         log = log.appended(data, rows)
         builder.add_spliced(PLACES, log.at.ref, [memoryview(data)])
         extents = books.extents() | {log.at.ref.digest: builder.extents_of(log.at.ref)}
-        sizes = {name: builder.size_bytes}
-        uses = {use.pack: use for use in books.present_uses(sizes)}
+        uses = {use.pack: use for use in books.present_uses({name: builder.size_bytes})}
         uses.setdefault(name, PackUse(name, books.revision, 0, builder.size_bytes))
         placement = Placement(extents, tuple(uses.values()), log.at)
         raw = manifest_bytes(found.record, placement.encode())
         run = builder.append_run(seal_manifest(raw))
-        self._write(name, family, finished(builder.body(), self._facts(family, found, last)))
+        self._write(name, work.family, finished(builder.body(), self._facts(work, last)))
         place = ManifestPlace(name, run.start, run.length)
         inline = inline_manifest(raw)
         reads = () if inline else reads_of(found.manifest.checkpoint, placement, place)
         stretch = last_rows(Spliceable(extents[log.at.ref.digest]), len(data), range(1, books.revision), 0)
         return _Laid(place, inline, reads, as_many_as_fit([stretch]))
+
+
+def _carried(here: Environment, head: Head, name: str) -> dict[str, _Uploaded]:
+    """Return what a staged pack carries, as its index says."""
+    assert head.staged is not None, "it names the pack"
+    key = here.layout.pack(head.staged.family, name)
+    with _reading(_HereMovedError):
+        facts = read_index(here.store, key, name).facts
+    carried: dict[str, _Uploaded] = {}
+    start = 0
+    for one in facts.get(CARRIES, "").split():
+        pack, _, size = one.partition(":")
+        carried[pack] = _Uploaded(name, start, head.staged.epoch)
+        start += int(size)
+    return carried
 
 
 @contextmanager
@@ -495,10 +553,6 @@ def _reading(moved: type[_SourceMovedError] | type[_HereMovedError]) -> Iterator
         raise moved(error) from error
     except CorruptObjectError as error:
         raise CorruptSnapshotError(error.key, error.reason) from error
-
-
-def _in_memory(bodies: Sequence[PackBody]) -> bool:
-    return all(isinstance(body.data, bytes) for body in bodies)
 
 
 def _groups(found: Survey, names: frozenset[str]) -> list[list[str]]:

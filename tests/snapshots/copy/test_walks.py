@@ -4,11 +4,31 @@ from __future__ import annotations
 
 import pytest
 
+from snapshots.maintenance.copy import session
+from storage import pack_copies
 from tests.snapshots.copy.walks import Walk
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.fixture
+def in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copy a few packs into one, and read the larger ones in windows."""
+    monkeypatch.setattr(session, "PACK_BYTES", 6_000)
+    monkeypatch.setattr(session, "WHOLE_BYTES_MAX", 4_000)
+    monkeypatch.setattr(pack_copies, "WHOLE_BYTES_MAX", 4_000)
+
+
+@pytest.mark.parametrize("seed", range(4))
 def test_copies_stay_whole_whatever_happens_in_either_store(seed: int) -> None:
+    walked(seed)
+
+
+@pytest.mark.usefixtures("in_small_pieces")
+@pytest.mark.parametrize("seed", range(4, 8))
+def test_so_do_copies_in_many_pieces(seed: int) -> None:
+    walked(seed)
+
+
+def walked(seed: int) -> None:
     walk = Walk(seed)
     for _ in range(3):
         for _ in range(20):

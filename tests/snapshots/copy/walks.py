@@ -61,6 +61,7 @@ class Walk:
         self.did: Counter[str] = Counter()
         self._turns = 0
         self._forks = 0
+        self._pins = 0
 
     def step(self) -> None:
         steps: list[tuple[int, Callable[[SnapshotRepository], None]]] = [
@@ -120,7 +121,8 @@ class Walk:
     def pin(self, repo: SnapshotRepository) -> None:
         if names := live(repo):
             name = self.draw.choice(names)
-            repo.pin(name, self.draw.choice(self.retained(repo, name)), self.draw.choice(("alpha", "beta")))
+            self._pins += 1
+            repo.pin(name, self.draw.choice(self.retained(repo, name)), f"pin{self._pins}")
 
     def prune(self, repo: SnapshotRepository) -> None:
         if names := live(repo):
