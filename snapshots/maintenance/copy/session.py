@@ -328,18 +328,16 @@ class _SessionCopy:
             raise CopyConflictError(read.head.session_id, read.head.revision, _another(read.head))
         retention = retention_of(found.head, None if before is None else before.head, self._job.history)
         work = self._work(read, found, before)
-        while work.groups and not self._goes_with_books(work):
+        last: Sequence[PackBody] = ()
+        while work.groups:
             bodies = self._fetched(found, work.groups.pop(0))
+            if _go_with_books(work, bodies):
+                last = bodies
+                break
             work.here.update(self._put(work, bodies))
             if before is None and (work.groups or found.rows):
                 return self._registration(work)
-        last = self._fetched(found, work.groups[0]) if work.groups else []
         return self._published(work, retention, self._with_books(work, last) if found.rows else self._first(work))
-
-    def _goes_with_books(self, work: _Work) -> bool:
-        """Say whether what is left goes into one pack with the books: only while none of these can be outlived."""
-        is_last = len(work.groups) == 1 and work.before is None and bool(work.found.rows)
-        return is_last and all(self._sizes(work.found)[name] < WHOLE_BYTES_MAX for name in work.groups[0])
 
     def _sizes(self, found: Survey) -> dict[str, int]:
         return {use.pack: use.body_bytes for use in found.uses}
@@ -527,6 +525,15 @@ class _SessionCopy:
         reads = () if inline else reads_of(found.manifest.checkpoint, placement, place)
         stretch = last_rows(Spliceable(extents[log.at.ref.digest]), len(data), range(1, books.revision), 0)
         return _Laid(place, inline, reads, as_many_as_fit([stretch]))
+
+
+def _go_with_books(work: _Work, bodies: Sequence[PackBody]) -> bool:
+    """Say whether packs go into one with the books: of a new session the last ones, which have to be in memory.
+
+    The books of a later copy are a pack by themselves: the next copy writes them anew, and a collection takes them.
+    """
+    is_last = not work.groups and work.before is None and bool(work.found.rows)
+    return is_last and all(isinstance(body.data, bytes) for body in bodies)
 
 
 def _carried(here: Environment, head: Head, name: str) -> dict[str, _Uploaded]:
