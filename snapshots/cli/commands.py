@@ -63,6 +63,10 @@ LINES: Mapping[str, Line] = {
     "copy": Line(
         "copying", "Copy sessions to another store, or what is new of them. Run it again if it was interrupted."
     ),
+    "migrate": Line(
+        "copying",
+        "Move sessions to another store: copied, compared, and then left behind with the address of their new place.",
+    ),
     "backup": Line(
         "copying", "Copy what is new of the store to another one. Nothing is deleted there, whatever went here."
     ),

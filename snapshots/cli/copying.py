@@ -33,7 +33,9 @@ from snapshots.maintenance.copy.fleet import (
     execute,
     plan_copy,
 )
+from snapshots.maintenance.copy.moving import move
 from snapshots.repository import SnapshotRepository
+from storage.backends import absolute_url
 from storage.backends.memory import MemoryStore
 from storage.clock import SystemClock
 from storage.wrappers.throttled import ThrottledStore
@@ -103,6 +105,39 @@ def copy(
 
 
 @commands.command()
+def migrate(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="SRC", help="URL of the store to leave.")],
+    destination: Destination,
+    sessions: Sessions = None,
+    to_tenant: ToTenant = "",
+    dry_run: DryRun = False,
+    rate_limit: RateLimit = "",
+) -> None:
+    """Move sessions to another store: copied, compared, and then left behind with the address of their new place."""
+    run = invocation(context)
+    places = _Places(run, source, destination, to_tenant, rate_limit)
+    with (
+        places.source() as there,
+        places.planned_destination() if dry_run else places.destination(create=True) as here,
+    ):
+        with run.output.counted() as progress:
+            plan = plan_copy(there, here, sessions=sessions or None, progress=progress)
+        if dry_run:
+            _show_plan(run.output, plan)
+            return
+        moving = [one for one in plan.sessions if one.action != "skipped"]
+        if moving:
+            run.confirm(f"Move {count(len(moving), 'session')} from {source} to {destination}?")
+        with run.output.transferred() as progress:
+            report = move(
+                there, here, plan, url=places.address, progress=progress, told=lambda one: _told(run.output, one)
+            )
+        requests = there.metrics.snapshot().total_requests + here.metrics.snapshot().total_requests
+    _end(run.output, report, places.there, requests)
+
+
+@commands.command()
 def backup(
     context: typer.Context,
     destination: Destination,
@@ -166,6 +201,12 @@ class _Places:
     def there(self) -> str:
         """Return where the destination is."""
         return self._destination.store
+
+    @property
+    def address(self) -> str:
+        """Return what tells others where the destination is."""
+        url = absolute_url(self._destination.store)
+        return url if self._destination.tenant == self.run.tenant else f"{url} (tenant {self._destination.tenant})"
 
     def source(self) -> SnapshotRepository:
         return self._source.repository()
@@ -269,10 +310,10 @@ def _end(output: Output, report: CopyReport, there: str, requests: int) -> None:
         raise failed[0].error
     for line in _failures(failed):
         output.line(line)
-    counts = Counter(one.outcome for one in report.sessions)
+    counts: Counter[str] = Counter(one.outcome for one in report.sessions)
     summary = {
         "sessions": len(report.sessions),
-        **{name: counts[name] for name in ("copied", "same", "skipped")},
+        **{name: counts[name] for name in ("copied", "moved", "same", "skipped")},
         "not_copied": len(failed),
         "packs": sum(one.packs for one in report.sessions),
         "uploaded_bytes": report.uploaded_bytes,
@@ -281,13 +322,16 @@ def _end(output: Output, report: CopyReport, there: str, requests: int) -> None:
     }
     if output.as_json:
         output.record(summary)
-    size = human_bytes(report.uploaded_bytes)
-    others = f", {counts['same']:,} there already" if counts["same"] else ""
-    output.note(
-        f"{count(counts['copied'], 'session')} copied to {there} ({size}){others}, {count(requests, 'request')}"
-    )
+    output.note(f"{_done(counts)} to {there} ({human_bytes(report.uploaded_bytes)}), {count(requests, 'request')}")
     if failed:
         raise typer.Exit(PARTLY)
+
+
+def _done(counts: Mapping[str, int]) -> str:
+    """Return what was done with how many: only what there is of it."""
+    verb = "moved" if counts["moved"] else "copied"
+    said = f"{count(counts[verb], 'session')} {verb}"
+    return f"{said}, {counts['same']:,} there already," if counts["same"] else said
 
 
 def _failures(failed: Sequence[SessionOutcome]) -> Iterator[str]:

@@ -44,6 +44,16 @@ def open_store(url: str) -> ObjectStore:
     raise InvalidKeyError(_without_credentials(url), f"not the URL of a store; known are {_FORMS}")
 
 
+def absolute_url(url: str) -> str:
+    """Return the URL of a store as it reads from anywhere: a path that is relative is made absolute.
+
+    Raises:
+        InvalidKeyError: Not the URL of a store.
+    """
+    scheme, _, rest = url.partition(":")
+    return f"file:{_root_of(url, rest)}" if scheme == "file" and rest else url
+
+
 def object_url(store_url: str, key: str) -> str:
     """Return what other programs open to read one object: `s3://bucket/key`, or the path of a file.
 

@@ -49,7 +49,7 @@ Action = Literal["new", "further", "same", "conflict", "skipped"]
 """What a plan means to do: copy all of it, copy what is new, nothing, nothing as it cannot, nothing as it is no session
 that can be copied."""
 
-Outcome = Literal["copied", "same", "conflict", "damaged", "skipped", "failed", "unavailable"]
+Outcome = Literal["copied", "moved", "same", "conflict", "damaged", "skipped", "failed", "unavailable"]
 """What became of a session."""
 
 
@@ -415,7 +415,7 @@ class _Execution:
         except (SessionDeletedError, SessionMovedError, SessionNotFoundError):
             return replace(outcome, outcome="skipped")
         except (SnapshotError, StorageError) as error:
-            return replace(outcome, outcome=_outcome_of(error), revision=planned.known, error=error)
+            return failed(replace(outcome, revision=planned.known), error)
         return replace(
             outcome,
             outcome="copied" if copied.is_changed else "same",
@@ -429,6 +429,11 @@ class _Execution:
         with self._lock:
             self._bytes += size_bytes
             self._progress("bytes", self._bytes, max(self._bytes, self._plan.bytes))
+
+
+def failed(outcome: SessionOutcome, error: Exception) -> SessionOutcome:
+    """Return what became of a session that could not be copied, or moved."""
+    return replace(outcome, outcome=_outcome_of(error), error=error)
 
 
 def _outcome_of(error: Exception) -> Outcome:

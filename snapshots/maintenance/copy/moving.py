@@ -1,0 +1,192 @@
+"""Moving sessions to another store: copied, compared, and only then left behind.
+
+Rules:
+1. Nobody writes a session while it is cut over: it is taken over first, and what was written meanwhile is copied.
+2. It is left behind only when its copy was compared with it, every byte of the copy read: the head then names nothing
+   any more, and says where the session is. Its packs go with the next collection.
+3. A turn in flight does not move: its owner finishes it first. Neither does a session that somebody has leased.
+4. A failure before the end gives the session back. After a crash its head is still held: the move is run again, or it
+   is released by its owner's name.
+
+    plan = plan_copy(source, destination)
+    report = move(source, destination, plan, url="s3://bucket/agents")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+
+from snapshots.environment import Environment
+from snapshots.errors import (
+    CorruptSnapshotError,
+    FencedError,
+    InvalidStateError,
+    LeaseHeldError,
+    SessionMovedError,
+    SnapshotError,
+)
+from snapshots.head import MOVED, Head
+from snapshots.maintenance.copy.compare import Difference, verify_copy
+from snapshots.maintenance.copy.fleet import CopyPlan, CopyReport, SessionOutcome, Told, execute, failed, nobody
+from snapshots.maintenance.copy.session import SessionJob, copy_session
+from snapshots.maintenance.progress import Progress, quiet
+from snapshots.reading import read_live_head
+from snapshots.repository import SnapshotRepository
+from snapshots.rewrite import rewrite_head
+from snapshots.state import ROOT
+from snapshots.writer import Writer
+from storage.errors import StorageError, UnavailableError
+from storage.keys import ID_BYTES_MAX
+from storage.leases import Lease
+
+MOVED_BYTES_MAX = 8 << 10  # of a head that is left behind: it stays for ever
+DIFFERENCES_SHOWN = 3
+
+
+def move(
+    source: SnapshotRepository,
+    destination: SnapshotRepository,
+    plan: CopyPlan,
+    *,
+    url: str,
+    progress: Progress = quiet,
+    told: Told = nobody,
+) -> CopyReport:
+    """Copy what the plan says, and leave behind what was copied whole.
+
+    Args:
+        source: Where from.
+        destination: Where to.
+        plan: What to move; of whole sessions, under their own ids.
+        url: What the heads that are left behind say: where the sessions are now.
+        progress: Told of bytes and of sessions.
+        told: Told of every session when it was moved, or was not.
+
+    Raises:
+        InvalidStateError: The plan copies less than whole sessions, or under other ids.
+        UnavailableError: A store answers nobody any more; run it again.
+    """
+    wrong = [one for one in plan.sessions if one.job.history != "retained" or one.job.target_id != one.job.session_id]
+    if wrong:
+        raise InvalidStateError(f"session {wrong[0].job.session_id!r} would not be moved whole, under its own id")
+    report = execute(plan, progress=progress)
+    outcomes: list[SessionOutcome] = []
+    for copied in report.sessions:
+        outcome = copied
+        if copied.error is None and copied.outcome != "skipped":
+            outcome = _cut_over(source, destination, copied, url)
+        outcomes.append(outcome)
+        told(outcome)
+        progress("sessions moved", len(outcomes), len(report.sessions))
+    return replace(report, sessions=tuple(outcomes))
+
+
+def _cut_over(
+    source: SnapshotRepository, destination: SnapshotRepository, copied: SessionOutcome, url: str
+) -> SessionOutcome:
+    """Leave a session behind that was copied (rules 1 and 2)."""
+    name = copied.session_id
+    try:
+        _check_not_leased(source, name)
+        with _held(source, name, url) as writer:
+            held = read_live_head(source.environment, name).head
+            last = copy_session(source.environment, destination.environment, SessionJob(name))
+            _check_equal(source, destination, name)
+            leave(source.environment, held, url, fence=writer.fence)
+    except (SnapshotError, StorageError) as error:
+        return failed(copied, error)
+    uploaded = copied.uploaded_bytes + last.uploaded_bytes
+    return replace(copied, outcome="moved", revision=last.revision, uploaded_bytes=uploaded)
+
+
+def _check_not_leased(source: SnapshotRepository, session_id: str) -> None:
+    lease = source.read_lease(session_id)
+    if isinstance(lease, Lease):
+        raise LeaseHeldError(session_id, holder=lease.owner, expires_at=lease.expires_at)
+
+
+@contextmanager
+def _held(source: SnapshotRepository, session_id: str, url: str) -> Iterator[Writer]:
+    """Take a session over, and give it back if it is not left behind."""
+    writer = source.acquire(session_id, _owner(url))
+    try:
+        if writer.turn.turn_id:
+            reason = f"turn {writer.turn.turn_id!r} is in flight; its owner finishes or abandons it, then move it"
+            raise InvalidStateError(f"session {session_id!r} was not moved: {reason}")
+        yield writer
+    except BaseException as error:
+        try:
+            writer.release()
+        except (SnapshotError, StorageError) as kept:
+            error.add_note(f"the session could not be given back: {kept}")
+        raise
+
+
+def _owner(url: str) -> str:
+    """Return the owner's name of a session on its way: it says what is being done, as far as there is room."""
+    return f"move to {url}".encode()[:ID_BYTES_MAX].decode(errors="ignore")
+
+
+def _check_equal(source: SnapshotRepository, destination: SnapshotRepository, session_id: str) -> None:
+    """Compare a session with its copy. Raises CorruptSnapshotError: they differ."""
+    differences = [
+        one for one in verify_copy(source, destination, sessions=[session_id]) if isinstance(one, Difference)
+    ]
+    if differences:
+        said = "; ".join(map(str, differences[:DIFFERENCES_SHOWN]))
+        key = destination.environment.layout.head(session_id)
+        raise CorruptSnapshotError(key, f"the copy differs in {len(differences)} points: {said}")
+
+
+def leave(environment: Environment, compared: Head, url: str, *, fence: int) -> None:
+    """Say in a head that its session is elsewhere now.
+
+    Args:
+        environment: Of the source.
+        compared: The head as it was when its session was copied and compared.
+        url: Where it is.
+        fence: Of whoever holds the session to leave it.
+
+    Raises:
+        FencedError: Somebody else has taken the session over; it was not left.
+        UnavailableError: It was not left, or nobody can tell: move it again.
+    """
+    at, state_id = environment.clock.now(), environment.clock.new_id()
+    name, key = compared.session_id, environment.layout.head(compared.session_id)
+
+    def left(head: Head) -> Head:
+        if head.fence != fence or head.holder is None:
+            raise FencedError(name, fence=head.fence, holder=head.held_by)
+        if (head.state_id, head.pins) != (compared.state_id, compared.pins):
+            raise UnavailableError(key, "the session was changed while it was compared; move it again", applied="no")
+        return left_behind(head, url, state_id=state_id, at=at)
+
+    try:
+        rewrite_head(environment, read_live_head(environment, name), left, limit_bytes=MOVED_BYTES_MAX)
+    except SessionMovedError as error:
+        if error.destination != url:
+            raise
+
+
+def left_behind(head: Head, url: str, *, state_id: str, at: datetime) -> Head:
+    """Return the last state of a head whose session was moved: it names nothing, and keeps epoch, fence and rings."""
+    return replace(
+        head,
+        status=MOVED,
+        state_id=state_id,
+        holder=None,
+        manifest=None,
+        inline_manifest=b"",
+        reads=(),
+        stretches=(),
+        tail=(),
+        kept=(),
+        pins=(),
+        overrides=None,
+        relation=ROOT,
+        destination=url,
+        updated_at=at,
+    )
