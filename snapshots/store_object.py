@@ -69,6 +69,11 @@ def _checked(register: Register) -> StoreFacts:
         data = register.read().data
     except CorruptObjectError as error:
         raise CorruptSnapshotError(register.key, error.reason) from error
+    return facts_in(data)
+
+
+def facts_in(data: bytes) -> StoreFacts:
+    """Return what the bytes of a store object say. Raises CorruptSnapshotError, UnsupportedSchemaError."""
     fields = Fields(codec.decode(data, key=STORE_KEY), key=STORE_KEY, record="store")
     version = fields.schema(STORE_VERSIONS)
     if fields.text("digest_algorithm") != "b3":

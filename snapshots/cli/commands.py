@@ -86,6 +86,10 @@ LINES: Mapping[str, Line] = {
         "Delete the packs that no session names. Safe while others work, and when it is interrupted: run it again.",
     ),
     "gc": Line("collect", "Do what `collect` does."),
+    "upgrade": Line(
+        "upgrade",
+        "Bring the store and a tenant's heads to the newest schema version. Older software cannot open it any more.",
+    ),
     "verify": Line("verify", "Look for damage, and change nothing; exit code 4 if there is any."),
     "repair": Line("repair", "Store again what is damaged, as far as it can be proved. Deletes nothing."),
     "bench": Line("bench", "Measure requests, bytes, CPU and memory of this software, here or on a store of yours."),

@@ -124,13 +124,17 @@ def _session(repo: SnapshotRepository, info: SessionInfo) -> Plain:
 
 
 def _staged(repo: SnapshotRepository, session_id: str) -> Plain:
-    """Return what a reservation names, and digests of it (rule 2: nothing for nothing)."""
+    """Return what a reservation names, and how much of it is there (rule 2: nothing for nothing)."""
     environment = repo.environment
     head = head_at(environment, environment.layout.head(session_id)).head
     if head.staged is None:
         return {}
-    packs = {key: digest(environment.store.get(key).data) for key in sorted(named_keys(environment, head))}
-    return {"epoch": head.epoch, "staged": [head.staged.family, head.staged.epoch, *head.staged.names], "packs": packs}
+    named, there = named_keys(environment, head), environment.store.list(environment.layout.family(head.staged.family))
+    return {
+        "epoch": head.epoch,
+        "staged": [head.staged.family, head.staged.epoch, *head.staged.names],
+        "there": len(named.intersection(row.key for row in there)),
+    }
 
 
 def _ref(ref: BlobRef | None) -> list[Any] | None:
