@@ -120,7 +120,7 @@ class SnapshotRepository:
     def open(
         cls, url: str, tenant: str = "default", *, create: bool = True, inline_limit_bytes: int = TAIL_PACK_BYTES_MAX
     ) -> SnapshotRepository:
-        """Open the store at `url`: `memory:`, `file:PATH` or `s3://bucket/prefix?endpoint_url=…&region=…`.
+        """Open the store at `url`: `memory:`, `file:PATH`, `archive:PATH` or `s3://bucket/prefix?endpoint_url=…&region=…`.
 
         Args:
             url: Where the store is.
