@@ -41,7 +41,7 @@ MAGIC = _NAME + bytes([VERSION])
 GUARD_BYTES = 16  # 128 bits: no two contents share one by chance
 _NUMBERS = struct.Struct(">QQQQ")
 FOOTER_BYTES = _NUMBERS.size + GUARD_BYTES + len(MAGIC)
-ARCHIVE_BYTES_MIN = len(MAGIC) + FOOTER_BYTES
+FILE_BYTES_MIN = len(MAGIC) + FOOTER_BYTES
 ANOTHER_COPY = "take another copy of the file, or write it again from the store it was made of"
 
 _COUNT = struct.Struct(">I")

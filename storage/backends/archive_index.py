@@ -19,7 +19,7 @@ from pathlib import Path
 
 from storage.archives import (
     ANOTHER_COPY,
-    ARCHIVE_BYTES_MIN,
+    FILE_BYTES_MIN,
     FOOTER_BYTES,
     GUARD_BYTES,
     MAGIC,
@@ -114,8 +114,8 @@ def place_in(path: Path, place: int) -> str:
 def _checked_footer(file: OpenFile, path: Path) -> Footer:
     size = file.size_bytes()
     check_magic(file.read(0, min(size, len(MAGIC))), key=place_in(path, 0))
-    if size < ARCHIVE_BYTES_MIN:
-        reason = f"the file ends; an archive has at least {ARCHIVE_BYTES_MIN} bytes"
+    if size < FILE_BYTES_MIN:
+        reason = f"the file ends; an archive has at least {FILE_BYTES_MIN} bytes"
         raise CorruptObjectError(place_in(path, size), reason, remedy=ANOTHER_COPY)
     start = size - FOOTER_BYTES
     footer = open_footer(file.read(start, FOOTER_BYTES), file_bytes=size, key=place_in(path, start))
