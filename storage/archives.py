@@ -33,7 +33,7 @@ from typing import NamedTuple
 from storage.digest import Buffer, octets
 from storage.errors import CorruptObjectError, InvalidKeyError
 from storage.frame import FRAME_BYTES_MAX, Opener, seal_frame
-from storage.keys import check_key
+from storage.keys import check_keys
 
 VERSION = 1
 _NAME = b"SNAPARC"
@@ -211,9 +211,7 @@ def open_piece(stored: Buffer, *, index_offset: int, key: str, opener: Opener | 
 
 def _keys(raw: bytes, count: int, key: str) -> tuple[str, ...]:
     try:
-        keys = tuple(raw.decode("ascii").split("\n"))
-        for one in keys:
-            check_key(one)
+        keys = check_keys(raw.decode("ascii"))
     except (UnicodeDecodeError, InvalidKeyError) as error:
         raise _wrong(key, f"a name that is no key ({error})") from error
     if len(keys) != count or not all(lt(*two) for two in pairwise(keys)):
