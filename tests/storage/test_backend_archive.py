@@ -494,28 +494,32 @@ def test_a_closed_store_answers_nothing(path: Path) -> None:
 # Large ones, and many readers.
 
 
-class Breaking(io.RawIOBase):
+class Breaking(io.BytesIO):
     """A stream of zeros that breaks after so many."""
 
     def __init__(self, size_bytes: int) -> None:
+        super().__init__()
         self._left = size_bytes
 
-    def read(self, size: int = -1, /) -> bytes:
+    def read(self, size: int | None = -1, /) -> bytes:
+        assert size is not None
         if self._left <= 0:
             raise OSError("the source broke")
         self._left -= size
         return bytes(size)
 
 
-class Numbered(io.RawIOBase):
+class Numbered(io.BytesIO):
     """A long stream of which every MiB is another."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._given = 0
 
-    def read(self, size: int = -1, /) -> bytes:
+    def read(self, size: int | None = -1, /) -> bytes:
         if self._given == STREAM_BYTES:
             return b""
+        assert size is not None
         assert 0 < size <= 1 << 20
         self._given += size
         return self._given.to_bytes(8, "big") * (size // 8)
