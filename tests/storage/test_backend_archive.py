@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import io
+import itertools
 import os
 import random
 import signal
 import stat
 import subprocess
 import sys
+import threading
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -290,6 +292,36 @@ def test_a_writer_writes_once(path: Path) -> None:
                 writer.put("a", b"", Create())
     with pytest.raises(ValueError, match="make another one"), writer:
         pytest.fail("it was begun again")
+
+
+def test_what_was_acknowledged_before_the_end_is_in_it(path: Path) -> None:
+    """Others put and delete on and on while the block ends; from then on they are refused."""
+    begun = threading.Barrier(5)
+
+    def work(worker: int) -> dict[str, bytes]:
+        kept: dict[str, bytes] = {}
+        for number in itertools.count():
+            key, data = f"{worker}/{number}", bytes([worker]) * (number % 7)
+            if number == 50:
+                begun.wait(timeout=30)
+            try:
+                writer.put(key, io.BytesIO(data) if number % 2 else data, Create())
+                kept[key] = data
+                if number % 3 == 0:
+                    writer.delete(key)
+                    del kept[key]
+            except ValueError as error:
+                assert "is not being written" in str(error)  # noqa: PT017  how each thread is told to end
+                break
+        return kept
+
+    with ThreadPoolExecutor(4) as pool:
+        with ArchiveWriter(path) as writer:
+            works = [pool.submit(work, worker) for worker in range(4)]
+            begun.wait(timeout=30)
+        expected = {key: data for one in works for key, data in one.result().items()}
+    assert content(path) == expected
+    assert alone(path)
 
 
 KILLED = """
