@@ -39,7 +39,7 @@ from snapshots.children import ChildRequest, CurrentStart, Start, start_child
 from snapshots.compaction import Limits
 from snapshots.diff import SessionDiff
 from snapshots.environment import Environment
-from snapshots.errors import LimitExceededError
+from snapshots.errors import LimitExceededError, StoreNotFoundError
 from snapshots.forest import SessionTree
 from snapshots.fork import ForkRequest, ForkResult, InitialNodes
 from snapshots.head import TAIL_PACK_BYTES_MAX
@@ -63,6 +63,7 @@ from snapshots.update import Updates, load_to_commit
 from snapshots.writer import Writer
 from storage.backends import open_store
 from storage.clock import Clock, SystemClock
+from storage.errors import NotFoundError
 from storage.executor import NestingExecutor
 from storage.leases import Free, Lease
 from storage.store import ObjectStore
@@ -122,7 +123,7 @@ class SnapshotRepository:
     def open(
         cls, url: str, tenant: str = "default", *, create: bool = True, inline_limit_bytes: int = TAIL_PACK_BYTES_MAX
     ) -> SnapshotRepository:
-        """Open the store at `url`: `memory:`, `file:PATH` or `s3://bucket/prefix?endpoint_url=…&region=…`.
+        """Open the store at `url`: `memory:`, `file:PATH`, `archive:PATH` or `s3://bucket/prefix?endpoint_url=…&region=…`.
 
         Args:
             url: Where the store is.
@@ -134,9 +135,14 @@ class SnapshotRepository:
             StoreNotFoundError: There is none, and `create` is False.
             InvalidKeyError: Not such a URL, or no tenant's name.
             PermissionDeniedError: The store refused us.
+            CorruptObjectError: An archive that was cut or altered.
             UnavailableError: The store did not answer.
         """
-        return cls(open_store(url), tenant=tenant, create=create, url=url, inline_limit_bytes=inline_limit_bytes)
+        try:
+            store = open_store(url)
+        except NotFoundError as error:  # an archive, which is opened here
+            raise StoreNotFoundError(url, f"there is no store here ({error.message})") from error
+        return cls(store, tenant=tenant, create=create, url=url, inline_limit_bytes=inline_limit_bytes)
 
     @property
     def tenant(self) -> str:

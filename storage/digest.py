@@ -82,6 +82,10 @@ class Hasher:
         other._hash, other.size_bytes = self._hash.copy(), self.size_bytes
         return other
 
+    def short(self, size_bytes: int) -> bytes:
+        """Return `short_hash` of everything taken so far."""
+        return self._hash.digest(length=size_bytes)
+
     def ref(self) -> BlobRef:
         """Return the `BlobRef` of everything taken so far."""
         return BlobRef(Digest("b3:" + self._hash.hexdigest()), self.size_bytes)

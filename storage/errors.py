@@ -75,12 +75,19 @@ class UnavailableError(StorageError):
 
 
 class PermissionDeniedError(StorageError):
-    """The store refused us. Remedy: fix the credentials or the policy."""
+    """The store refused us. Remedy: fix the credentials or the policy, or what `remedy` says."""
 
-    def __init__(self, key: str, reason: str) -> None:
+    def __init__(
+        self,
+        key: str,
+        reason: str,
+        *,
+        remedy: str = "check the credentials and the policy of the bucket or directory",
+    ) -> None:
         self.key = key
         self.reason = reason
-        super().__init__(f"{key}: {reason}; check the credentials and the policy of the bucket or directory")
+        self.remedy = remedy
+        super().__init__(f"{key}: {reason}; {remedy}")
 
 
 class InvalidKeyError(StorageError, ValueError):
@@ -93,12 +100,13 @@ class InvalidKeyError(StorageError, ValueError):
 
 
 class CorruptObjectError(StorageError):
-    """Stored bytes are not what was written. Remedy: verify the store, then repair it."""
+    """Stored bytes are not what was written. Remedy: verify the store, then repair it, or what `remedy` says."""
 
-    def __init__(self, key: str, reason: str) -> None:
+    def __init__(self, key: str, reason: str, *, remedy: str = "run snapshots verify, then snapshots repair") -> None:
         self.key = key
         self.reason = reason
-        super().__init__(f"{key}: {reason}; run snapshots verify, then snapshots repair")
+        self.remedy = remedy
+        super().__init__(f"{key}: {reason}; {remedy}")
 
 
 class UnsupportedServerError(StorageError):

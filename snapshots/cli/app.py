@@ -39,7 +39,9 @@ def global_options(
     store: Annotated[
         str,
         typer.Option(
-            envvar="SNAPSHOTS_STORE", metavar="URL", help="file:PATH or s3://BUCKET/PREFIX?endpoint_url=URL&region=NAME"
+            envvar="SNAPSHOTS_STORE",
+            metavar="URL",
+            help="file:PATH, s3://BUCKET/PREFIX?endpoint_url=URL&region=NAME, or archive:PATH, to be read only",
         ),
     ] = DEFAULT_STORE,
     tenant: Annotated[

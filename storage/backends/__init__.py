@@ -6,6 +6,7 @@ Rules:
 
     open_store("memory:")
     open_store("file:agents.snapshots")
+    open_store("archive:monday.snapshots")
     open_store("s3://bucket/agents?endpoint_url=http://127.0.0.1:9000&region=us-east-1")
 """
 
@@ -19,19 +20,20 @@ from storage.errors import InvalidKeyError
 from storage.keys import check_key
 from storage.store import ObjectStore
 
-_FORMS = "memory:, file:PATH, s3://BUCKET/PREFIX?endpoint_url=URL&region=NAME"
+_FORMS = "memory:, file:PATH, archive:PATH, s3://BUCKET/PREFIX?endpoint_url=URL&region=NAME"
 _S3_PARAMETERS = frozenset({"endpoint_url", "region"})
 
 
 def open_store(url: str) -> ObjectStore:
-    """Return the store that `url` names. Nothing is created or asked yet.
+    """Return the store that `url` names. Nothing is created, and nothing asked yet but of an archive, which is opened.
 
     Args:
-        url: `memory:` (a new one each time); `file:PATH` or `file:///PATH`, taken literally; `s3://bucket/prefix`
-            with the parameters `endpoint_url` and `region`.
+        url: `memory:` (a new one each time); `file:PATH` or `file:///PATH`, taken literally; so `archive:PATH`, which
+            is read-only; `s3://bucket/prefix` with the parameters `endpoint_url` and `region`.
 
     Raises:
         InvalidKeyError: Not such a URL; the reason says what is wrong.
+        NotFoundError, CorruptObjectError, PermissionDeniedError, UnavailableError: As `ArchiveStore`, of an archive.
         ImportError: The backend's library is not installed; the message says how to.
     """
     scheme, colon, rest = url.partition(":")
@@ -39,6 +41,8 @@ def open_store(url: str) -> ObjectStore:
         return _memory()
     if scheme == "file" and rest:
         return _local(url, rest)
+    if scheme == "archive" and rest:
+        return _archive(url, rest)
     if scheme == "s3":
         return _s3(url)
     raise InvalidKeyError(_without_credentials(url), f"not the URL of a store; known are {_FORMS}")
@@ -62,7 +66,7 @@ def object_url(store_url: str, key: str) -> str:
         key: Of the object; nobody looks whether it is there.
 
     Raises:
-        InvalidKeyError: Not such a URL, not a key, or a store in memory, which nobody else can read.
+        InvalidKeyError: Not such a URL, not a key, or a store in memory or in an archive, which nobody else can read.
     """
     scheme, _, rest = store_url.partition(":")
     if scheme == "file" and rest:
@@ -85,9 +89,16 @@ def _local(url: str, rest: str) -> ObjectStore:
     return LocalStore(Path(_root_of(url, rest)))
 
 
+def _archive(url: str, rest: str) -> ObjectStore:
+    from storage.backends.archive import ArchiveStore
+
+    return ArchiveStore(Path(_root_of(url, rest)))
+
+
 def _root_of(url: str, rest: str) -> str:
     if rest.startswith("//") and not rest.startswith("///"):
-        raise InvalidKeyError(url, "names a host; want file:PATH or file:///PATH")
+        scheme = url.partition(":")[0]
+        raise InvalidKeyError(url, f"names a host; want {scheme}:PATH or {scheme}:///PATH")
     if "\x00" in rest:
         raise InvalidKeyError(ascii(url), "a path has no NUL")
     return os.path.abspath(rest.removeprefix("//"))

@@ -14,6 +14,7 @@ Rules:
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +23,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
+
+DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})  # what to do: look at the rights
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +161,7 @@ class RealDisk:
 def _opened(path: Path) -> Iterator[OpenFile]:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        yield _Opened(descriptor)
+        yield OpenDescriptor(descriptor)
     finally:
         os.close(descriptor)
 
@@ -175,14 +178,22 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-class _Opened:
+class OpenDescriptor:
+    """An `OpenFile` by its descriptor, which whoever opened it closes. Reads by several threads are independent.
+
+    Args:
+        descriptor: Of a file that may be read.
+    """
+
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     def size_bytes(self) -> int:
+        """Return its length."""
         return os.fstat(self._descriptor).st_size
 
     def read(self, start: int, length: int) -> bytes:
+        """Return `length` bytes from `start`, fewer only at the file's end."""
         got = bytearray()
         while len(got) < length and (piece := os.pread(self._descriptor, length - len(got), start + len(got))):
             got += piece

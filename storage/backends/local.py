@@ -27,7 +27,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from storage.backends.disk import Disk, OpenFile, RealDisk
+from storage.backends.disk import DENIED, Disk, OpenFile, RealDisk
 from storage.backends.limits import VERSION_BYTES, check_condition, check_put, content_version, is_key, pieces
 from storage.clock import Clock, SystemClock
 from storage.digest import Hasher
@@ -57,7 +57,6 @@ from storage.unfinished import UnfinishedWrite
 _TRAILER_HEAD = (0x184D2A50).to_bytes(4, "little") + VERSION_BYTES.to_bytes(4, "little")
 TRAILER_BYTES = len(_TRAILER_HEAD) + VERSION_BYTES
 DIRECTORIES_TRUSTED_MAX = 65_536  # bounds memory; a forgotten directory costs one sync of its parent
-_DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _TEMPORARY_NAME = re.compile(r"[0-9a-f]{32}")
 
 
@@ -329,7 +328,7 @@ def _storage_error(error: OSError, key: str, applied: Applied) -> StorageError:
     reason = error.strerror or str(error)
     if applied == "unknown":
         return UnavailableError(key, reason, applied=applied)
-    if error.errno in _DENIED:
+    if error.errno in DENIED:
         return PermissionDeniedError(key, reason)
     if isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError) or error.errno == errno.ENAMETOOLONG:
         return InvalidKeyError(key, f"{reason}; a key cannot also be the directory of others, nor too long for a file")

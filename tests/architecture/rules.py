@@ -18,7 +18,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("storage.clock", "storage.executor", "storage.frame", "storage.heap", "storage.keys", "storage.store"),
     ("storage", "storage.extents", "storage.matching"),
     ("storage.cuts", "storage.spools"),
-    ("storage.packs", "storage.registers", "storage.unfinished"),
+    ("storage.archives", "storage.packs", "storage.registers", "storage.unfinished"),
     ("storage.leases", "storage.pack_copies", "storage.pack_reader", "storage.wrappers.*"),
     ("storage.backends.*",),
     ("storage.probe", "storage.testing.*"),
@@ -122,6 +122,7 @@ PURE_EXCEPTIONS: Mapping[tuple[str, str], str] = {
 }
 PURE = frozenset(
     (
+        "storage.archives",
         "storage.cuts",
         "storage.digest",
         "storage.extents",

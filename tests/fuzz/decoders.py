@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -48,6 +49,8 @@ from snapshots.turns import Effect, TurnRecord
 from snapshots.usage.index import index_register
 from snapshots.usage.rows import line_of, row_of
 from snapshots.usage.segments import SEGMENT_BYTES_MAX, Index, LiveSegment, SegmentFacts, open_segment, seal_segment
+from storage.archives import seal_pieces
+from storage.backends.archive_index import ArchiveIndex
 from storage.backends.memory import MemoryStore
 from storage.digest import BlobRef, blob_ref, short_hash
 from storage.errors import CorruptObjectError
@@ -76,6 +79,7 @@ from tests.snapshots.portable.samples import original, talk
 from tests.snapshots.realtime.bench import Bench, LostError, incoming, out
 from tests.snapshots.records import ID, PACK, StagedSession, reserved_head
 from tests.snapshots.state.builders import call, node, plugin_node
+from tests.storage import test_archives as archives
 
 KEY = "heads/x"
 RUN_BYTES_MAX = 1 << 20  # what the run of frames here is opened with
@@ -279,6 +283,17 @@ def read_store_object(data: bytes) -> object:
 
 def read_pack_index(data: bytes) -> object:
     return read_index(environment_with({KEY: data}).store, KEY, PACK)
+
+
+def in_an_archive(piece: bytes) -> bytes:
+    """Return an archive with an index of this piece, which says itself how many rows there are; none of no bytes."""
+    pieces = [seal_frame(piece[:FRAME_BYTES_MAX])] if piece else []
+    return archives.archive(*pieces, objects=int.from_bytes(piece[:4], "big")).data
+
+
+def read_archive(data: bytes) -> object:
+    index = ArchiveIndex(archives.Held(data), Path("x.snapshots"))
+    return [index.row(key) for key, _ in index.rows("", "")]
 
 
 def index_at_the_end(index: bytes) -> bytes:
@@ -605,6 +620,16 @@ DECODERS: tuple[Decoder, ...] = (
         examples=FRAMES,
         fixed_bytes=4 * RUN_BYTES_MAX,
     ),
+    Decoder(
+        "index of an archive",
+        read_archive,
+        (CorruptObjectError,),
+        Form.BYTES,
+        tuple(open_frame(piece, key=KEY) for piece in seal_pieces(archives.ROWS)),
+        in_an_archive,
+        fixed_bytes=8 << 20,  # rows of 128 KiB, which may be stored in very little
+    ),
+    Decoder("archive", read_archive, (CorruptObjectError,), Form.BYTES, (in_an_archive(b""),)),
     Decoder("blobs of a pack", read_pack, (CorruptObjectError,), Form.BYTES, (PACKED,)),
     as_json(
         "index of a pack",

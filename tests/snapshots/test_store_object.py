@@ -43,6 +43,9 @@ def test_where_there_is_none_it_is_made_only_on_request(store: MemoryStore, tmp_
     assert list(store.list("")) == []
     with pytest.raises(StoreNotFoundError):
         SnapshotRepository.open(f"file:{tmp_path / 'none'}", create=False)
+    for create in (True, False):
+        with pytest.raises(StoreNotFoundError, match="there is no store here"):
+            SnapshotRepository.open(f"archive:{tmp_path / 'none'}", create=create)
     assert not (tmp_path / "none").exists()
 
 

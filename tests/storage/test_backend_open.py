@@ -10,10 +10,11 @@ import pytest
 
 from storage import Create
 from storage.backends import open_store
+from storage.backends.archive import ArchiveStore, ArchiveWriter
 from storage.backends.local import LocalStore
 from storage.backends.memory import MemoryStore
 from storage.backends.s3 import S3Store
-from storage.errors import InvalidKeyError
+from storage.errors import InvalidKeyError, NotFoundError
 from storage.wrappers.prefixed import PrefixedStore
 
 
@@ -37,6 +38,22 @@ def test_a_path_is_taken_literally(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert isinstance(store, LocalStore)
         assert store.root == root
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_archive_is_opened_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with ArchiveWriter(tmp_path / "x y%20z?q") as writer:
+        writer.put("a", b"one", Create())
+    for url in ("archive:x y%20z?q", f"archive:{tmp_path}/x y%20z?q", f"archive://{tmp_path}/x y%20z?q"):
+        store = open_store(url)
+        assert isinstance(store, ArchiveStore)
+        assert store.get("a").data == b"one"
+    for url in ("archive:none", "archive:none/x"):
+        with pytest.raises(NotFoundError, match=str(tmp_path / "none")):
+            open_store(url)
+    with pytest.raises(InvalidKeyError, match="directory"):
+        open_store("archive:.")
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_store_keeps_its_directory_when_the_process_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +101,10 @@ def test_a_region_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
         ("/some/path", "known are memory:"),
         ("file://host/path", "names a host"),
         ("file:a\x00b", "NUL"),
+        ("archive:", "known are memory:, file:PATH, archive:PATH, s3:"),
+        ("archive", "known are memory:"),
+        ("archive://host/path", "want archive:PATH or archive:///PATH"),
+        ("archive:a\x00b", "NUL"),
         ("s3:bucket", "BUCKET"),
         ("s3://", "bucket name"),
         ("s3://bucket#part", "BUCKET"),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from storage.backends.limits import is_key
 from storage.errors import InvalidKeyError
 from storage.keys import (
     ID_BYTES_MAX,
@@ -15,6 +16,7 @@ from storage.keys import (
     SEGMENT_CHARACTERS_MAX,
     check_id,
     check_key,
+    check_keys,
     check_prefix,
     encode_id,
     fan_out,
@@ -108,6 +110,18 @@ def test_a_key_has_a_greatest_length() -> None:
     assert len(check_key(longest)) == KEY_BYTES_MAX
     with pytest.raises(InvalidKeyError, match="900"):
         check_key(longest + "b")
+
+
+@given(st.lists(st.text("aA/.%Z\n é", max_size=4) | st.sampled_from(["a" * 200, "a" * 201, "/".join(["a" * 180] * 5)])))
+def test_many_keys_are_looked_at_as_each_of_them(parts: list[str]) -> None:
+    lines = "\n".join(parts)
+    wrong = [key for key in lines.split("\n") if not is_key(key)]
+    if not wrong:
+        assert check_keys(lines) == tuple(lines.split("\n"))
+        return
+    with pytest.raises(InvalidKeyError) as caught:
+        check_keys(lines)
+    assert caught.value.key in (wrong[0], ascii(wrong[0]))
 
 
 @given(IDS, st.integers(0, 40))

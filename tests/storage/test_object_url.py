@@ -35,7 +35,8 @@ def test_an_object_of_a_bucket_has_its_url_without_parameters(url: str, shown: s
 
 
 @pytest.mark.parametrize(
-    "url", ["memory:", "nonsense", "file:", "file://host/x", "s3://key:secret@bucket", "s3://bucket?what=1"]
+    "url",
+    ["memory:", "archive:x", "nonsense", "file:", "file://host/x", "s3://key:secret@bucket", "s3://bucket?what=1"],
 )
 def test_what_nobody_else_can_read_has_none(url: str) -> None:
     with pytest.raises(InvalidKeyError) as caught:
