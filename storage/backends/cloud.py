@@ -29,7 +29,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 from urllib.parse import urlsplit
 
-from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError, UnauthenticatedError
+from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PreconditionError
 from obstore.store import AzureStore, GCSStore
 
 from storage.backends.answers import Call, Failure, NoAnswer, NoCredentials, Refused, storage_error
@@ -59,6 +59,7 @@ from storage.store import (
 )
 
 if TYPE_CHECKING:
+    from obstore import ObjectMeta as Meta
     from obstore.store import ClientConfig, RetryConfig
     from obstore.store import ObjectStore as Client
 
@@ -90,9 +91,7 @@ _AS_ON_S3 = {
 }
 
 
-def google_store(
-    bucket: str, *, endpoint_url: str | None = None, read_seconds: float = READ_SECONDS
-) -> CloudStore:
+def google_store(bucket: str, *, endpoint_url: str | None = None, read_seconds: float = READ_SECONDS) -> CloudStore:
     """Return a store in a bucket of Google Cloud Storage, which must exist.
 
     Args:
@@ -165,14 +164,20 @@ class CloudStore:
 
     def get(self, key: str, byte_range: ByteRange | None = None) -> StoredObject:
         """Return the object's bytes, or those of `byte_range`. See `ObjectStore.get`."""
-        check_key(key)
-        try:
-            return self._get(key, byte_range)
-        except UnavailableError:
-            # The services, and the client, have several ways to say that a range begins behind the end.
-            if byte_range is None or self.stat(key).size_bytes > byte_range.start:
+        wanted: Any = {"range": (byte_range.start, byte_range.end)} if byte_range else None
+        with self._typed(Call("get", check_key(key), self.bucket)):
+            try:
+                answer = self._retrying.get(key, options=wanted)
+                data = bytes(answer.bytes())
+            except GenericError as error:
+                if byte_range and _is_unreadable(error):
+                    self._check_start(key, byte_range)
                 raise
-            raise CorruptObjectError(key, "the range begins at or behind the object's end") from None
+        size, first = answer.meta["size"], byte_range.start if byte_range else 0
+        last = min(byte_range.end, size) if byte_range else size
+        if answer.range != (first, last) or len(data) != last - first:
+            raise UnavailableError(key, f"asked for {first}-{last}, {len(data)} bytes came", applied="no")
+        return StoredObject(data, _version(answer.meta[self._token]))
 
     def put(self, key: str, data: bytes | BinaryIO, mode: PutMode) -> Version:
         """Store `data` as `mode` allows; above 16 MiB in parts. See `ObjectStore.put`."""
@@ -190,7 +195,7 @@ class CloudStore:
         """Return size and version. See `ObjectStore.stat`."""
         with self._typed(Call("stat", check_key(key), self.bucket)):
             meta = self._retrying.head(key)
-        return ObjectMeta(key, meta["size"], self._version(meta[self._token]))
+        return ObjectMeta(key, meta["size"], _version(meta[self._token]))
 
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[ListedObject]:
         """Yield objects in key order. See `ObjectStore.list`."""
@@ -218,16 +223,10 @@ class CloudStore:
             return DeleteFailure(key, error)
         return None
 
-    def _get(self, key: str, byte_range: ByteRange | None) -> StoredObject:
-        wanted: Any = {"range": (byte_range.start, byte_range.end)} if byte_range else None
-        with self._typed(Call("get", key, self.bucket)):
-            answer = self._retrying.get(key, options=wanted)
-            data = bytes(answer.bytes())
-        size, first = answer.meta["size"], byte_range.start if byte_range else 0
-        last = min(byte_range.end, size) if byte_range else size
-        if answer.range != (first, last) or len(data) != last - first:
-            raise UnavailableError(key, f"asked for {first}-{last}, {len(data)} bytes came", applied="no")
-        return StoredObject(data, self._version(answer.meta[self._token]))
+    def _check_start(self, key: str, byte_range: ByteRange) -> None:
+        """Tell a range behind the end, for which servers and obstore have several words, from other answers."""
+        if self.stat(key).size_bytes <= byte_range.start:
+            raise CorruptObjectError(key, "the range begins at or behind the object's end") from None
 
     def _put_once(self, key: str, data: bytes, mode: PutMode) -> Version:
         condition: Any = "create" if isinstance(mode, Create) else "overwrite"
@@ -239,7 +238,7 @@ class CloudStore:
             answer = self._once.put(key, data, mode=condition, use_multipart=False)
         if not answer[self._token]:  # stored, but under no version that could be named: the caller must read it back
             raise UnavailableError(key, "the write was acknowledged without a version", applied="unknown")
-        return self._version(answer[self._token])
+        return _version(answer[self._token])
 
     def _put_parts(self, key: str, source: _Source) -> Version:
         try:
@@ -252,44 +251,48 @@ class CloudStore:
                 raise source.error from None
             # Rule 1: the last of its requests may have been sent more than once, whatever came of the latest.
             raise UnavailableError(key, error.reason, applied="unknown") from error
-        return self._version(answer[self._token]) if answer[self._token] else self.stat(key).version
+        return _version(answer[self._token]) if answer[self._token] else self.stat(key).version
 
     def _rows(self, prefix: str, start_after: str) -> Iterator[ListedObject]:
         directory = prefix.rpartition("/")[0]
-        beside = prefix if prefix.endswith("/") else prefix[:-1]  # sorts before all that begins with the prefix
-        last = max(start_after, beside)
+        before = prefix if prefix.endswith("/") else prefix[:-1]  # sorts before all that begins with the prefix
+        former = ""
+        for key, row in self._listed(prefix, directory, max(start_after, before)):
+            if key <= former:
+                raise UnsupportedServerError([f"a listing is not in key order: {key} came after {former}"])
+            former = key
+            if key > start_after and key.startswith(prefix):  # not every server knows where to begin
+                yield ListedObject(key, row["size"], row["last_modified"])
+            elif key > prefix and key > start_after:
+                return
+
+    def _listed(self, prefix: str, directory: str, start_after: str) -> Iterator[tuple[str, Meta]]:
+        """Yield the rows whose names are keys."""
         with self._typed(Call("list", prefix, self.bucket)):
-            pages = iter(self._retrying.list(directory or None, offset=last or None, chunk_size=LIST_PAGE_KEYS))
+            pages = iter(self._retrying.list(directory or None, offset=start_after or None, chunk_size=LIST_PAGE_KEYS))
         while True:
             with self._typed(Call("list", prefix, self.bucket)):
-                page = next(pages, ())
-            if not page:
+                page = next(pages, None)
+            if page is None:
                 return
-            for row in page:
-                key = row["path"]
-                if key <= start_after or not key.startswith(prefix) or not is_key(key):
-                    continue
-                if key <= last and key != prefix:
-                    raise UnsupportedServerError([f"a listing was not in key order: {key} came after {last}"])
-                last = key
-                yield ListedObject(key, row["size"], row["last_modified"])
-
-    def _version(self, token: str | None) -> Version:
-        if not token:
-            raise UnsupportedServerError(["answers carry no version"])
-        return Version(token)
+            yield from ((row["path"], row) for row in page if is_key(row["path"]))
 
     @contextmanager
     def _typed(self, call: Call) -> Iterator[None]:
         try:
             yield
         except _ANY_FAILURE as error:
-            # Without the cause: its text holds the address of the request, which may be signed.
-            raise _storage_error(call, error, self._place) from None
+            raise _storage_error(call, error, self._place) from error
+
+
+def _version(token: str | None) -> Version:
+    if not token:
+        raise UnsupportedServerError(["answers carry no version"])
+    return Version(token)
 
 
 class _Source:
-    """Hands out the parts of a stream; keeps what the stream raised, which obstore would tell as a failure of its own."""
+    """Hands out the parts of a stream, and keeps what it raised: obstore would tell that as a failure of its own."""
 
     def __init__(self, parts: Iterator[bytes]) -> None:
         self.error: BaseException | None = None
@@ -318,7 +321,7 @@ def _storage_error(call: Call, error: Exception, place: str) -> StorageError:
 def _failure(error: Exception, place: str) -> Failure:
     """Read from obstore's words what happened."""
     words = str(error)
-    if "token request" in words or isinstance(error, UnauthenticatedError):
+    if "token request" in words:
         return NoCredentials("no usable credentials")
     if status := _STATUS.search(words):
         code = _CODE.search(words)
@@ -329,6 +332,11 @@ def _failure(error: Exception, place: str) -> Failure:
     kind = _KIND.search(words)
     sent = not (kind and kind[1] == "Connect" and _FIRST_ATTEMPT.search(words))
     return NoAnswer(f"no usable answer from {place} ({kind[1] if kind else type(error).__name__})", sent=sent)
+
+
+def _is_unreadable(error: GenericError) -> bool:
+    """Say whether a server answered well enough, but obstore could make nothing of it."""
+    return not _STATUS.search(str(error)) and not _KIND.search(str(error))
 
 
 @contextmanager
