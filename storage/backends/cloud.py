@@ -9,6 +9,7 @@ Rules:
 3. Nothing is conditioned beyond one request: only names that are never used twice grow in parts.
 4. obstore tells what went wrong in words: status, code and kind are read from them, and nothing else is repeated.
 5. A prefix of obstore ends at a "/": what it lists beside ours is left out, and its order is checked.
+6. obstore's threads do not survive `os.fork`: in a child nothing is asked, for it would wait for ever.
 
     store = google_store("bucket")
     store.put("a/b", b"one", Create())
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -88,7 +90,9 @@ _ANY_FAILURE = (BaseError, FileNotFoundError)
 _AS_ON_S3 = {
     (404, "ContainerNotFound"): Refused(404, "NoSuchBucket"),
     (409, "BlobAlreadyExists"): Refused(412, "BlobAlreadyExists"),
+    (412, "LeaseIdMissing"): Refused(403, "LeaseIdMissing"),
 }
+_PROCESS = os.getpid()
 
 
 def google_store(bucket: str, *, endpoint_url: str | None = None, read_seconds: float = READ_SECONDS) -> CloudStore:
@@ -279,6 +283,8 @@ class CloudStore:
 
     @contextmanager
     def _typed(self, call: Call) -> Iterator[None]:
+        if os.getpid() != _PROCESS:
+            raise RuntimeError("obstore does not work behind os.fork: start the process anew (spawn)")
         try:
             yield
         except _ANY_FAILURE as error:
