@@ -71,7 +71,7 @@ Token = Literal["version", "e_tag"]
 RETRIES_MAX = 3  # of a request that may be repeated
 RETRY_SECONDS = 60.0
 CONNECT_SECONDS = 5.0
-READ_SECONDS = 30.0
+READ_SECONDS = 60.0  # from the start of a request, its body included, and again from each piece of the answer
 REQUEST_SECONDS = 3600.0  # of a whole request; a large pack may take its time as long as bytes come
 PART_BYTES = 8 << 20
 SINGLE_BYTES_MAX = 2 * PART_BYTES  # beyond, parts in parallel are faster and a failure costs one part
@@ -101,7 +101,7 @@ def google_store(bucket: str, *, endpoint_url: str | None = None, read_seconds: 
     Args:
         bucket: Its name.
         endpoint_url: Of another server that speaks the XML API.
-        read_seconds: How long to wait for the next bytes of an answer.
+        read_seconds: How long to send a request, and to wait for the next bytes of its answer.
 
     Raises:
         InvalidKeyError: Not a bucket name or endpoint.
@@ -129,7 +129,7 @@ def azure_store(
         container: Its name.
         account: The storage account; default: AZURE_STORAGE_ACCOUNT_NAME of the environment.
         endpoint_url: Of a server other than the account's; an emulator's ends with the account.
-        read_seconds: How long to wait for the next bytes of an answer.
+        read_seconds: How long to send a request, and to wait for the next bytes of its answer.
 
     Raises:
         InvalidKeyError: Not a container name, account or endpoint.
