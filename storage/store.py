@@ -21,7 +21,10 @@ from typing import BinaryIO, NewType, Protocol
 from storage.errors import StorageError
 
 Version = NewType("Version", str)
-"""The store's opaque token for the content of one object; only compared for equality."""
+"""The store's opaque token for the content of one object; only compared for equality.
+
+Another content has another; the same content put again may have the same one (S3) or not (Google, Azure).
+"""
 
 CONDITIONAL_BYTES_MAX = 8 << 20  # one request on every server; only packs (Create) may be larger
 LIST_PAGE_KEYS = 1000  # what S3 returns at most per page

@@ -14,6 +14,13 @@ from typing import Any
 import pytest
 
 from tests.aside import Aside, another_process, run_test
+from tests.azurite import (
+    AZURITE_CREDENTIALS,
+    AzuriteMissingError,
+    azurite_running,
+    check_azurite_installed,
+    new_container_url,
+)
 from tests.ceph import CephMissingError, ceph_running, check_installed
 from tests.servers import CREDENTIALS, NOT_FOR_TESTS, ministack_running, moto_running, new_bucket_url
 from tests.simulation.table import find
@@ -122,6 +129,23 @@ def ceph_endpoint(
         yield endpoint
 
 
+@pytest.fixture(scope="session")
+def azurite_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Give the endpoint of an Azurite, one for the whole session; skip what needs it where it is not installed."""
+    try:
+        check_azurite_installed()
+    except AzuriteMissingError as error:
+        if ALL_SERVERS:
+            raise
+        pytest.skip(str(error))  # on a machine without Azurite; CI sets ALL_SERVERS
+    with pytest.MonkeyPatch.context() as patch, azurite_running(tmp_path_factory.mktemp("azurite")) as endpoint:
+        for name in NOT_FOR_TESTS:
+            patch.delenv(name, raising=False)
+        for name, value in AZURITE_CREDENTIALS.items():
+            patch.setenv(name, value)
+        yield endpoint
+
+
 @pytest.fixture
 def moto_url(moto_endpoint: str) -> str:
     """Give the URL of a store in a fresh bucket on moto, which carries out one request at a time."""
@@ -138,3 +162,9 @@ def ministack_url(ministack_endpoint: str) -> str:
 def ceph_url(ceph_endpoint: str) -> str:
     """Give the URL of a store in a fresh bucket on Ceph, which carries out many requests at once."""
     return new_bucket_url(ceph_endpoint)
+
+
+@pytest.fixture
+def azurite_url(azurite_endpoint: str) -> str:
+    """Give the URL of a store in a fresh container on Azurite."""
+    return new_container_url(azurite_endpoint)

@@ -62,7 +62,7 @@ def moto_running(directory: Path) -> Iterator[str]:
         )
         return [sys.executable, "-c", program], {}
 
-    with _running("moto", command, directory) as endpoint:
+    with running("moto", command, directory) as endpoint:
         yield endpoint
 
 
@@ -80,7 +80,7 @@ def ministack_running(directory: Path) -> Iterator[str]:
         }
         return [sys.executable, "-m", "ministack"], environment
 
-    with _running("ministack", command, directory) as endpoint:
+    with running("ministack", command, directory) as endpoint:
         yield endpoint
 
 
@@ -124,7 +124,8 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def _running(name: str, command: Command, directory: Path) -> Iterator[str]:
+def running(name: str, command: Command, directory: Path) -> Iterator[str]:
+    """Run a server by its command on a free port; yield its endpoint, and end it by its process id."""
     directory.mkdir(parents=True, exist_ok=True)
     log = directory / f"{name}.log"
     process, endpoint = _start(command, directory, log)

@@ -8,11 +8,14 @@ Rules:
     open_store("file:agents.snapshots")
     open_store("archive:monday.snapshots")
     open_store("s3://bucket/agents?endpoint_url=http://127.0.0.1:9000&region=us-east-1")
+    open_store("gs://bucket/agents")
+    open_store("az://container/agents?account=name")
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
@@ -20,8 +23,16 @@ from storage.errors import InvalidKeyError
 from storage.keys import check_key
 from storage.store import ObjectStore
 
-_FORMS = "memory:, file:PATH, archive:PATH, s3://BUCKET/PREFIX?endpoint_url=URL&region=NAME"
-_S3_PARAMETERS = frozenset({"endpoint_url", "region"})
+_FORMS = (
+    "memory:, file:PATH, archive:PATH, s3://BUCKET/PREFIX?endpoint_url=URL&region=NAME, gs://BUCKET/PREFIX?endpoint_url=URL, "
+    "az://CONTAINER/PREFIX?account=NAME&endpoint_url=URL"
+)
+# Of each kind of bucket, by scheme.
+_PARAMETERS = {
+    "s3": frozenset({"endpoint_url", "region"}),
+    "gs": frozenset({"endpoint_url"}),
+    "az": frozenset({"account", "endpoint_url"}),
+}
 
 
 def open_store(url: str) -> ObjectStore:
@@ -29,7 +40,8 @@ def open_store(url: str) -> ObjectStore:
 
     Args:
         url: `memory:` (a new one each time); `file:PATH` or `file:///PATH`, taken literally; so `archive:PATH`, which
-            is read-only; `s3://bucket/prefix` with the parameters `endpoint_url` and `region`.
+            is read-only; `s3://bucket/prefix` with the parameters `endpoint_url` and `region`; `gs://bucket/prefix`
+            with `endpoint_url`; `az://container/prefix` with `account` and `endpoint_url`.
 
     Raises:
         InvalidKeyError: Not such a URL; the reason says what is wrong.
@@ -43,8 +55,8 @@ def open_store(url: str) -> ObjectStore:
         return _local(url, rest)
     if scheme == "archive" and rest:
         return _archive(url, rest)
-    if scheme == "s3":
-        return _s3(url)
+    if scheme in _PARAMETERS:
+        return _bucket(scheme, url)
     raise InvalidKeyError(_without_credentials(url), f"not the URL of a store; known are {_FORMS}")
 
 
@@ -59,7 +71,7 @@ def absolute_url(url: str) -> str:
 
 
 def object_url(store_url: str, key: str) -> str:
-    """Return what other programs open to read one object: `s3://bucket/key`, or the path of a file.
+    """Return what other programs open to read one object: `s3://bucket/key` (`gs:`, `az:`), or the path of a file.
 
     Args:
         store_url: Of the store, as for `open_store`.
@@ -71,9 +83,9 @@ def object_url(store_url: str, key: str) -> str:
     scheme, _, rest = store_url.partition(":")
     if scheme == "file" and rest:
         return os.path.join(_root_of(store_url, rest), check_key(key))
-    if scheme == "s3":
-        bucket, prefix, _ = _s3_parts(store_url)
-        return f"s3://{bucket}/{prefix + '/' if prefix else ''}{check_key(key)}"
+    if scheme in _PARAMETERS:
+        bucket, prefix, _ = _bucket_parts(scheme, store_url)
+        return f"{scheme}://{bucket}/{prefix + '/' if prefix else ''}{check_key(key)}"
     raise InvalidKeyError(_without_credentials(store_url), "not the URL of a store that other programs can read")
 
 
@@ -104,15 +116,9 @@ def _root_of(url: str, rest: str) -> str:
     return os.path.abspath(rest.removeprefix("//"))
 
 
-def _s3(url: str) -> ObjectStore:
-    bucket, prefix, given = _s3_parts(url)
-    try:
-        from storage.backends.s3 import S3Store
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in ("boto3", "botocore", "urllib3"):
-            raise
-        raise ImportError("s3: needs boto3; pip install 'session-snapshots[s3]'", name=error.name) from error
-    store = S3Store(bucket, endpoint_url=given.get("endpoint_url"), region=given.get("region"))
+def _bucket(scheme: str, url: str) -> ObjectStore:
+    bucket, prefix, given = _bucket_parts(scheme, url)
+    store = _s3(bucket, given) if scheme == "s3" else _cloud(scheme, bucket, given)
     if not prefix:
         return store
     from storage.wrappers.prefixed import PrefixedStore
@@ -120,27 +126,49 @@ def _s3(url: str) -> ObjectStore:
     return PrefixedStore(store, prefix)
 
 
-def _s3_parts(url: str) -> tuple[str, str, dict[str, str]]:
+def _s3(bucket: str, given: Mapping[str, str]) -> ObjectStore:
+    try:
+        from storage.backends.s3 import S3Store
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in ("boto3", "botocore", "urllib3"):
+            raise
+        raise ImportError("s3: needs boto3; pip install 'session-snapshots[s3]'", name=error.name) from error
+    return S3Store(bucket, endpoint_url=given.get("endpoint_url"), region=given.get("region"))
+
+
+def _cloud(scheme: str, bucket: str, given: Mapping[str, str]) -> ObjectStore:
+    try:
+        from storage.backends.cloud import azure_store, google_store
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "obstore":
+            raise
+        raise ImportError(
+            f"{scheme}: needs obstore; pip install 'session-snapshots[cloud]'", name=error.name
+        ) from error
+    if scheme == "gs":
+        return google_store(bucket, endpoint_url=given.get("endpoint_url"))
+    return azure_store(bucket, account=given.get("account"), endpoint_url=given.get("endpoint_url"))
+
+
+def _bucket_parts(scheme: str, url: str) -> tuple[str, str, dict[str, str]]:
     """Return bucket, prefix and parameters."""
     parts = urlsplit(url)
     if "@" in parts.netloc:
         raise InvalidKeyError(_without_credentials(url), "holds credentials; give them by the environment or a profile")
-    if not url.startswith("s3://") or parts.fragment:
+    if not url.startswith(f"{scheme}://") or parts.fragment:
         raise InvalidKeyError(_without_credentials(url), f"not the URL of a bucket; want {_FORMS}")
-    given = _parameters(url, parts.query)
+    given = _parameters(url, parts.query, _PARAMETERS[scheme])
     return parts.netloc, parts.path.removeprefix("/").removesuffix("/"), given
 
 
-def _parameters(url: str, query: str) -> dict[str, str]:
+def _parameters(url: str, query: str, known: frozenset[str]) -> dict[str, str]:
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError as error:
         raise InvalidKeyError(_without_credentials(url), "parameters are written name=value&name=value") from error
     given = dict(pairs)
-    if unknown := sorted(given.keys() - _S3_PARAMETERS):
-        raise InvalidKeyError(
-            _without_credentials(url), f"unknown parameter {unknown[0]!r}; known are {sorted(_S3_PARAMETERS)}"
-        )
+    if unknown := sorted(given.keys() - known):
+        raise InvalidKeyError(_without_credentials(url), f"unknown parameter {unknown[0]!r}; known are {sorted(known)}")
     if len(given) != len(pairs) or not all(given.values()):
         raise InvalidKeyError(_without_credentials(url), "a parameter is empty or given twice")
     return given

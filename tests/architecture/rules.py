@@ -77,6 +77,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
 HOMES: Mapping[str, tuple[str, ...]] = {
     "boto3": ("storage.backends.s3",),
     "botocore": ("storage.backends.s3",),
+    "obstore": ("storage.backends.cloud",),
     "zstandard": ("storage.frame",),
     "cbor2": ("snapshots.codec",),
     "blake3": ("storage.digest",),

@@ -116,6 +116,7 @@ BAD: list[tuple[Rule, str, str]] = [
     (_known(rules.testing_in_earnest), "snapshots.commit", "from storage.testing.faults import FaultyStore"),
     (_known(rules.homeless), "storage.backends.local", "import boto3"),
     (_known(rules.homeless), "storage.backends.answers", "from botocore.exceptions import ClientError"),
+    (_known(rules.homeless), "storage.backends.s3", "from obstore.store import GCSStore"),
     (_known(rules.homeless), "storage.packs", LAZY.format("import zstandard as z")),
     (_known(rules.homeless), "snapshots.head", "from cbor2 import loads"),
     (_known(rules.homeless), "storage.frame", "import blake3"),

@@ -41,6 +41,7 @@ ALWAYS = (
     "boto3",
     "botocore",
     "greenlet",
+    "obstore",
     "moto",
     "hypothesis",
     "snapshots.maintenance",

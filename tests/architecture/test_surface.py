@@ -161,7 +161,7 @@ def test_arguments_become_attributes(module: ModuleType) -> None:
 
 # What an import costs.
 
-HEAVY = ("boto3", "botocore", "typer", "click", "rich", "moto", "hypothesis")
+HEAVY = ("boto3", "botocore", "obstore", "typer", "click", "rich", "moto", "hypothesis")
 
 
 @pytest.mark.parametrize("package", ["storage", "snapshots", "snapshots.state", "storage.backends"])

@@ -11,6 +11,7 @@ import pytest
 from storage import Create
 from storage.backends import open_store
 from storage.backends.archive import ArchiveStore, ArchiveWriter
+from storage.backends.cloud import CloudStore
 from storage.backends.local import LocalStore
 from storage.backends.memory import MemoryStore
 from storage.backends.s3 import S3Store
@@ -89,6 +90,25 @@ def test_a_region_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert store._retrying.meta.region_name == "us-east-1"
 
 
+def test_a_container_is_opened_with_prefix_and_parameters(azurite_url: str) -> None:
+    store = open_store(azurite_url)
+    assert isinstance(store, PrefixedStore)
+    store.put("a/b", b"one", Create())
+    whole = open_store(azurite_url.replace("/agents?", "?"))
+    assert isinstance(whole, CloudStore)
+    assert whole.get("agents/a/b").data == b"one"
+
+
+@pytest.mark.parametrize(
+    "url", ["gs://bucket", "gs://bucket/?endpoint_url=https://host", "az://container?account=name"]
+)
+def test_a_bucket_of_other_clouds_may_be_named_alone(url: str) -> None:
+    store = open_store(url)
+    assert isinstance(store, CloudStore)
+    assert store.bucket == ("bucket" if url.startswith("gs") else "container")
+    assert store._token == ("version" if url.startswith("gs") else "e_tag")
+
+
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
@@ -115,6 +135,18 @@ def test_a_region_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
         ("s3://bucket?region=", "empty"),
         ("s3://bucket?region", "name=value"),
         ("s3://bucket?endpoint_url=nonsense", "not an endpoint"),
+        ("s3://bucket?account=name", "unknown parameter 'account'"),
+        ("gs:bucket", "BUCKET"),
+        ("gs://", "name of a bucket"),
+        ("gs://bucket/a//b", "not a key"),
+        ("gs://bucket?region=eu", "unknown parameter 'region'"),
+        ("gs://bucket?account=name", "unknown parameter 'account'"),
+        ("gs://bucket?endpoint_url=nonsense", "not an endpoint"),
+        ("az:container", "CONTAINER"),
+        ("az://", "bucket or container"),
+        ("az://container?region=eu", "unknown parameter 'region'"),
+        ("az://container?account=", "empty"),
+        ("az://container?account=No", "not a storage account"),
     ],
 )
 @pytest.mark.usefixtures("s3_credentials")
@@ -124,7 +156,12 @@ def test_what_is_not_understood_is_refused(url: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["s3://key:secret@bucket/p", "ftp://key:secret@host", "s3://b?endpoint_url=http://k:secret@h"]
+    "url",
+    [
+        *("s3://key:secret@bucket/p", "ftp://key:secret@host", "s3://b?endpoint_url=http://k:secret@h"),
+        *("gs://key:secret@bucket/p", "gs://bucket?endpoint_url=http://k:secret@h"),
+        *("az://key:secret@container/p", "az://container?account=a&endpoint_url=http://host?sig=secret"),
+    ],
 )
 def test_a_secret_in_a_url_is_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(InvalidKeyError) as caught:
@@ -139,10 +176,20 @@ def test_a_missing_library_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPa
         open_store("s3://bucket")
 
 
+@pytest.mark.parametrize("url", ["gs://bucket", "az://container?account=name"])
+def test_a_missing_library_of_other_clouds_is_named_too(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "storage.backends.cloud", raising=False)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "obstore"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(ImportError, match=r"pip install 'session-snapshots\[cloud\]'"):
+        open_store(url)
+
+
 def test_a_backend_is_imported_when_asked_for() -> None:
     program = (
         "import sys; from storage.backends import open_store; open_store('file:x'); open_store('memory:');"
-        "print([name for name in ('boto3', 'botocore', 'storage.backends.s3') if name in sys.modules])"
+        "print([name for name in ('boto3', 'botocore', 'obstore', 'storage.backends.s3') if name in sys.modules])"
     )
     output = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
     assert output.strip() == "[]"

@@ -28,6 +28,8 @@ def test_a_file_has_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ("s3://bucket", f"s3://bucket/{KEY}"),
         ("s3://bucket/", f"s3://bucket/{KEY}"),
         ("s3://bucket/a/b?endpoint_url=http://127.0.0.1:9&region=eu", f"s3://bucket/a/b/{KEY}"),
+        ("gs://bucket/a?endpoint_url=http://127.0.0.1:9", f"gs://bucket/a/{KEY}"),
+        ("az://container/a?account=name", f"az://container/a/{KEY}"),
     ],
 )
 def test_an_object_of_a_bucket_has_its_url_without_parameters(url: str, shown: str) -> None:
