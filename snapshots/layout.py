@@ -193,6 +193,11 @@ class Layout:
         return check_key(f"{self._root}/quarantine/{segment}/{check_pack_name(name)}.{content.hex()}")
 
 
+def is_head(key: str) -> bool:
+    """Say whether a key is that of a head, of whatever tenant."""
+    return key.count("/") == 3 and key.split("/")[1] == "heads"
+
+
 def pack_name(commit_id: str, random_id: str) -> str:
     """Return the name of a pack: the commit id, and 64 random bits that make every upload's name its own."""
     return check_pack_name(f"{commit_id}.{random_id[:16]}")

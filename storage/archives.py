@@ -38,6 +38,7 @@ from storage.keys import check_keys
 VERSION = 1
 _NAME = b"SNAPARC"
 MAGIC = _NAME + bytes([VERSION])
+MAGIC_BYTES = len(MAGIC)
 GUARD_BYTES = 16  # 128 bits: no two contents share one by chance
 _NUMBERS = struct.Struct(">QQQQ")
 FOOTER_BYTES = _NUMBERS.size + GUARD_BYTES + len(MAGIC)
@@ -49,6 +50,11 @@ _ROW_BYTES = 3 * 8 + GUARD_BYTES  # without its key
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _TIME_MAX = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+
+
+def has_magic(beginning: bytes) -> bool:
+    """Say whether the first MAGIC_BYTES of a file are those of an archive, of whatever version."""
+    return len(beginning) == MAGIC_BYTES and beginning.startswith(_NAME)
 
 
 class Row(NamedTuple):

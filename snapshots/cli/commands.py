@@ -57,9 +57,9 @@ LINES: Mapping[str, Line] = {
     "release": Line("owners", "Let a session go, and the lease that its owner has: anyone may commit again."),
     "export": Line(
         "portable",
-        "Write a portable session as one JSON document: events, state, unknown fields, and a digest over it all.",
+        "Write sessions into one file: a portable one as JSON, or any number with all their revisions as an archive.",
     ),
-    "import": Line("portable", "Store the session of an export. Creates the store."),
+    "import": Line("portable", "Store the sessions of an export. Creates the store."),
     "copy": Line(
         "copying", "Copy sessions to another store, or what is new of them. Run it again if it was interrupted."
     ),

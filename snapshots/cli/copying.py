@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,6 +24,7 @@ from snapshots.cli.invocation import Invocation, invocation
 from snapshots.cli.names import size_of
 from snapshots.cli.output import Columns, Output, Row, count, human_bytes
 from snapshots.errors import StoreNotFoundError
+from snapshots.maintenance.copy.archives import export_of, open_export
 from snapshots.maintenance.copy.compare import Compared, Difference
 from snapshots.maintenance.copy.compare import verify_copy as compare
 from snapshots.maintenance.copy.fleet import (
@@ -188,6 +190,39 @@ def verify_copy(
         raise typer.Exit(CORRUPT)
 
 
+def export_archive(run: Invocation, sessions: Sequence[str], path: Path) -> None:
+    """Write sessions into an archive, all of them where none is named."""
+    with run.repository() as repo:
+        with export_of(repo, path) as archive:
+            report = _copied(run, repo, archive, sessions)
+            _check_any(report)
+        requests = repo.metrics.snapshot().total_requests
+    _end(run.output, report, str(path), requests)
+
+
+def import_archive(run: Invocation, path: Path, sessions: Sequence[str] | None) -> None:
+    """Copy the sessions of an archive into the store, all of them where none is named."""
+    with open_export(path) as archive, run.repository(create=True) as repo:
+        report = _copied(run, archive, repo, sessions)
+        requests = repo.metrics.snapshot().total_requests
+    _end(run.output, report, run.store, requests)
+
+
+def _copied(
+    run: Invocation, source: SnapshotRepository, destination: SnapshotRepository, sessions: Sequence[str] | None
+) -> CopyReport:
+    with run.output.counted() as progress:
+        plan = plan_copy(source, destination, sessions=sessions or None, progress=progress)
+    with run.output.transferred() as progress:
+        return execute(plan, progress=progress, told=lambda one: _told(run.output, one))
+
+
+def _check_any(report: CopyReport) -> None:
+    """Raise what kept the only session there is from being copied: then no file is written."""
+    if len(report.sessions) == 1 and report.sessions[0].error is not None:
+        raise report.sessions[0].error
+
+
 class _Places:
     """The two stores of a command."""
 
@@ -306,8 +341,7 @@ def _tell(output: Output, one: Difference) -> None:
 
 def _end(output: Output, report: CopyReport, there: str, requests: int) -> None:
     failed = report.not_copied
-    if len(report.sessions) == 1 and failed and failed[0].error is not None:
-        raise failed[0].error
+    _check_any(report)
     for line in _failures(failed):
         output.line(line)
     counts: Counter[str] = Counter(one.outcome for one in report.sessions)

@@ -22,21 +22,23 @@ from typing import Annotated, Any
 
 import typer
 
+from snapshots.cli.copying import export_archive, import_archive
 from snapshots.cli.exits import UsageError
 from snapshots.cli.invocation import invocation, session_at
-from snapshots.cli.names import RevisionOption, SessionName
+from snapshots.cli.names import RevisionOption
 from snapshots.cli.output import count, human_bytes
 from snapshots.errors import InvalidInputError
 from snapshots.portable import ImportPolicy, Session, SessionService, from_state
 from snapshots.portable.conversion import other_nodes
 from snapshots.portable.document import read_document
 from snapshots.portable.service import check_storable
+from storage.archives import MAGIC_BYTES, has_magic
 from storage.errors import PermissionDeniedError, UnavailableError
 
 commands = typer.Typer()
 
 STANDARD = "-"
-SUFFIX = ".json"
+SUFFIX, ARCHIVE = ".json", ".snapshots"
 _RETRY = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})  # once there is room
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
@@ -44,16 +46,31 @@ _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 @commands.command("export")
 def export_(
     context: typer.Context,
-    session: SessionName,
-    file: Annotated[str, typer.Argument(metavar="FILE.json", help="Where to; - for stdout. A file is replaced.")],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[S]... FILE",
+            help="FILE.json: one portable session, S or S@REV; - for stdout. FILE.snapshots: an archive of sessions, "
+            "of all of them without S. A file is replaced.",
+        ),
+    ],
     revision: RevisionOption = None,
 ) -> None:
-    """Write a portable session as one JSON document: events, state, unknown fields, and a digest over it all."""
+    """Write sessions into one file: a portable one as JSON, or any number with all their revisions as an archive."""
     run = invocation(context)
+    *sessions, file = words
+    if Path(file).suffix == ARCHIVE:
+        if revision is not None:
+            raise UsageError("an archive has whole sessions, with all their revisions; leave --revision out")
+        export_archive(run, sessions, Path(file))
+        return
     if file != STANDARD and Path(file).suffix != SUFFIX:
         raise UsageError(
-            f"{file!r:.80} does not end in {SUFFIX}: an export is one session as {SUFFIX}, or - for stdout"
+            f"{file!r:.80} ends in neither {SUFFIX} (one portable session, or - for stdout) nor {ARCHIVE} (an archive)"
         )
+    if len(sessions) != 1:
+        raise UsageError(f"a document is one session: snapshots export S FILE{SUFFIX}")
+    (session,) = sessions
     with run.repository() as repo:
         state = repo.load(*session_at(repo, session, revision))
     document = from_state(state).export()
@@ -82,14 +99,24 @@ def export_(
 @commands.command("import")
 def import_(
     context: typer.Context,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="An export; - for stdin.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="An export, recognised by its content; - for stdin.")],
+    sessions: Annotated[
+        list[str] | None, typer.Argument(metavar="[S]...", help="Of an archive: which; all of them without.")
+    ] = None,
     policy: Annotated[
         ImportPolicy,
-        typer.Option(help="What to do with its id: keep-id makes it the next revision of a session that has it."),
+        typer.Option(
+            help="What to do with the id of a document: keep-id makes it the next revision of a session that has it."
+        ),
     ] = ImportPolicy.FAIL_IF_EXISTS,
 ) -> None:
-    """Store the session of an export. Creates the store."""
+    """Store the sessions of an export. Creates the store."""
     run = invocation(context)
+    if file != STANDARD and is_archive(Path(file)):
+        import_archive(run, Path(file), sessions)
+        return
+    if sessions:
+        raise UsageError(f"{file} is no archive: it has one session")
     source = "stdin" if file == STANDARD else file
     session = read_session(_read(file, source), source)
     check_storable(session, policy, source=source)
@@ -108,6 +135,15 @@ def import_(
         f"session {stored.session.id} stands at revision {stored.revision}, {count(len(session.events), 'event')}"
     )
     run.output.note(f"look at it with {run.command('log', stored.session.id)}")
+
+
+def is_archive(path: Path) -> bool:
+    """Say whether a file begins as an archive does; what cannot be read is for whoever reads it to say."""
+    try:
+        with path.open("rb") as stream:
+            return has_magic(stream.read(MAGIC_BYTES))
+    except (OSError, ValueError):
+        return False
 
 
 def document_text(document: dict[str, Any]) -> str:

@@ -24,8 +24,8 @@ from storage.keys import check_key
 from storage.store import ObjectStore
 
 _FORMS = (
-    "memory:, file:PATH, archive:PATH, s3://BUCKET/PREFIX?endpoint_url=URL&region=NAME, gs://BUCKET/PREFIX?endpoint_url=URL, "
-    "az://CONTAINER/PREFIX?account=NAME&endpoint_url=URL"
+    "memory:, file:PATH, archive:PATH, s3://BUCKET/PREFIX?endpoint_url=URL&region=NAME, "
+    "gs://BUCKET/PREFIX?endpoint_url=URL, az://CONTAINER/PREFIX?account=NAME&endpoint_url=URL"
 )
 # Of each kind of bucket, by scheme.
 _PARAMETERS = {
@@ -67,7 +67,7 @@ def absolute_url(url: str) -> str:
         InvalidKeyError: Not the URL of a store.
     """
     scheme, _, rest = url.partition(":")
-    return f"file:{_root_of(url, rest)}" if scheme == "file" and rest else url
+    return f"{scheme}:{_root_of(url, rest)}" if scheme in ("file", "archive") and rest else url
 
 
 def object_url(store_url: str, key: str) -> str:

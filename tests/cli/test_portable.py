@@ -134,7 +134,12 @@ def void(_: object) -> None:
     ("arguments", "code", "name"),
     [
         (("export", "s1"), 2, "UsageError"),
-        (("export", "s1", "s1.snapshots"), 2, "UsageError"),
+        (("export", "a.json"), 2, "UsageError"),
+        (("export", "s1", "s1", "a.json"), 2, "UsageError"),
+        (("export", "s1", "a.snapshots", "--revision", "1"), 2, "UsageError"),
+        (("export", "none", "a.snapshots"), 3, "SessionNotFoundError"),
+        (("export", "dead", "a.snapshots"), 3, "SessionDeletedError"),
+        (("export", "s1", "none/a.snapshots"), 3, "NotFoundError"),
         (("export", "s1", "s1"), 2, "UsageError"),
         (("export", "s1", "s1.JSON"), 2, "UsageError"),
         (("export", "s1", ".json"), 2, "UsageError"),
@@ -173,7 +178,7 @@ def test_an_export_creates_no_store(cli: Command, tmp_path: Path) -> None:
 
 
 def test_other_suffixes_and_sessions_are_refused_with_a_remedy(talked: Command) -> None:
-    assert ".json" in talked("export", "s1", "all.snapshots", code=2).err
+    assert ".json" in talked("export", "s1", "all.zip", code=2).err
     talked("--quiet", "demo")
     assert "snapshots cat" in talked("export", DEMO, "-", code=10).err
 

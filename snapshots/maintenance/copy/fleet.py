@@ -185,7 +185,7 @@ def plan_copy(
         progress: Told of every session.
 
     Raises:
-        SessionNotFoundError: One of `sessions` is not there.
+        SessionNotFoundError, SessionDeletedError, SessionMovedError: One of `sessions` is not there.
         InvalidStateError: `target` is given for several sessions, or source and destination are one and the same.
         CorruptSnapshotError: A head of the destination cannot be read.
         UnavailableError: A store did not answer.
@@ -253,8 +253,8 @@ class _Planning:
             found = self._listed(key)
         except NotFoundError as error:
             raise SessionNotFoundError(session_id) from error
-        if found.status == RESERVED:
-            raise SessionNotFoundError(session_id)
+        if found.damage is None and found.status != LIVE:
+            read_live_head(self._source, session_id)  # raises what it is instead
         return replace(found, session_id=session_id)
 
     def _listed(self, key: str) -> _Known:
