@@ -139,7 +139,7 @@ def azurite_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             raise
         pytest.skip(str(error))  # on a machine without Azurite; CI sets ALL_SERVERS
     with pytest.MonkeyPatch.context() as patch, azurite_running(tmp_path_factory.mktemp("azurite")) as endpoint:
-        for name in NOT_FOR_TESTS:
+        for name in (*NOT_FOR_TESTS, *(name for name in os.environ if name.startswith("AZURE_"))):
             patch.delenv(name, raising=False)
         for name, value in AZURITE_CREDENTIALS.items():
             patch.setenv(name, value)

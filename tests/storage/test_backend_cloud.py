@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -29,7 +31,7 @@ from storage.store import PutMode
 from tests.azurite import ACCOUNT, new_container_url, signed
 from tests.conformance.cloud_behind import raw_get
 from tests.proxy import Action, Answer, CutBody, DropAnswer, DropBefore, FaultProxy, Hold, Stall
-from tests.servers import free_port, new_bucket_url
+from tests.servers import NOT_FOR_TESTS, free_port, new_bucket_url
 
 PACK = bytes(2 * PART_BYTES) + b"the end"
 SOME_ETAG = Version('"0x8DC0FFEE"')
@@ -422,6 +424,58 @@ def test_google_is_sent_a_put_once(google: CloudStore, google_proxy: FaultProxy,
             google.put("a/b", b"one", mode)
         assert caught.value.applied == "unknown"
     assert len(google_proxy.seen("PUT")) == 2
+
+
+class _Answering(BaseHTTPRequestHandler):
+    """Answers every request as Google does for one object; keeps nothing, and no condition."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(b"", {"x-goog-generation": "1763770000000001"})
+
+    def do_GET(self) -> None:
+        self._answer(b"one", {"x-goog-generation": "1763770000000002"})
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def _answer(self, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(200)
+        about = {
+            "ETag": '"f97c5d29941bfb1b"',
+            "Last-Modified": formatdate(usegmt=True),
+            "Content-Length": str(len(body)),
+        }
+        for name, value in {**about, **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_the_version_on_google_is_the_generation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOOGLE_BEARER_TOKEN", "test")
+    for name in NOT_FOR_TESTS:
+        monkeypatch.delenv(name, raising=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Answering) as server, ThreadPoolExecutor(1) as pool:
+        pool.submit(server.serve_forever, 0.01)
+        try:
+            with FaultProxy(f"http://127.0.0.1:{server.server_port}") as proxy:
+                google = google_store("bucket", endpoint_url=proxy.url)
+                created = google.put("a", b"one", Create())
+                found = google.get("a")
+                google.put("a", b"two", Replace(found.version))
+                assert created == "1763770000000001"
+                assert (found.data, found.version) == (b"one", "1763770000000002")
+                assert google.stat("a").version == found.version
+                assert proxy.seen("PUT")[-1].headers["x-goog-if-generation-match"] == found.version
+        finally:
+            server.shutdown()
 
 
 def test_a_server_that_names_no_generation_is_found_out(google: CloudStore) -> None:
