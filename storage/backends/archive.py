@@ -103,7 +103,7 @@ class ArchiveWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._appending, self._deciding, self._discarded_on_error():
+        with self._discarded_on_error(), self._appending, self._deciding:
             if kind is None:
                 self._finish()
             else:

@@ -396,6 +396,13 @@ def test_what_stands_behind_the_end_is_refused(path: Path, more: bytes) -> None:
     refused(path)
 
 
+def test_two_archives_in_one_file_are_told_by_their_sizes(path: Path) -> None:
+    data = written(path, OBJECTS)
+    path.write_bytes(data * 2)
+    with pytest.raises(CorruptObjectError, match=f"of a file of {len(data)} bytes, this one has {len(data) * 2}"):
+        ArchiveStore(path)
+
+
 @pytest.mark.parametrize("data", [b"", b"S", b"PK\x03\x04" * 50, bytes(1000), MAGIC, MAGIC * 20])
 def test_a_foreign_file_is_refused(path: Path, data: bytes) -> None:
     path.write_bytes(data)
@@ -510,9 +517,11 @@ def test_a_store_that_is_never_closed_leaves_no_open_file(path: Path) -> None:
 
 def test_a_closed_store_answers_nothing(path: Path) -> None:
     written(path, OBJECTS)
+    before = descriptors()
     store = ArchiveStore(path)
     store.close()
     store.close()
+    assert descriptors() == before
     for act in (
         lambda: store.get("b"),
         lambda: store.stat("b"),
