@@ -148,15 +148,18 @@ class CopiedBooks:
         return [one for one in numbers if here.retains(one) and not self._source.is_copied(one, self._history)]
 
     def _moves(self) -> list[Move]:
-        """Return where all packs lie, by every name that a manifest may have for them (rule 2)."""
+        """Return where all packs lie, by every name that a manifest may have for them."""
+        return [Move(name, *place) for name, place in sorted(self._homes().items()) if place != (name, 0)]
+
+    def _homes(self) -> dict[str, tuple[str, int]]:
+        """Return the same for those too that lie under their own names (rule 2)."""
         found = {} if self._before is None else places_in(self._before)
         found |= self._places
-        homes = (*self._source.books.homes.moves(), *named_by(self._source.head).manifest.moved.moves())
-        for move in homes:
+        for move in (*self._source.books.homes.moves(), *named_by(self._source.head).manifest.moved.moves()):
             if move.into in self._places:
                 pack, start = self._places[move.into]
                 found[move.pack] = (pack, start + move.shift)
-        return [Move(name, *place) for name, place in sorted(found.items()) if place != (name, 0)]
+        return found
 
     def _uses(self) -> list[PackUse]:
         """Return which revisions need which packs; each pack once for each run of revisions."""
@@ -166,11 +169,23 @@ class CopiedBooks:
             for use in self._source.uses
             if use.pack in self._places
         ]
-        if self._before is not None:
-            last, only_here = self._before.head.revision, self._only_here()
-            own = ((use.pack, use.first_revision, use.last_revision or last) for use in self._before.uses)
-            spans += [span for span in own if _has_any(only_here, span[1], span[2])]
+        spans += self._spans_only_here()
         return [PackUse(pack, first, 0 if end == present else end) for pack, first, end in _merged(spans)]
+
+    def _spans_only_here(self) -> list[tuple[str, int, int]]:
+        """Return what revisions need that are retained here alone: whatever their packs lie in now."""
+        if self._before is None:
+            return []
+        last, only_here, homes = self._before.head.revision, self._only_here(), self._homes()
+        now: dict[str, set[str]] = {}
+        for name, (pack, _) in places_in(self._before).items():
+            now.setdefault(pack, set()).add(homes[name][0])
+        return [
+            (pack, use.first_revision, use.last_revision or last)
+            for use in self._before.uses
+            if _has_any(only_here, use.first_revision, use.last_revision or last)
+            for pack in now.get(use.pack, ())
+        ]
 
 
 def _by_revision(found: Survey) -> dict[int, PlaceRow]:

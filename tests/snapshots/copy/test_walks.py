@@ -17,7 +17,7 @@ def in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pack_copies, "WHOLE_BYTES_MAX", 4_000)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [*range(3), 133])
 def test_copies_stay_whole_whatever_happens_in_either_store(seed: int) -> None:
     walked(seed)
 
