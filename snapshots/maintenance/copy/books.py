@@ -78,13 +78,22 @@ def _is_new(source: Head, pin: Pin, known: int, history: History) -> bool:
     return history == WHOLE and known < pin.revision <= source.revision
 
 
+def only_here_in(source: Survey, before: Survey | None, history: History) -> list[int]:
+    """Return the revisions that are retained here and not copied, rising."""
+    if before is None:
+        return []
+    numbers = range(1, before.head.revision + 1)
+    return [one for one in numbers if before.head.retains(one) and not source.is_copied(one, history)]
+
+
 class CopiedBooks:
     """Where the revisions of a copied session lie.
 
     Args:
         source: The session there.
         before: The session here, None if there is no revision of it yet.
-        places: Where each pack that the copy needs lies here.
+        places: Where each pack that the copy needs lies here, and each of those that lay in the head here and that
+            revisions need which are retained here alone.
         history: What is copied.
     """
 
@@ -126,7 +135,7 @@ class CopiedBooks:
 
     def rows(self) -> tuple[PlaceRow, ...]:
         """Return the log of places (rule 3); none for a first revision."""
-        only_here = frozenset(self._only_here())
+        only_here = frozenset(only_here_in(self._source, self._before, self._history))
         mine = {} if self._before is None else _by_revision(self._before)
         rows = [_bare(mine[row.revision] if row.revision in only_here else row) for row in self._source.rows]
         if rows:
@@ -138,14 +147,6 @@ class CopiedBooks:
         """Return the packs that the present revision needs; `sizes` are those of their frames, as far as known."""
         uses = (use for use in self._uses() if not use.last_revision)
         return tuple(replace(use, body_bytes=sizes.get(use.pack, 0)) for use in uses)
-
-    def _only_here(self) -> list[int]:
-        """Return the revisions that are retained here and not copied, rising."""
-        if self._before is None:
-            return []
-        here = self._before.head
-        numbers = range(1, here.revision + 1)
-        return [one for one in numbers if here.retains(one) and not self._source.is_copied(one, self._history)]
 
     def _moves(self) -> list[Move]:
         """Return where all packs lie, by every name that a manifest may have for them."""
@@ -176,10 +177,13 @@ class CopiedBooks:
         """Return what revisions need that are retained here alone: whatever their packs lie in now."""
         if self._before is None:
             return []
-        last, only_here, homes = self._before.head.revision, self._only_here(), self._homes()
+        last, homes = self._before.head.revision, self._homes()
+        only_here = only_here_in(self._source, self._before, self._history)
+        places = places_in(self._before) | {pack.name: (pack.name, 0) for pack in self._before.head.tail}
         now: dict[str, set[str]] = {}
-        for name, (pack, _) in places_in(self._before).items():
-            now.setdefault(pack, set()).add(homes[name][0])
+        for name, (pack, _) in places.items():
+            if name in homes:
+                now.setdefault(pack, set()).add(homes[name][0])
         return [
             (pack, use.first_revision, use.last_revision or last)
             for use in self._before.uses

@@ -34,7 +34,7 @@ from snapshots.head import HEAD_BYTES_MAX, HEAD_COMMIT_BYTES_MAX, LIVE, MOVED, R
 from snapshots.laying import PLACES
 from snapshots.layout import pack_name
 from snapshots.logs import NO_LOG, HeldLog, encode_rows
-from snapshots.maintenance.copy.books import CopiedBooks, Retention, retention_of
+from snapshots.maintenance.copy.books import CopiedBooks, Retention, only_here_in, retention_of
 from snapshots.maintenance.copy.survey import WHOLE, History, Survey, places_in, survey
 from snapshots.placement import ManifestPlace, PackUse, Placement, PlaceRow, manifest_bytes, seal_manifest
 from snapshots.publish import Publication, intent_on
@@ -328,6 +328,7 @@ class _SessionCopy:
             raise CopyConflictError(read.head.session_id, read.head.revision, _another(read.head))
         retention = retention_of(found.head, None if before is None else before.head, self._job.history)
         work = self._work(read, found, before)
+        self._put_own_tail(work)
         last: Sequence[PackBody] = ()
         while work.groups:
             bodies = self._fetched(found, work.groups.pop(0))
@@ -454,6 +455,21 @@ class _SessionCopy:
         if whose != (self._source.layout.tenant, found.head.family, name.partition(".")[0]):
             raise CorruptSnapshotError(key, f"this pack is of tenant, family and commit {whose}, moved here")
         return copy.body
+
+    def _put_own_tail(self, work: _Work) -> None:
+        """Upload what lies in the head here, where revisions need it that are retained here alone."""
+        before = work.before
+        if before is None or not only_here_in(work.found, before, self._job.history):
+            return
+        left = []
+        for pack in before.head.tail:
+            kept = self._uploaded.get(pack.name)
+            if kept is not None and self._may_name(kept, before.head):
+                work.here[pack.name] = (kept.pack, kept.start)
+            elif pack.name not in work.here:
+                left.append(PackBody(pack.name, pack.data, (), before.runs_in(pack.name)))
+        if left:
+            work.here.update(self._put(work, left))
 
     def _put(self, work: _Work, bodies: Sequence[PackBody]) -> dict[str, tuple[str, int]]:
         """Upload packs as one; return where they lie."""
