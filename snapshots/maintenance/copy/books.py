@@ -18,13 +18,12 @@ Rules:
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from snapshots.errors import LimitExceededError
 from snapshots.head import KEPT_MAX, Head
-from snapshots.maintenance.copy.survey import WHOLE, History, Places, Survey, places_in
+from snapshots.maintenance.copy.survey import WHOLE, History, Places, Survey, has_any, places_in
 from snapshots.pins import PINS_MAX, Pin
 from snapshots.placement import NOT_MOVED, Homes, ManifestPlace, Move, PackUse, PlaceRow
 from snapshots.reading import named_by
@@ -187,7 +186,7 @@ class CopiedBooks:
         return [
             (pack, use.first_revision, use.last_revision or last)
             for use in self._before.uses
-            if _has_any(only_here, use.first_revision, use.last_revision or last)
+            if has_any(only_here, use.first_revision, use.last_revision or last)
             for pack in now.get(use.pack, ())
         ]
 
@@ -201,12 +200,6 @@ def _bare(row: PlaceRow) -> PlaceRow:
     place = row.manifest
     against = None if place.against is None else replace(place.against, moved=NOT_MOVED)
     return replace(row, manifest=replace(place, against=against, moved=NOT_MOVED), ended=(), moved=())
-
-
-def _has_any(numbers: Sequence[int], first: int, last: int) -> bool:
-    """Say whether one of these rising numbers lies between two, both included."""
-    index = bisect_left(numbers, first)
-    return index < len(numbers) and numbers[index] <= last
 
 
 def _merged(spans: Iterable[tuple[str, int, int]]) -> list[tuple[str, int, int]]:

@@ -329,16 +329,12 @@ class _SessionCopy:
         retention = retention_of(found.head, None if before is None else before.head, self._job.history)
         work = self._work(read, found, before)
         self._put_own_tail(work)
-        last: Sequence[PackBody] = ()
         while work.groups:
             bodies = self._fetched(found, work.groups.pop(0))
-            if _go_with_books(work, bodies):
-                last = bodies
-                break
             work.here.update(self._put(work, bodies))
-            if before is None and (work.groups or found.rows):
+            if before is None and (work.groups or sum(body.size_bytes for body in bodies) >= PACK_BYTES):
                 return self._registration(work)
-        return self._published(work, retention, self._with_books(work, last) if found.rows else self._first(work))
+        return self._published(work, retention, self._with_books(work) if found.rows else self._first(work))
 
     def _sizes(self, found: Survey) -> dict[str, int]:
         return {use.pack: use.body_bytes for use in found.uses}
@@ -516,13 +512,10 @@ class _SessionCopy:
         reads = () if inline else reads_of(found.manifest.checkpoint, placement, place)
         return _Laid(place, inline, reads, ())
 
-    def _with_books(self, work: _Work, last: Sequence[PackBody]) -> _Laid:
-        """Upload the log of places and the manifest, and with them the packs that are left."""
+    def _with_books(self, work: _Work) -> _Laid:
+        """Upload the log of places and the manifest: a pack by itself, as the next copy writes another one."""
         found, name = work.found, self._new_name(work.found)
         builder = PackBuilder(name)
-        for body in last:
-            work.here[body.name] = (name, builder.carry(body))
-            self._uploaded[body.name] = _Uploaded(*work.here[body.name], work.read.head.epoch)
         books = CopiedBooks(found, work.before, work.here, self._job.history)
         rows = books.rows()
         data = encode_rows(rows)
@@ -535,21 +528,12 @@ class _SessionCopy:
         placement = Placement(extents, tuple(uses.values()), log.at)
         raw = manifest_bytes(found.record, placement.encode())
         run = builder.append_run(seal_manifest(raw))
-        self._write(name, work.family, finished(builder.body(), self._facts(work, last)))
+        self._write(name, work.family, finished(builder.body(), self._facts(work, ())))
         place = ManifestPlace(name, run.start, run.length)
         inline = inline_manifest(raw)
         reads = () if inline else reads_of(found.manifest.checkpoint, placement, place)
         stretch = last_rows(Spliceable(extents[log.at.ref.digest]), len(data), range(1, books.revision), 0)
         return _Laid(place, inline, reads, as_many_as_fit([stretch]))
-
-
-def _go_with_books(work: _Work, bodies: Sequence[PackBody]) -> bool:
-    """Say whether packs go into one with the books: of a new session the last ones, which have to be in memory.
-
-    The books of a later copy are a pack by themselves: the next copy writes them anew, and a collection takes them.
-    """
-    is_last = not work.groups and work.before is None and bool(work.found.rows)
-    return is_last and all(isinstance(body.data, bytes) for body in bodies)
 
 
 def _carried(here: Environment, head: Head, name: str) -> dict[str, _Uploaded]:

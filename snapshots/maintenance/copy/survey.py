@@ -10,7 +10,8 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,6 +30,7 @@ from snapshots.reading import (
 )
 from snapshots.roots import kept_packs
 from storage.digest import BlobRef
+from storage.extents import packs_of
 from storage.store import ByteRange
 
 History = Literal["retained", "head"]
@@ -67,15 +69,28 @@ class Survey:
         return (*self.manifest.placement.packs, *self.books.ended)
 
     def needed(self, history: History) -> frozenset[str]:
-        """Return the packs that a copy needs, those that lie in the head among them."""
-        if history == PRESENT_ONLY:
-            return frozenset(use.pack for use in self.manifest.placement.packs)
-        return frozenset(kept_packs(self.head, self.uses))
+        """Return the packs that a copy needs, those that lie in the head among them.
+
+        The present manifest and the log of places are written anew with it, unless there is nothing to be written.
+        """
+        present = {use.pack for use in self.manifest.placement.packs}
+        if self.rows:
+            extents = self.manifest.placement.extents
+            present = set(packs_of(extents[ref.digest] for ref in self.manifest.checkpoint.refs()))
+        return frozenset(present.union(self._of_earlier() if history == WHOLE else ()))
+
+    def _of_earlier(self) -> Iterator[str]:
+        """Yield the packs that retained revisions before the present one need."""
+        head = self.head
+        earlier = [number for number in range(1, head.revision) if head.retains(number)]
+        for use in self.uses:
+            if has_any(earlier, use.first_revision, use.last_revision or head.revision):
+                yield use.pack
 
     @property
     def packs(self) -> frozenset[str]:
         """Return the packs that the head names; none that lies in it."""
-        return self.needed(WHOLE).difference(pack.name for pack in self.head.tail)
+        return frozenset(kept_packs(self.head, self.uses)).difference(pack.name for pack in self.head.tail)
 
     def is_copied(self, revision: int, history: History) -> bool:
         """Say whether a copy has a revision."""
@@ -118,6 +133,12 @@ def survey(environment: Environment, read: HeadRead) -> Survey:
     if [row.revision for row in rows] != list(range(1, head.revision)):
         raise CorruptSnapshotError(environment.layout.head(head.session_id), "the log of places has not all revisions")
     return Survey(read, open_manifest(raw, key=key)[0], manifest, rows, books_of(rows))
+
+
+def has_any(numbers: Sequence[int], first: int, last: int) -> bool:
+    """Say whether one of these rising numbers lies between two, both included."""
+    index = bisect_left(numbers, first)
+    return index < len(numbers) and numbers[index] <= last
 
 
 Places = Mapping[str, tuple[str, int]]
