@@ -98,8 +98,8 @@ def _deletable(plan: CollectPlan) -> str:
     families = count(sum(one.packs > 0 for one in plan.families), "session family")
     said = [f"{packs:,} of {count(plan.packs, 'pack')} ({sizes}) of {families}"] if packs else []
     if staged := sum(one.staged for one in plan.families):
-        staged_size = human_bytes(sum(one.staged_bytes for one in plan.families))
-        said.append(f"{count(staged, 'staged pack')} that nobody goes on with (of {staged_size})")
+        size_of_staged = human_bytes(sum(one.staged_bytes for one in plan.families))
+        said.append(f"{count(staged, 'staged pack')} ({size_of_staged}) that somebody may go on with")
     if plan.satellites:
         said.append(f"{count(len(plan.satellites), 'register')} of deleted sessions")
     if plan.logs.superseded:
