@@ -26,7 +26,7 @@ GARBAGE_COLUMNS: Columns = {
     "packs": "packs",
     "of": "listed",
     "size": lambda row: human_bytes(row["bytes"]),
-    "staged": "staged",
+    "staged": lambda row: row["staged"] or None,
 }
 LOG_COLUMNS: Columns = {
     "usage log": "usage_log",
@@ -74,7 +74,7 @@ def gc(context: typer.Context, dry_run: DryRun = False) -> None:
 
 def _show(output: Output, plan: CollectPlan) -> None:
     if plan.families or output.as_json:
-        output.rows(map(_garbage, plan.families), GARBAGE_COLUMNS, title="what can be deleted")
+        output.rows(map(_garbage, plan.families), GARBAGE_COLUMNS, title="what can be deleted", optional=["staged"])
     if plan.logs.superseded:
         output.rows(map(_superseded, plan.logs.superseded), LOG_COLUMNS, title="what was merged")
     if plan.unfinished:

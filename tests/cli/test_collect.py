@@ -68,6 +68,7 @@ def test_what_nobody_names_is_deleted(
     deletable = f"{garbage['packs']} of {before} packs ({sizes}) of 1 session family"
     shown = filled("collect", "--dry-run").out
     assert shown.startswith("what can be deleted\n")
+    assert "staged" not in shown
     assert shown.endswith(f"{deletable} can be deleted\n")
     answering("n")
     assert filled("collect", code=130).err.startswith(f"Delete {deletable} in {url}? [y/N]:")
@@ -144,6 +145,7 @@ def test_what_is_staged_for_a_copy_is_counted_apart_and_goes_when_nobody_goes_on
     assert (row["family"], row["packs"], row["staged"], row["staged_bytes"]) == ("copy", 0, 1, 6)
     assert (summary["packs"], summary["packs_staged"], summary["staged_bytes"]) == (0, 1, 6)
     shown = filled("collect", "--dry-run").out
+    assert " staged " in shown.splitlines()[2]
     assert shown.endswith("1 staged pack (6 B) that somebody may go on with can be deleted\n")
     assert filled("--json", "--yes", "collect").record["packs_deleted"] == 0
     assert filled("collect", "--dry-run").out.endswith(" of 1 session family can be deleted\n")
