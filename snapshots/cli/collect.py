@@ -26,7 +26,7 @@ GARBAGE_COLUMNS: Columns = {
     "packs": "packs",
     "of": "listed",
     "size": lambda row: human_bytes(row["bytes"]),
-    "staged": "staged",
+    "staged": lambda row: row["staged"] or None,
 }
 LOG_COLUMNS: Columns = {
     "usage log": "usage_log",
@@ -74,7 +74,7 @@ def gc(context: typer.Context, dry_run: DryRun = False) -> None:
 
 def _show(output: Output, plan: CollectPlan) -> None:
     if plan.families or output.as_json:
-        output.rows(map(_garbage, plan.families), GARBAGE_COLUMNS, title="what can be deleted")
+        output.rows(map(_garbage, plan.families), GARBAGE_COLUMNS, title="what can be deleted", optional=["staged"])
     if plan.logs.superseded:
         output.rows(map(_superseded, plan.logs.superseded), LOG_COLUMNS, title="what was merged")
     if plan.unfinished:
@@ -98,8 +98,8 @@ def _deletable(plan: CollectPlan) -> str:
     families = count(sum(one.packs > 0 for one in plan.families), "session family")
     said = [f"{packs:,} of {count(plan.packs, 'pack')} ({sizes}) of {families}"] if packs else []
     if staged := sum(one.staged for one in plan.families):
-        staged_size = human_bytes(sum(one.staged_bytes for one in plan.families))
-        said.append(f"{count(staged, 'staged pack')} that nobody goes on with (of {staged_size})")
+        size_of_staged = human_bytes(sum(one.staged_bytes for one in plan.families))
+        said.append(f"{count(staged, 'staged pack')} ({size_of_staged}) that somebody may go on with")
     if plan.satellites:
         said.append(f"{count(len(plan.satellites), 'register')} of deleted sessions")
     if plan.logs.superseded:

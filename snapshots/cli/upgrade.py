@@ -32,7 +32,8 @@ def upgrade(context: typer.Context, dry_run: DryRun = False) -> None:
             run.output.rows(_versions(plan), VERSION_COLUMNS, title=f"schema versions of {run.store}")
             if run.output.as_json:
                 run.output.record(_summary(plan))
-            run.output.note(_nothing(plan) if plan.is_empty else f"{_older(plan)} can be upgraded to {plan.to}")
+            can = f"{_older(plan)} can be upgraded to schema version {plan.to}"
+            run.output.note(_nothing(plan) if plan.is_empty else can)
             return
         if plan.is_empty:
             run.output.note(_nothing(plan))

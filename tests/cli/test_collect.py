@@ -14,9 +14,14 @@ import pytest
 from snapshots import SnapshotRepository
 from snapshots.cli.collect import not_done
 from snapshots.cli.output import human_bytes
+from snapshots.layout import pack_name
 from snapshots.maintenance.collect import CollectReport
 from snapshots.maintenance.garbage import Spared
+from snapshots.publish import Publication, intent_on
+from snapshots.staged import staged_with
+from snapshots.staging import Identity
 from storage.backends import open_store
+from storage.store import Create
 from tests.cli.conftest import Answering, Command, read_to_the_end
 from tests.cli.test_use import DEMO
 
@@ -63,6 +68,7 @@ def test_what_nobody_names_is_deleted(
     deletable = f"{garbage['packs']} of {before} packs ({sizes}) of 1 session family"
     shown = filled("collect", "--dry-run").out
     assert shown.startswith("what can be deleted\n")
+    assert "staged" not in shown
     assert shown.endswith(f"{deletable} can be deleted\n")
     answering("n")
     assert filled("collect", code=130).err.startswith(f"Delete {deletable} in {url}? [y/N]:")
@@ -131,6 +137,32 @@ def test_unfinished_writes_are_listed_and_discarded(filled: Command, url: str, a
     assert filled("collect", code=130).err.startswith(f"Delete 1 unfinished write in {url}? ")
     assert "1 unfinished write;" in filled("--yes", "collect").out
     assert not path.exists()
+
+
+def test_what_is_staged_for_a_copy_is_counted_apart_and_goes_when_nobody_goes_on(filled: Command, url: str) -> None:
+    stage(url)
+    row, summary = filled("--json", "collect", "--dry-run").rows
+    assert (row["family"], row["packs"], row["staged"], row["staged_bytes"]) == ("copy", 0, 1, 6)
+    assert (summary["packs"], summary["packs_staged"], summary["staged_bytes"]) == (0, 1, 6)
+    shown = filled("collect", "--dry-run").out
+    assert " staged " in shown.splitlines()[2]
+    assert shown.endswith("1 staged pack (6 B) that somebody may go on with can be deleted\n")
+    assert filled("--json", "--yes", "collect").record["packs_deleted"] == 0
+    assert filled("collect", "--dry-run").out.endswith(" of 1 session family can be deleted\n")
+    assert filled("--json", "--yes", "collect").record["packs_deleted"] == 1
+
+
+def stage(url: str) -> None:
+    """Reserve a session, and let it name a pack."""
+    with SnapshotRepository.open(url) as repo:
+        environment = repo.environment
+        clock, layout = environment.clock, environment.layout
+        identity = Identity(clock.new_id(), clock.now(), None)
+        read = Publication(environment, intent_on(environment, "copy", None, identity), identity).reserve()
+        name = pack_name(clock.new_id(), clock.new_id())
+        environment.store.put(layout.pack("copy", name), b"a pack", Create())
+        head = staged_with(read.head, {name: read.head.epoch}, family="copy", write_id=clock.new_id(), at=clock.now())
+        environment.register("copy").compare_and_swap(read.version, head.encode())
 
 
 @pytest.mark.usefixtures("with_packs")

@@ -10,11 +10,16 @@ from typing import Any
 
 import pytest
 
-from snapshots import SnapshotRepository, TurnStamp
+import snapshots
+from snapshots import SnapshotRepository, TurnStamp, head, store_object
+from snapshots.errors import UnsupportedSchemaError
+from snapshots.fields import NEWEST_VERSION, STORE_VERSIONS
 from snapshots.head import LIVE, RESERVED
 from snapshots.maintenance.collect import execute
 from snapshots.maintenance.findings import Finding, Verified, VerifiedSatellite
 from snapshots.maintenance.garbage import plan_collect
+from snapshots.maintenance.upgrade import execute as execute_upgrade
+from snapshots.maintenance.upgrade import plan_upgrade
 from snapshots.maintenance.verify import verify
 from snapshots.reading import read_base, read_live_head
 from snapshots.records import SessionRecords
@@ -28,6 +33,7 @@ from tests.compat.reading import Plain, names_in, opened, read
 from tests.integration.builders import new_session, take_turn
 
 EACH = pytest.mark.parametrize("name", names())
+FORMAT = Path(snapshots.__file__).with_name("FORMAT.md")
 STORE_BYTES_MAX = 200_000
 SAVED = "trip"  # a runtime saves it once more
 
@@ -108,11 +114,60 @@ def test_one_altered_byte_is_noticed(golden: Golden) -> None:
         check_nothing_is_wrong(golden)
 
 
+# Upgrades.
+
+
+@EACH
+def test_what_was_upgraded_reads_as_it_was_written(golden: Golden) -> None:
+    upgrade(golden)
+    assert golden.read() == golden.wanted
+    check_nothing_is_wrong(golden)
+    for tenant in golden.tenants:
+        with golden.opened(tenant) as repo:
+            plan = plan_upgrade(repo)
+            assert plan.is_empty
+            assert sum(plan.heads.values()) == len(golden.wanted["tenants"][tenant]["sessions"])
+    before = bytes_in(golden.root)
+    upgrade(golden)
+    assert bytes_in(golden.root) == before
+
+
+@EACH
+def test_what_was_upgraded_can_be_worked_on(golden: Golden) -> None:
+    upgrade(golden)
+    check_work_on_top(golden)
+
+
+def upgrade(golden: Golden) -> None:
+    for tenant in golden.tenants:
+        with golden.opened(tenant) as repo:
+            execute_upgrade(plan_upgrade(repo))
+
+
+@pytest.mark.parametrize("name", [PRESENT])
+def test_software_that_knows_the_version_before_refuses_the_present_one_and_names_it(
+    golden: Golden, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (store_object, head):
+        monkeypatch.setattr(module, "STORE_VERSIONS", STORE_VERSIONS[:-1])
+    with pytest.raises(
+        UnsupportedSchemaError, match=f"schema version {NEWEST_VERSION}; .*use a newer version"
+    ) as caught:
+        golden.opened()
+    assert (caught.value.found, caught.value.supported) == (NEWEST_VERSION, STORE_VERSIONS[:-1])
+    assert f"| {NEWEST_VERSION} | 0." in FORMAT.read_text()  # where the release that reads it is named
+
+
 # Work on top.
 
 
 @EACH
 def test_what_comes_on_top_leaves_everything_older_as_it_was(golden: Golden) -> None:
+    check_work_on_top(golden)
+
+
+def check_work_on_top(golden: Golden) -> None:
+    """Work on a store in every way, and check that what was there before is as it was."""
     with golden.opened() as repo:
         forks = {name: forked(repo, golden, name) for name in golden.live()}
         grown = {name: continued(repo, name) for name in golden.live()}

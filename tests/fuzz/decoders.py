@@ -490,7 +490,7 @@ def encoded(plain: Any) -> bytes:
     return codec.encode(plain)
 
 
-HEADS = tuple(unguarded(one.encode()) for one in (valid.HEAD, valid.FORK_HEAD, reserved_head()))
+HEADS = tuple(unguarded(one.encode()) for one in (valid.HEAD, valid.FORK_HEAD, valid.STAGING_HEAD, reserved_head()))
 EPOCH = unguarded(written_by(take_number, Layout("default").epoch))
 IDENTITY = written_by(lambda environment: store_object.open_or_create(environment, create=True, url="here"), STORE_KEY)
 FRAMES = tuple(map(seal_frame, (b"x" * 100, bytes(range(256)) * 40, b"\x00" * FRAME_BYTES_MAX)))

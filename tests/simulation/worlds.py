@@ -30,6 +30,7 @@ from tests.simulation.apart import (
     two_large_packs,
 )
 from tests.simulation.copies import copier, resumer
+from tests.simulation.former_versions import of_version_1, upgrader
 from tests.simulation.protocol import (
     AHEAD,
     MERGED,
@@ -187,6 +188,8 @@ WORLDS: Mapping[str, tuple[int, Mapping[str, Role]]] = {
     ),
     "a copy under way": (0, {"c": copier("c"), "r": resumer("r"), "g": real_collector(), "k": collector()}),
     "a copy given up": (0, {"c": copier("c", 1), "g": real_collector(), "k": collector()}),
+    "an upgrade": (0, {"u": upgrader(), "w": writer("w", "s"), "f": forker("s", "c"), "g": real_collector()}),
+    "two upgrades": (0, {"u": upgrader(), "v": upgrader(), "w": writer("w", "s"), "d": deleter("s")}),
     "a usage log": (0, {"a": appender("a"), "b": appender("b"), "c": compactor(), "g": real_collector()}),
     "a usage log collected": (0, {"a": appender("a"), "c": compactor(), "g": real_collector()}),
     "two compactions": (0, {"a": appender("a"), "c": compactor(), "k": compactor()}),
@@ -207,6 +210,8 @@ STARTS: Mapping[str, Callable[[], Start]] = {
     "merges of merges": two_large_packs,
     "merges and readers": several_packs,
     "merges pruned": partial(several_packs, pinned=2),
+    "an upgrade": of_version_1,
+    "two upgrades": of_version_1,
     "everybody in few packs": partial(several_packs, pinned=1),
 }
 PREPARED: Mapping[str, Prepare] = {
@@ -273,6 +278,8 @@ GATES = (
     Gate("a copy under way", 1, 1),
     Gate("a copy under way", 2),
     Gate("a copy given up", 2, 1),
+    Gate("an upgrade", 2),
+    Gate("two upgrades", 1, 1),
     Gate("a usage log", 1),
     Gate("a usage log collected", 2, 1),
     Gate("two compactions", 2, 1),
