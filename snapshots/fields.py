@@ -37,16 +37,19 @@ class Fields:
             raise self.wrong("is no map")
         self._plain = plain
         self._read: set[str] = {"schema_version"}
+        self._supported: Sequence[int] = (SCHEMA_VERSION,)
 
     def wrong(self, reason: str) -> CorruptSnapshotError:
         """Return the error that says what is wrong with this record."""
         return CorruptSnapshotError(self._key, f"the {self._record} {reason}")
 
-    def schema(self) -> None:
-        """Check the schema version. Raises UnsupportedSchemaError for another."""
+    def schema(self, supported: Sequence[int] = (SCHEMA_VERSION,)) -> int:
+        """Return the schema version. Raises UnsupportedSchemaError for one that is not supported."""
+        self._supported = supported
         found = self._plain.get("schema_version")
-        if type(found) is not int or found != SCHEMA_VERSION:
-            raise UnsupportedSchemaError(f"{self._record} at {self._key}", found=found, supported=[SCHEMA_VERSION])
+        if type(found) is not int or found not in supported:
+            raise UnsupportedSchemaError(f"{self._record} at {self._key}", found=found, supported=supported)
+        return found
 
     def value(self, name: str) -> Any:
         """Return the field as it is."""
@@ -104,7 +107,7 @@ class Fields:
         unknown = sorted(map(str, self._plain.keys() - self._read))
         if unknown:
             what = f"{self._record}.{unknown[0]} at {self._key}"
-            raise UnsupportedSchemaError(what, found="an unknown field", supported=[SCHEMA_VERSION])
+            raise UnsupportedSchemaError(what, found="an unknown field", supported=self._supported)
 
     def nothing_yet(self, *names: str) -> None:
         """Check that fields of later versions are empty. Raises UnsupportedSchemaError."""
