@@ -100,7 +100,7 @@ class SatelliteRegister(Generic[T]):
         self.session_id = check_id(session_id, what="session id")
         self.key = key
         self._environment = environment
-        self._kind = kind
+        self.kind = kind
         self._register = Register(environment.store, key, environment.clock)
 
     def read(self) -> Found[T]:
@@ -115,7 +115,7 @@ class SatelliteRegister(Generic[T]):
         """
         found = self.find()
         if found is None:
-            raise SessionNotFoundError(self.session_id, what=self._kind.name)
+            raise SessionNotFoundError(self.session_id, what=self.kind.name)
         return found
 
     def find(self) -> Found[T] | None:
@@ -138,10 +138,10 @@ class SatelliteRegister(Generic[T]):
             return None
         except CorruptObjectError as error:
             raise CorruptSnapshotError(self.key, error.reason) from error
-        found = decode(stored.data, stored.version, self._kind, key=self.key)
+        found = decode(stored.data, stored.version, self.kind, key=self.key)
         whose = (found.session_id, found.tenant)
         if whose != (self.session_id, self._environment.layout.tenant):
-            raise misplaced(self.key, self._kind.name, *whose)
+            raise misplaced(self.key, self.kind.name, *whose)
         return found.found
 
     def create(self, value: T) -> Found[T]:
@@ -155,7 +155,7 @@ class SatelliteRegister(Generic[T]):
 
         def first(present: T | None) -> T:
             if present is not None:
-                raise SessionExistsError(self.session_id, what=self._kind.name)
+                raise SessionExistsError(self.session_id, what=self.kind.name)
             return value
 
         return self.put(first)
@@ -222,7 +222,7 @@ class SatelliteRegister(Generic[T]):
                 return found
             check(found.value)
             left = replace(found, destination=destination)
-            data = encode_moved(self._environment.layout.tenant, self.session_id, self._kind, left, self.new_write_id())
+            data = encode_moved(self._environment.layout.tenant, self.session_id, self.kind, left, self.new_write_id())
             try:
                 return replace(left, version=self._register.compare_and_swap(found.version, data))
             except PreconditionFailedError:
@@ -231,7 +231,7 @@ class SatelliteRegister(Generic[T]):
 
     def _missing(self) -> SessionNotFoundError:
         self.check_not_over()
-        return SessionNotFoundError(self.session_id, what=self._kind.name)
+        return SessionNotFoundError(self.session_id, what=self.kind.name)
 
     def check_not_over(self) -> None:
         """Raise SessionDeletedError or SessionMovedError if the session is no longer here: one read of its head."""
@@ -245,7 +245,7 @@ class SatelliteRegister(Generic[T]):
         """Return why there is no register any more: only the collection of a deleted session takes it away."""
         if self.is_spent():
             return SessionDeletedError(self.session_id)
-        return CorruptSnapshotError(self.key, f"the {self._kind.name} is gone while the session is not deleted")
+        return CorruptSnapshotError(self.key, f"the {self.kind.name} is gone while the session is not deleted")
 
     def is_spent(self) -> bool:
         """Say whether the session was deleted: one read of its head."""
@@ -266,7 +266,7 @@ class SatelliteRegister(Generic[T]):
     def swap(self, before: Found[T] | None, value: T, write_ids: tuple[str, ...]) -> Found[T]:
         """Send one conditional PUT. Raises as `Register.swap_once`, and LimitExceededError."""
         ring = (*(() if before is None else before.ring), *write_ids)[-RING_MAX:]
-        data = encode(self._environment.layout.tenant, self.session_id, self._kind, value, ring)
+        data = encode(self._environment.layout.tenant, self.session_id, self.kind, value, ring)
         return Found(value, self._register.swap_once(None if before is None else before.version, data), ring)
 
 

@@ -172,6 +172,8 @@ def ls(
             if run.output.as_json:
                 run.output.record({"read": listing.read, "next_after": listing.next_after})
             raise
+    for one in listing.moved:
+        run.output.note(f"the record of session {one.session_id} was moved to {one.destination}")
     run.output.note(f"{count(listing.read, 'record')} read")
     _end(run.output, listing.damaged, listing.damaged_count)
 
