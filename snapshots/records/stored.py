@@ -53,6 +53,7 @@ def first_record(layout: Layout, session_id: str, *, created_at: datetime, **fie
         InvalidStateError: As `StoredRecord.create`.
         LimitExceededError: It would not fit its register, now or later (rule 3).
     """
+    layout.record(session_id)  # what is no id is refused as such
     first = StoredRecord.create(session_id, layout.tenant, created_at=created_at, **fields)
     check_room(layout, first)
     return first

@@ -105,7 +105,7 @@ class UsageLog:
         return tuple(ids[place] for place in places)
 
     def append_rows(self, rows: Sequence[UsageRow]) -> None:
-        """Append rows of another log as they are stored there, all of them or none; each has its id. Raises as `append`."""
+        """Append rows of another log as they are stored there, all of them or none. Raises as `append`."""
         if rows:
             self._here().append([Line(row.text.encode(), row.row_id, "") for row in rows])
 

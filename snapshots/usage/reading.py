@@ -102,10 +102,19 @@ class Distinct:
     def of(self, rows: Iterable[UsageRow]) -> Iterator[UsageRow]:
         """Yield the rows whose ids did not come by yet."""
         for row in rows:
-            digest = short_hash(row.row_id.encode(), ROW_DIGEST_BYTES)
+            digest = row_digest(row.row_id)
             if digest not in self._seen:
                 self._seen.add(digest)
                 yield row
+
+    def note(self, rows: Iterable[UsageRow]) -> None:
+        """Take rows for ones that came by."""
+        self._seen.update(row_digest(row.row_id) for row in rows)
+
+
+def row_digest(row_id: str) -> bytes:
+    """Return the digest by which a row is known (rule 3)."""
+    return short_hash(row_id.encode(), ROW_DIGEST_BYTES)
 
 
 def read_segments(
