@@ -8,6 +8,7 @@ retire_satellites(source, "s1", "s3://bucket/new")
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from snapshots.environment import Environment
 from snapshots.maintenance.copy.satellites.comparison import Difference, DifferenceKind, compare_satellites
@@ -30,8 +31,8 @@ __all__ = [
 ]
 
 _COPIES: Mapping[SatelliteKind, Callable[[Environment, Environment, str, str], KindCopied]] = {
-    "record": lambda *sides: copy_register(*sides, RECORD_COPY),
-    "metadata": lambda *sides: copy_register(*sides, METADATA_COPY),
+    "record": partial(copy_register, RECORD_COPY),
+    "metadata": partial(copy_register, METADATA_COPY),
     "usage": copy_usage,
     "realtime": copy_realtime,
 }

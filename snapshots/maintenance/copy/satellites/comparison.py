@@ -2,8 +2,8 @@
 
 Rules:
 1. Values are compared, with ids and tenants as they are to be: not where anything lies, nor who wrote it when.
-2. A usage log is the set of its rows, each by its id: their order, and how they are cut into segments, is no difference.
-   Of each row 32 bytes are kept.
+2. A usage log is the set of its rows, each by its id: their order, and how they are cut into segments, is no
+   difference. Of each row 32 bytes are kept.
 3. What a session that was moved left behind is compared like what is there.
 
     for difference in compare_satellites(source, here, "s1", "s1"):
@@ -163,7 +163,7 @@ def _realtime(a: Environment, b: Environment, session_id: str, other_id: str) ->
     both = range(1, min(one.last, other.last) + 1)
     mine, theirs = mapped_records(a, b, session_id, other_id, both), mapped_records(b, b, other_id, other_id, both)
     for first, second in zip(mine, theirs, strict=True):
-        if first.data != second.data:
+        if first.record != second.record:
             yield Difference(session_id, WHAT, "different", str(first.record.sequence), _reason("different"))
     for number in range(both.stop, one.last + 1):
         yield Difference(session_id, WHAT, "missing", str(number), _reason("missing"))

@@ -69,7 +69,7 @@ class MappedRecord:
 
 def state_for(state: RealtimeSessionState, session_id: str) -> RealtimeSessionState:
     """Return a state as that of another session."""
-    return state.model_copy(update={"session_id": RealtimeSessionId(value=session_id)})
+    return state.model_copy(update={"session_id": RealtimeSessionId(session_id)})
 
 
 def checkpoint_for(checkpoint: Checkpoint, session_id: str) -> Checkpoint:

@@ -5,7 +5,7 @@ Rules:
 2. Which that is the write ids tell (`marks`); where the source does not remember so far back, the order of the values.
 3. Equal values are never a conflict, however they came about.
 
-    copied = copy_register(source, here, "s1", "s1", RECORD_COPY)
+    copied = copy_register(RECORD_COPY, source, here, "s1", "s1")
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ METADATA_COPY = RegisterCopy(
 
 
 def copy_register(
-    source: Environment, here: Environment, session_id: str, target_id: str, how: RegisterCopy[T]
+    how: RegisterCopy[T], source: Environment, here: Environment, session_id: str, target_id: str
 ) -> KindCopied:
     """Copy a register, or bring its copy up to date: two GETs where nothing is new. Raises as `copy_satellites`."""
     found = how.register(source, session_id).look()

@@ -1,8 +1,8 @@
 """Leaving behind what lies beside a session that is moved to another store: nobody writes it here any more.
 
 Rules:
-1. Each register says from then on where the session went, and keeps what it held: a copy can be made of it, or repeated,
-   as often as it takes. Segments and realtime records stay as they are.
+1. Each register says from then on where the session went, and keeps what it held: a copy can be made of it, and
+   repeated. Segments and realtime records stay as they are.
 2. A realtime session must have ended: whoever still has its connection would go on recording here. Its own host and any
    other one announce a restart in the state first, and so learn that it was moved.
 3. What is not there is not made. The head says that the session was moved, to whoever would make it: it comes first.
