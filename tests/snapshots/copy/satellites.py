@@ -131,6 +131,7 @@ class Bench:
 
     tenant: str = "default"
     target: str = SESSION
+    counted: int = 0
 
     def __post_init__(self) -> None:
         self.clock = ManualClock()
@@ -154,6 +155,13 @@ class Bench:
 
     def copy(self, kinds: Sequence[SatelliteKind] = ("record", "metadata", "usage", "realtime")) -> SatellitesCopied:
         return copy_satellites(self.source.seen, self.here.seen, SESSION, self.target, kinds)
+
+    def works_again(self) -> None:
+        """Let both stores work again: a crash is over, and what was late has arrived."""
+        for side in (self.source, self.here):
+            side.faulty.plan.clear()
+            side.faulty.restart()
+            side.faulty.release()
 
     def differences(self) -> list[Difference]:
         return list(compare_satellites(self.source.environment, self.here.environment, SESSION, self.target))
