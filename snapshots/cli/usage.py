@@ -156,9 +156,9 @@ def _all(run: Invocation, repo: SnapshotRepository, by: By) -> None:
             elif isinstance(tally, _Moved):
                 moved.append(tally)
             progress("usage logs read", logs, 0)
-    _show(run.output, total.report(), f"usage of {count(logs, 'session')} by {by}", damaged)
+    _show(run.output, total.report(), f"usage of {count(logs, 'session')} by {by}", damaged, moved)
     for left in moved:
-        run.output.note(f"the usage log of session {left.session_id} was moved to {left.destination}: not counted")
+        run.output.line(f"the usage log of {left.session_id} was moved to {left.destination}, and is not counted")
     for log in damaged:
         run.output.line(f"the usage log of {log.key} cannot be read, and is not counted: {log.reason}")
     if damaged:
@@ -179,13 +179,20 @@ def _unless_damaged(log: str, read: Callable[[], T]) -> T | _Damaged | _Moved | 
         return _Damaged(log, str(error))
 
 
-def _show(output: Output, report: UsageReport, title: str, damaged: Sequence[_Damaged] = ()) -> None:
+def _show(
+    output: Output,
+    report: UsageReport,
+    title: str,
+    damaged: Sequence[_Damaged] = (),
+    moved: Sequence[_Moved] = (),
+) -> None:
     groups = [{report.by: label, **_totals(totals)} for label, totals in report.groups.items()]
     total = _totals(report.total)
     if output.as_json:
         for row in groups:
             output.record(row)
-        output.record({"total": True, **total, "damaged": [asdict(one) for one in damaged]})
+        named = {"damaged": list(map(asdict, damaged)), "moved": list(map(asdict, moved))}
+        output.record({"total": True, **total, **named})
         return
     if not report.total.calls:
         output.note(f"{title}: no rows")
