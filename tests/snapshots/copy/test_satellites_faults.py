@@ -6,7 +6,8 @@ import pytest
 
 from snapshots.errors import CopyConflictError
 from snapshots.maintenance.copy.satellites import copy_satellites
-from snapshots.realtime.journal import RECORDS_BEHIND_MAX
+from snapshots.realtime.journal import RECORDS_BEHIND_MAX, register_of
+from snapshots.realtime.progress import Checkpoint
 from snapshots.satellite import RING_MAX
 from storage.testing.faults import (
     Crash,
@@ -135,6 +136,27 @@ def test_a_long_realtime_copy_that_is_killed_goes_on(fault: Fault, nth: int) -> 
     bench.copy(["realtime"])
     assert bench.differences_of("realtime session") == []
     assert bench.here.found() == []
+
+
+def test_the_state_is_there_first_and_never_far_behind() -> None:
+    bench = Bench()
+    bench.fill(frames=3 * RECORDS_BEHIND_MAX)
+    bench.source.resumed()
+    register = register_of(bench.here.environment, SESSION)
+    states: list[Checkpoint] = []
+
+    def look() -> None:
+        found, stored = register.find(), len(bench.here.realtime())
+        if found is not None:
+            states.append(found.value)
+            assert stored - RECORDS_BEHIND_MAX <= found.value.sequence <= stored
+        assert found is not None or not stored
+
+    bench.here.faulty.plan.on("put", fault=Meanwhile(look), times=None)
+    bench.copy(["realtime"])
+    covered = [one.sequence for one in states]
+    assert covered == sorted(covered)
+    assert (covered[0], len(set(covered)), {one.claim for one in states}) == (0, 7, {1})
 
 
 def test_a_killed_copy_is_taken_over_here_and_then_in_conflict() -> None:
