@@ -1,4 +1,4 @@
-"""What the write ids of a register say of a copy of it. Pure.
+"""What the write ids of a register say of a copy of it. Reads and writes nothing.
 
 Rules:
 1. A value that is copied brings the id along of the write that made it, and behind it a digest of that id. Both stand
