@@ -4,7 +4,7 @@
     ├─ SessionNotFoundError · RevisionNotFoundError · StoreNotFoundError (also KeyError)   check the name; create it
     ├─ SessionExistsError · SessionDeletedError · SessionMovedError(destination)           choose another id, or follow
     ├─ RevisionConflictError(expected, actual) · TurnConflictError                         load, re-apply
-    ├─ CopyConflictError(session_id, revision, reason)      copy it under another id
+    ├─ CopyConflictError(session_id, revision, reason, what)  copy it under another id
     ├─ EffectConflictError(session_id, turn_id, key)        give the effect a new key, or abandon the turn
     ├─ FencedError(fence, holder) · LeaseHeldError(holder, expires_at)                     stop, or acquire again
     ├─ CommitUnknownError(commit_id, stamp)                 repeat with the same state object or stamp
@@ -121,15 +121,18 @@ class CopyConflictError(SnapshotError):
 
     Attributes:
         session_id: Its id there.
-        revision: Its revision there.
+        revision: Its revision there, 0 for what lies beside it.
         reason: How they differ.
+        what: What of the session differs, "session" for its revisions.
     """
 
-    def __init__(self, session_id: str, revision: int, reason: str) -> None:
+    def __init__(self, session_id: str, revision: int, reason: str, *, what: str = "session") -> None:
         self.session_id = session_id
         self.revision = revision
         self.reason = reason
-        super().__init__(f"session {session_id!r} was not copied: {reason}; copy it under another id (--as)")
+        self.what = what
+        whose = f"session {session_id!r}" if what == "session" else f"{what} of session {session_id!r}"
+        super().__init__(f"{whose} was not copied: {reason}; copy it under another id (--as)")
 
 
 class RevisionConflictError(SnapshotError):

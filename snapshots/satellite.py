@@ -8,6 +8,8 @@ Rules:
 4. A register is made only for an id that is not spent: before it is created the head is asked.
 5. A value that was read earlier saves a read where a change is sent; whether to change at all is decided by what is
    stored.
+6. A session that is moved to another store leaves its registers behind as they were, and where it went: nobody changes
+   them any more, whoever asks is told where to go, and only a copy reads what they held.
 
     register = SatelliteRegister(environment, "s1", environment.layout.record("s1"), RECORDS)
     written = register.update(lambda record: replace(record, round_count=record.round_count + 1))
@@ -15,21 +17,23 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from snapshots import codec
 from snapshots.environment import Environment
 from snapshots.errors import (
     CorruptSnapshotError,
+    InvalidStateError,
     LimitExceededError,
     SessionDeletedError,
     SessionExistsError,
     SessionMovedError,
     SessionNotFoundError,
     SnapshotError,
+    UnsupportedSchemaError,
 )
 from snapshots.fields import SCHEMA_VERSION, Fields, id_bytes, id_text
 from snapshots.head import MOVED, TOMBSTONE
@@ -43,6 +47,9 @@ from storage.store import Version
 T = TypeVar("T")
 ATTEMPTS_MAX = 32  # of one change: enough for eight writers on one register, each losing to each other a few times
 RING_MAX = 32  # write ids that a register remembers, 512 bytes
+MOVED_KIND = "moved"
+MOVED_VERSION = 2  # of the schema: software that knows only the first must not take it for damage, or for nothing
+DESTINATION_BYTES_MAX = 1024  # a URL
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +77,13 @@ class Found(Generic[T]):
         value: It.
         version: Of the register.
         ring: The last write ids, newest last.
+        destination: Where its session was moved, "" if it is here. Then the others are those that it had before.
     """
 
     value: T
     version: Version
     ring: tuple[str, ...]
+    destination: str = ""
 
 
 class SatelliteRegister(Generic[T]):
@@ -91,7 +100,7 @@ class SatelliteRegister(Generic[T]):
         self.session_id = check_id(session_id, what="session id")
         self.key = key
         self._environment = environment
-        self._kind = kind
+        self.kind = kind
         self._register = Register(environment.store, key, environment.clock)
 
     def read(self) -> Found[T]:
@@ -99,27 +108,40 @@ class SatelliteRegister(Generic[T]):
 
         Raises:
             SessionNotFoundError: Nothing is. Whether the session was deleted is not asked.
+            SessionMovedError: Its session was moved (rule 6).
             CorruptSnapshotError: It cannot be read, or belongs to another session or tenant.
             UnsupportedSchemaError: It is of a later format.
             UnavailableError: The store did not answer.
         """
         found = self.find()
         if found is None:
-            raise SessionNotFoundError(self.session_id, what=self._kind.name)
+            raise SessionNotFoundError(self.session_id, what=self.kind.name)
         return found
 
     def find(self) -> Found[T] | None:
         """Return what is stored, None for nothing. Raises as `read`."""
+        found = self.look()
+        if found is not None:
+            self.check_not_moved(found)
+        return found
+
+    def check_not_moved(self, found: Found[T]) -> None:
+        """Raise SessionMovedError for what was left behind (rule 6)."""
+        if found.destination:
+            raise SessionMovedError(self.session_id, found.destination)
+
+    def look(self) -> Found[T] | None:
+        """Return what is stored, what was left behind as well (rule 6); None for nothing. Else raises as `read`."""
         try:
             stored = self._register.read()
         except NotFoundError:
             return None
         except CorruptObjectError as error:
             raise CorruptSnapshotError(self.key, error.reason) from error
-        found = decode(stored.data, stored.version, self._kind, key=self.key)
+        found = decode(stored.data, stored.version, self.kind, key=self.key)
         whose = (found.session_id, found.tenant)
         if whose != (self.session_id, self._environment.layout.tenant):
-            raise misplaced(self.key, self._kind.name, *whose)
+            raise misplaced(self.key, self.kind.name, *whose)
         return found.found
 
     def create(self, value: T) -> Found[T]:
@@ -133,7 +155,7 @@ class SatelliteRegister(Generic[T]):
 
         def first(present: T | None) -> T:
             if present is not None:
-                raise SessionExistsError(self.session_id, what=self._kind.name)
+                raise SessionExistsError(self.session_id, what=self.kind.name)
             return value
 
         return self.put(first)
@@ -162,11 +184,54 @@ class SatelliteRegister(Generic[T]):
 
     def put(self, change: Callable[[T | None], T], *, known: Found[T] | None = None) -> Found[T]:
         """As `update`, for a change that is given None where nothing is stored, and makes the first value then."""
-        return _Change(self, change, known).run()
+        write_ids = (self.new_write_id(),)
+        return _Change(self, lambda found: change(None if found is None else found.value), known, write_ids).run()
+
+    def copy_in(self, change: Callable[[Found[T] | None], T], write_ids: Sequence[str]) -> Found[T]:
+        """As `put`, for a value that comes from another register.
+
+        Args:
+            change: As for `put`, but given what is stored with the ids of the writes behind it. Not asked where the
+                last of `write_ids` stands among these: it was copied.
+            write_ids: Which the register remembers from then on, in the place of a fresh one; oldest first.
+        """
+        return _Change(self, change, None, tuple(write_ids)).run()
+
+    def retire(self, destination: str, check: Callable[[T], None]) -> Found[T] | None:
+        """Leave the register behind (rule 6), None if there is none; again, to the same destination, does nothing.
+
+        Args:
+            destination: Where the session goes, 1 to DESTINATION_BYTES_MAX bytes.
+            check: Given what is stored; raises to refuse. It may be called several times.
+
+        Raises:
+            SessionMovedError: It was moved to another destination.
+            InvalidStateError, LimitExceededError: That is no destination, or there is no room for it.
+            UnavailableError: Not confirmed; repeat it.
+            And as `read`, and whatever `check` raises: then nothing was written.
+        """
+        if not 0 < len(destination.encode()) <= DESTINATION_BYTES_MAX:
+            raise InvalidStateError(f"a destination has 1 to {DESTINATION_BYTES_MAX} bytes: {destination!r:.80}")
+        for attempt in range(1, ATTEMPTS_MAX + 1):
+            found = self.look()
+            if found is None:
+                return None
+            if found.destination:
+                if found.destination != destination:
+                    raise SessionMovedError(self.session_id, found.destination)
+                return found
+            check(found.value)
+            left = replace(found, destination=destination)
+            data = encode_moved(self._environment.layout.tenant, self.session_id, self.kind, left, self.new_write_id())
+            try:
+                return replace(left, version=self._register.compare_and_swap(found.version, data))
+            except PreconditionFailedError:
+                self.wait(attempt)
+        raise UnavailableError(self.key, "others kept writing it", applied="no")
 
     def _missing(self) -> SessionNotFoundError:
         self.check_not_over()
-        return SessionNotFoundError(self.session_id, what=self._kind.name)
+        return SessionNotFoundError(self.session_id, what=self.kind.name)
 
     def check_not_over(self) -> None:
         """Raise SessionDeletedError or SessionMovedError if the session is no longer here: one read of its head."""
@@ -180,7 +245,7 @@ class SatelliteRegister(Generic[T]):
         """Return why there is no register any more: only the collection of a deleted session takes it away."""
         if self.is_spent():
             return SessionDeletedError(self.session_id)
-        return CorruptSnapshotError(self.key, f"the {self._kind.name} is gone while the session is not deleted")
+        return CorruptSnapshotError(self.key, f"the {self.kind.name} is gone while the session is not deleted")
 
     def is_spent(self) -> bool:
         """Say whether the session was deleted: one read of its head."""
@@ -198,20 +263,26 @@ class SatelliteRegister(Generic[T]):
         clock = self._environment.clock
         clock.sleep(backoff_seconds(attempt, clock))
 
-    def swap(self, before: Found[T] | None, value: T, write_id: str) -> Found[T]:
+    def swap(self, before: Found[T] | None, value: T, write_ids: tuple[str, ...]) -> Found[T]:
         """Send one conditional PUT. Raises as `Register.swap_once`, and LimitExceededError."""
-        ring = (*(() if before is None else before.ring), write_id)[-RING_MAX:]
-        data = encode(self._environment.layout.tenant, self.session_id, self._kind, value, ring)
+        ring = (*(() if before is None else before.ring), *write_ids)[-RING_MAX:]
+        data = encode(self._environment.layout.tenant, self.session_id, self.kind, value, ring)
         return Found(value, self._register.swap_once(None if before is None else before.version, data), ring)
 
 
 class _Change(Generic[T]):
-    """One change on its way. All its attempts carry one write id: at most one of them can be applied."""
+    """One change on its way. All its attempts carry the same write ids: at most one of them can be applied."""
 
-    def __init__(self, register: SatelliteRegister[T], change: Callable[[T | None], T], known: Found[T] | None) -> None:
+    def __init__(
+        self,
+        register: SatelliteRegister[T],
+        change: Callable[[Found[T] | None], T],
+        known: Found[T] | None,
+        write_ids: tuple[str, ...],
+    ) -> None:
         self._register = register
         self._change = change
-        self._write_id = register.new_write_id()
+        self._write_ids = write_ids
         self._known = known
         self._seen = known is not None  # whether there was a register
         self._doubts: list[Found[T] | None] = []  # what attempts of unknown outcome were based on
@@ -239,7 +310,7 @@ class _Change(Generic[T]):
     def _is_no_ground(self, known: Found[T]) -> bool:
         """Say whether what was known would end the change: that is for what is stored to decide (rule 5)."""
         try:
-            return self._change(known.value) is known.value
+            return self._change(known) is known.value
         except Exception:  # noqa: BLE001  whatever it refuses with, it is asked again with what is stored
             return True
 
@@ -256,7 +327,7 @@ class _Change(Generic[T]):
 
     def _present(self) -> Found[T] | None:
         """Read what is stored."""
-        present = self._register.find()
+        present = self._register.look()
         if present is None and self._seen:
             self._doubts.clear()  # whatever was written is gone
             raise self._register.gone()
@@ -268,7 +339,7 @@ class _Change(Generic[T]):
         if present is None:
             self._doubts = [base for base in self._doubts if base is None]
             return False
-        if self._write_id in present.ring:
+        if self._write_ids[-1] in present.ring:
             return True
         if not all(_reaches_back(present, base) for base in self._doubts):
             reason = "too many others wrote meanwhile; read it before deciding"
@@ -278,13 +349,15 @@ class _Change(Generic[T]):
 
     def _sent(self, present: Found[T] | None) -> Found[T] | None:
         """Send the change; return what is stored then, None if that has to be found out."""
-        value = self._change(None if present is None else present.value)
+        if present is not None:
+            self._register.check_not_moved(present)  # after it was looked for: what landed before moves along
+        value = self._change(present)
         if present is not None and value is present.value:
             return present
         if present is None:
             self._register.check_not_over()  # Rule 4.
         try:
-            return self._register.swap(present, value, self._write_id)
+            return self._register.swap(present, value, self._write_ids)
         except PreconditionFailedError:
             self._doubts.append(present)  # it may be a second delivery of our own write that was refused
         except UnavailableError as error:
@@ -329,37 +402,75 @@ class Stored(Generic[T]):
 
 def encode(tenant: str, session_id: str, kind: Kind[T], value: T, ring: tuple[str, ...]) -> bytes:
     """Return a register's bytes. Raises LimitExceededError, InvalidStateError for what is not plain."""
-    record = codec.encode(
+    return _sealed(
         {
             "schema_version": SCHEMA_VERSION,
             "kind": kind.name,
             "tenant": tenant,
             "session_id": session_id,
-            "write_ids": [id_bytes(write_id) for write_id in ring],
+            "write_ids": list(map(id_bytes, ring)),
             "value": kind.to_plain(value),
-        }
+        },
+        kind.name,
+        kind.bytes_max,
     )
-    data = codec.guarded(record)
-    if len(data) > kind.bytes_max:
-        raise LimitExceededError(f"{kind.name} of {kind.bytes_max} bytes", len(data))
+
+
+def encode_moved(tenant: str, session_id: str, kind: Kind[T], left: Found[T], write_id: str) -> bytes:
+    """Return the bytes of a register that was left behind (rule 6). Raises LimitExceededError."""
+    former = {
+        "destination": left.destination,
+        "kind": kind.name,
+        "write_ids": list(map(id_bytes, left.ring)),
+        "value": kind.to_plain(left.value),
+    }
+    return _sealed(
+        {
+            "schema_version": MOVED_VERSION,
+            "kind": MOVED_KIND,
+            "tenant": tenant,
+            "session_id": session_id,
+            "write_ids": [id_bytes(write_id)],
+            "value": former,
+        },
+        f"{kind.name} that says where its session moved,",
+        REGISTER_BYTES_MAX,
+    )
+
+
+def _sealed(plain: dict[str, Any], name: str, bytes_max: int) -> bytes:
+    data = codec.guarded(codec.encode(plain))
+    if len(data) > bytes_max:
+        raise LimitExceededError(f"{name} of {bytes_max} bytes", len(data))
     return data
 
 
 def decode(data: bytes, version: Version, kind: Kind[T], *, key: str) -> Stored[T]:
-    """Return what `encode` wrote. Raises CorruptSnapshotError, UnsupportedSchemaError."""
+    """Return what `encode` or `encode_moved` wrote. Raises CorruptSnapshotError, UnsupportedSchemaError."""
     fields = Fields(codec.decode(codec.unguarded(data, key=key), key=key), key=key, record=kind.name)
-    fields.schema()
-    if fields.text("kind") != kind.name:
-        raise fields.wrong(f"is a {fields.text('kind')!r:.80}, moved here from its own key")
-    ring = fields.rows("write_ids", id_text, RING_MAX)
+    former, destination = fields, ""
+    if fields.schema((SCHEMA_VERSION, MOVED_VERSION)) == MOVED_VERSION:
+        if fields.text("kind") != MOVED_KIND:
+            what = f"{kind.name} at {key}"
+            raise UnsupportedSchemaError(what, found=MOVED_VERSION, supported=[SCHEMA_VERSION])
+        fields.rows("write_ids", id_text, 1)
+        former = Fields(fields.value("value"), key=key, record=f"{kind.name} that was left behind")
+        destination = former.text("destination")
+        if not destination:
+            raise former.wrong("does not say where its session moved")
+    if former.text("kind") != kind.name:
+        raise fields.wrong(f"is a {former.text('kind')!r:.80}, moved here from its own key")
+    ring = former.rows("write_ids", id_text, RING_MAX)
     if not ring:
         raise fields.wrong("has no write id")
+    value = former.parsed("value", kind.from_plain, former.value("value"))
     stored = Stored(
         tenant=fields.parsed("tenant", check_id, fields.value("tenant")),
         session_id=fields.parsed("session_id", check_id, fields.value("session_id")),
-        found=Found(fields.parsed("value", kind.from_plain, fields.value("value")), version, ring),
+        found=Found(value, version, ring, destination),
     )
-    fields.nothing_else()
+    for one in (former, fields):
+        one.nothing_else()
     return stored
 
 

@@ -20,7 +20,7 @@ from snapshots.cli.output import Columns, Output, Row, count, human_time
 from snapshots.documents import BadDocumentError, parse_document
 from snapshots.errors import InvalidInputError
 from snapshots.layout import Layout
-from snapshots.records import DamagedRecord, SessionRecords, SessionStatus, StoredRecord, plan_reap
+from snapshots.records import DamagedRecord, RecordListing, SessionRecords, SessionStatus, StoredRecord, plan_reap
 from snapshots.records import reap as reap_records
 from snapshots.records.record import instant_text
 from snapshots.records.stored import first_record
@@ -156,7 +156,7 @@ def ls(
     ] = False,
     after: After = "",
 ) -> None:
-    """List the records; exit code 4 if there are some that cannot be read.
+    """List the records; exit code 4 if there are some that cannot be read. Those that were moved are only named.
 
     With --json a listing that fails ends with the next_after from which to go on.
     """
@@ -172,8 +172,19 @@ def ls(
             if run.output.as_json:
                 run.output.record({"read": listing.read, "next_after": listing.next_after})
             raise
+    _tell_moved(run.output, listing)
     run.output.note(f"{count(listing.read, 'record')} read")
     _end(run.output, listing.damaged, listing.damaged_count)
+
+
+def _tell_moved(output: Output, listing: RecordListing) -> None:
+    """Name the records that were left behind, and where their sessions are."""
+    for one in listing.moved:
+        if output.as_json:
+            output.record({"session_id": one.session_id, "moved": one.destination})
+        output.line(f"moved: {one.session_id} to {one.destination}")
+    if listing.moved_count > len(listing.moved):
+        output.line(f"and {count(listing.moved_count - len(listing.moved), 'moved record')} more")
 
 
 @commands.command()

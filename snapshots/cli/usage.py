@@ -2,7 +2,8 @@
 
 Rules:
 1. With `--all` a log that cannot be read hides no other one: it is named, nothing of it is counted, and the exit code
-   says so. One that goes with its session meanwhile is passed over.
+   says so. One that goes with its session meanwhile is passed over; one whose session was moved is named, and counts
+   where it is now.
 2. Lines are appended as they come, some at a time. However it ends it is said how many were, and from which line on the
    rest is to be appended again; of how many nobody can tell. A log is made with its first line, without a session too.
 
@@ -31,6 +32,7 @@ from snapshots.errors import (
     CorruptSnapshotError,
     InvalidInputError,
     SessionDeletedError,
+    SessionMovedError,
     SessionNotFoundError,
     SnapshotError,
     UnsupportedSchemaError,
@@ -126,12 +128,21 @@ class _Damaged:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Moved:
+    """A log that was left behind, and where its session is now."""
+
+    session_id: str
+    destination: str
+
+
 def _all(run: Invocation, repo: SnapshotRepository, by: By) -> None:
     environment = repo.environment
     total, logs = Tally(GROUPINGS[by]), 0
     damaged: list[_Damaged] = []
+    moved: list[_Moved] = []
 
-    def found(log: ListedLog) -> str | _Damaged | None:
+    def found(log: ListedLog) -> str | _Damaged | _Moved | None:
         return _unless_damaged(log.prefix, lambda: index_at(environment, log)[0])
 
     with run.output.counted() as progress:
@@ -142,33 +153,46 @@ def _all(run: Invocation, repo: SnapshotRepository, by: By) -> None:
                 logs += 1
             elif isinstance(tally, _Damaged):
                 damaged.append(tally)
+            elif isinstance(tally, _Moved):
+                moved.append(tally)
             progress("usage logs read", logs, 0)
-    _show(run.output, total.report(), f"usage of {count(logs, 'session')} by {by}", damaged)
+    _show(run.output, total.report(), f"usage of {count(logs, 'session')} by {by}", damaged, moved)
+    for left in moved:
+        run.output.line(f"the usage log of {left.session_id} was moved to {left.destination}, and is not counted")
     for log in damaged:
         run.output.line(f"the usage log of {log.key} cannot be read, and is not counted: {log.reason}")
     if damaged:
         raise typer.Exit(CORRUPT)
 
 
-def _unless_damaged(log: str, read: Callable[[], T]) -> T | _Damaged | None:
+def _unless_damaged(log: str, read: Callable[[], T]) -> T | _Damaged | _Moved | None:
     """Return what is read of a log; why that cannot be; None where its session was deleted meanwhile (rule 1)."""
     try:
         return read()
     except SessionDeletedError:
         return None
+    except SessionMovedError as error:
+        return _Moved(error.session_id, error.destination)
     except CorruptSnapshotError as error:
         return _Damaged(log, f"{error.key}: {error.reason}")
     except (UnsupportedSchemaError, SessionNotFoundError) as error:
         return _Damaged(log, str(error))
 
 
-def _show(output: Output, report: UsageReport, title: str, damaged: Sequence[_Damaged] = ()) -> None:
+def _show(
+    output: Output,
+    report: UsageReport,
+    title: str,
+    damaged: Sequence[_Damaged] = (),
+    moved: Sequence[_Moved] = (),
+) -> None:
     groups = [{report.by: label, **_totals(totals)} for label, totals in report.groups.items()]
     total = _totals(report.total)
     if output.as_json:
         for row in groups:
             output.record(row)
-        output.record({"total": True, **total, "damaged": [asdict(one) for one in damaged]})
+        named = {"damaged": list(map(asdict, damaged)), "moved": list(map(asdict, moved))}
+        output.record({"total": True, **total, **named})
         return
     if not report.total.calls:
         output.note(f"{title}: no rows")

@@ -8,7 +8,8 @@ Rules:
    anything was found, and only then.
 4. "altered" are bytes that are not what was written; "satellite" are sound ones that belong elsewhere, cannot be read,
    or contradict each other.
-5. Realtime records are followed from the first on, and must come to what the checkpoint says. Behind one that cannot
+5. What a session that was moved left behind is looked through like any other.
+6. Realtime records are followed from the first on, and must come to what the checkpoint says. Behind one that cannot
    be followed they are followed from the checkpoint on.
 
     for found in verify_satellites(environment):
@@ -30,6 +31,7 @@ from snapshots.errors import (
     IllegalTransitionError,
     InvalidStateError,
     SessionDeletedError,
+    SessionMovedError,
     SessionNotFoundError,
     UnsupportedSchemaError,
 )
@@ -42,7 +44,7 @@ from snapshots.realtime import stored as realtime_stored
 from snapshots.realtime.journal import CHECKPOINTS, load_progress
 from snapshots.realtime.progress import Checkpoint, RealtimeProgress
 from snapshots.realtime.values import RealtimeSessionRecord
-from snapshots.records.stored import read_at
+from snapshots.records.stored import look_at
 from snapshots.runtime.persistence import METADATA
 from snapshots.satellite import Kind, Stored
 from snapshots.usage.index import KIND, ListedLog, logs_in
@@ -178,7 +180,7 @@ class _Look:
     def record(self, key: str) -> list[Reported]:
         """Return what is reported of a session record."""
         try:
-            found = read_at(self.environment, key)
+            found = look_at(self.environment, key)
         except NotFoundError:
             return []
         except (CorruptSnapshotError, UnsupportedSchemaError) as error:
@@ -335,11 +337,13 @@ class _Look:
             return _found(key, error)
 
     def _from_checkpoint(self, session_id: str, found: Sequence[Finding]) -> list[Finding]:
-        """Return what is wrong behind the checkpoint, as a host finds it that resumes, if it is no news (rule 5)."""
+        """Return what is wrong behind the checkpoint, as a host finds it that resumes, if it is no news (rule 6)."""
         try:
             load_progress(self.environment, session_id)
         except (SessionDeletedError, SessionNotFoundError):
             return []  # gone since its state was read
+        except SessionMovedError:
+            return []  # nobody resumes it here
         except CorruptSnapshotError as error:
             known = {one.key for one in found}
             return [] if error.key in known else [_found(error.key, error)]
@@ -395,7 +399,7 @@ class _Look:
 
 
 class _Replay:
-    """What realtime records come to, one after the other, up to one that cannot be followed (rule 5).
+    """What realtime records come to, one after the other, up to one that cannot be followed (rule 6).
 
     Attributes:
         is_lost: Whether there is a record that was not followed, because one before it is missing or damaged.

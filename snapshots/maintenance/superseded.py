@@ -7,7 +7,7 @@ Rules:
    when publishing, and uploads it again under another name.
 3. A log whose index has that number or a higher one from somebody else is left to the next run.
 4. A log whose index is missing, cannot be read or cannot be written is spared, and hides no other one. Those of
-   deleted sessions go as a whole, elsewhere.
+   deleted sessions go as a whole, elsewhere; those that were left behind stay, for whoever copies them.
 5. The number is taken above those of the indexes, so that a lost register of numbers costs nothing; but not above one
    that no collection can have reached: whoever forged it spoils that log alone.
 
@@ -27,6 +27,7 @@ from snapshots.epochs import take_number
 from snapshots.errors import (
     CorruptSnapshotError,
     SessionDeletedError,
+    SessionMovedError,
     SessionNotFoundError,
     UnsupportedSchemaError,
 )
@@ -133,7 +134,7 @@ def _looked_at(
         return None
     try:
         session_id, found = index_at(environment, log)
-    except SessionDeletedError:
+    except (SessionDeletedError, SessionMovedError):
         return None
     except (CorruptSnapshotError, UnsupportedSchemaError, UnavailableError) as error:
         return SparedLog(log.prefix, _why(error))
@@ -170,10 +171,10 @@ def settle_logs(environment: Environment, logs: Sequence[SupersededLog]) -> Sett
 
 
 def _rewritten(environment: Environment, number: int, session_id: str) -> Index | SparedLog | None:
-    """Return the index with the number; why it has none; None where the session was deleted meanwhile."""
+    """Return the index with the number; why it has none; None where the session was deleted or moved meanwhile."""
     try:
         index = index_register(environment, session_id).update(lambda index: _numbered(index, number)).value
-    except SessionDeletedError:
+    except (SessionDeletedError, SessionMovedError):
         return None
     except (CorruptSnapshotError, UnsupportedSchemaError, SessionNotFoundError, UnavailableError) as error:
         return SparedLog(session_id, _why(error))

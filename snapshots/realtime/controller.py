@@ -41,7 +41,7 @@ from snapshots.realtime.journal import WHAT, RealtimeJournal, take_over, told_in
 from snapshots.realtime.overflow import QUEUE_BYTES_MAX, Decision, hold_back, room_of
 from snapshots.realtime.progress import RealtimeProgress, frame_bytes
 from snapshots.realtime.stored import QUEUED_BYTES_MAX
-from snapshots.realtime.transitions import ACTIVE, RESTARTING, check_transition, moved, restarting
+from snapshots.realtime.transitions import ACTIVE, ENDED, RESTARTING, check_transition, moved, restarting
 from snapshots.realtime.values import (
     RealtimeBackpressureAction,
     RealtimeBackpressureState,
@@ -133,8 +133,8 @@ class RealtimeController:
 
     Requests: a step is two PUTs, a frame that is held back one, a poll that finds nothing one GET; every 64 records one
     GET and one PUT more. To connect: three of each. To complete a restart: one of each, and two PUTs for every frame
-    that was held back. To resume: three PUTs, two listings, two GETs, and one for each record behind the checkpoint, or
-    kept.
+    that was held back; to begin one after a connection has ended one PUT more than else. To resume: three PUTs, two
+    listings, two GETs, and one for each record behind the checkpoint, or kept.
 
     Args:
         repo: Where.
@@ -317,6 +317,7 @@ class RealtimeController:
 
         Raises:
             IllegalTransitionError: One is under way, or the session is closed.
+            SessionMovedError: It was moved after its connection had ended.
             LimitExceededError: No further restart can be counted.
             FencedError, SessionDeletedError, UnavailableError: As for every step.
         """
@@ -327,6 +328,8 @@ class RealtimeController:
                 return
             if journal.progress.status is not _S.RESTART_REQUESTED:
                 check_transition(self.session_id, journal.progress.status, _S.RESTART_REQUESTED)
+                if journal.progress.status in ENDED:
+                    journal.claim_restart()  # a session without connection may have been moved: its state says so
                 connection_id = RealtimeConnectionId(self._environment.clock.new_id())
                 journal.append(_K.RESTART_REQUESTED, state=restarting(journal.progress.state, connection_id))
             journal.append(_K.RESTART_STARTED)

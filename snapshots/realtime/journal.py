@@ -227,7 +227,7 @@ class RealtimeJournal:
                 self._is_last = True
                 return
             try:
-                found = _bytes_at(self._environment, key)
+                found = bytes_at(self._environment, key)
             except UnavailableError as error:
                 reason = error.reason
             else:
@@ -366,12 +366,12 @@ def read_records(
     def read(number: int) -> RealtimeSessionRecord:
         return existing_record(environment, session_id, number)
 
-    numbers = _stored_numbers(environment, session_id, after, known_to)
+    numbers = stored_numbers(environment, session_id, after, known_to)
     while wanted := list(islice(numbers, RECORDS_READ_AT_ONCE)):
         yield from environment.executor.map(read, wanted)
 
 
-def _stored_numbers(environment: Environment, session_id: str, after: int, known_to: int) -> Iterator[int]:
+def stored_numbers(environment: Environment, session_id: str, after: int, known_to: int = 0) -> Iterator[int]:
     """Yield the numbers of the records behind `after`, those too that a listing overlooked, if others follow."""
     layout, number = environment.layout, after + 1
     end = layout.realtime_state(session_id)  # sorts behind every record
@@ -398,11 +398,12 @@ def existing_record(environment: Environment, session_id: str, sequence: int) ->
 def stored_record(environment: Environment, session_id: str, sequence: int) -> StoredRecord | None:
     """Return what lies under the key of a record, None for nothing."""
     key = environment.layout.realtime_record(session_id, sequence)
-    data = _bytes_at(environment, key)
+    data = bytes_at(environment, key)
     return None if data is None else decode(data, key=key)
 
 
-def _bytes_at(environment: Environment, key: str) -> bytes | None:
+def bytes_at(environment: Environment, key: str) -> bytes | None:
+    """Return what lies under a key, None for nothing. Raises CorruptSnapshotError, UnavailableError."""
     try:
         return environment.store.get(key).data
     except NotFoundError:

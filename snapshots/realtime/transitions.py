@@ -44,6 +44,9 @@ ACTIVE = frozenset(
 RESTARTING = frozenset({_S.RESTART_REQUESTED, _S.RESTART_STARTED})
 """A restart is under way: what is sent is held back."""
 
+ENDED = frozenset({_S.FAILED, _S.DETACHED, _S.CLOSED})
+"""There is no connection, and none under way."""
+
 _FROM_ACTIVE = ACTIVE | {_S.RESTART_REQUESTED, _S.DETACHED, _S.FAILED, _S.CLOSED}
 _FROM_NO_CONNECTION = frozenset({_S.RESTART_REQUESTED, _S.CLOSED})
 

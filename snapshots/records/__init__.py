@@ -11,12 +11,13 @@ reap(repo)
 
 from snapshots.records.reaper import DueRecord, ReapPlan, ReapReport, plan_reap, reap
 from snapshots.records.record import SessionRecord, SessionStatus, StoredRecord
-from snapshots.records.scan import DamagedRecord, RecordListing
+from snapshots.records.scan import DamagedRecord, MovedRecord, RecordListing
 from snapshots.records.store import SessionRecords
 
 __all__ = [
     "DamagedRecord",
     "DueRecord",
+    "MovedRecord",
     "ReapPlan",
     "ReapReport",
     "RecordListing",

@@ -2,7 +2,7 @@
 
 Rules:
 1. Each is expired by its own compare-and-swap, judged by what is stored then: a record that was activated, closed,
-   expired or deleted meanwhile is left alone and counted as skipped.
+   expired, deleted or moved meanwhile is left alone and counted as skipped.
 2. Any number of reapers may be at work: a record is expired by one of them, and counted by that one.
 3. A run looks at no more records than its limit, and says after which key to go on. One that was ended in between is
    repeated from anywhere: what is expired is not due.
@@ -27,6 +27,7 @@ from snapshots.errors import (
     IllegalTransitionError,
     LimitExceededError,
     SessionDeletedError,
+    SessionMovedError,
     UnsupportedSchemaError,
 )
 from snapshots.records.record import SessionStatus, check_instant
@@ -170,7 +171,7 @@ def _expire(environment: Environment, at: datetime, one: ScannedRecord) -> bool 
     register = register_of(environment, one.found.value.session_id)
     try:
         register.update(lambda stored: stored.expire(at), known=one.found)
-    except (IllegalTransitionError, SessionDeletedError):
+    except (IllegalTransitionError, SessionDeletedError, SessionMovedError):
         return False
     except _STOP_NOTHING as error:
         return DamagedRecord(one.key, reason_of(error))

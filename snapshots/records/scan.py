@@ -2,7 +2,8 @@
 
 Rules:
 1. They come in the order of their keys; memory is bounded by how many are read side by side, not by how many there are.
-2. A record that cannot be read hides no other: it is counted, and named in `damaged`.
+2. A record that cannot be read hides no other: it is counted, and named in `damaged`. One whose session was moved to
+   another store is named in `moved`.
 3. Complete for what existed before the listing began and still does. One that failed never looks complete: it raises
    that again, and says after which key to go on.
 
@@ -19,7 +20,13 @@ from functools import partial
 from itertools import islice
 
 from snapshots.environment import Environment
-from snapshots.errors import CorruptSnapshotError, InvalidStateError, LimitExceededError, UnsupportedSchemaError
+from snapshots.errors import (
+    CorruptSnapshotError,
+    InvalidStateError,
+    LimitExceededError,
+    SessionMovedError,
+    UnsupportedSchemaError,
+)
 from snapshots.records.record import StoredRecord
 from snapshots.records.stored import read_at
 from snapshots.satellite import Found
@@ -28,6 +35,7 @@ from storage.errors import NotFoundError
 
 SIDE_BY_SIDE = 64  # records read at once; bounds memory, not the result
 DAMAGED_NAMED_MAX = 1_000  # of one listing; the others are only counted
+MOVED_NAMED_MAX = 1_000  # likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,19 @@ class DamagedRecord:
 
     key: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MovedRecord:
+    """A record that was left behind.
+
+    Attributes:
+        session_id: Whose.
+        destination: Where it is now.
+    """
+
+    session_id: str
+    destination: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +81,11 @@ class Scan:
         count_max: How many records to ask for at most, None for all.
 
     Attributes:
-        read: How many were read, damaged ones included.
+        read: How many were read, damaged ones included, and those that were left behind.
         damaged: The first DAMAGED_NAMED_MAX that could not be read.
         damaged_count: How many could not.
+        moved: The first MOVED_NAMED_MAX that were left behind.
+        moved_count: How many were.
         next_after: Key after which to go on; "" once all were read.
 
     Raises:
@@ -78,8 +101,9 @@ class Scan:
             )
         if count_max is not None and (type(count_max) is not int or count_max < 1):
             raise InvalidStateError(f"a limit of {count_max!r:.80} records lets nothing be done; give 1 or more")
-        self.read = self.damaged_count = 0
+        self.read = self.damaged_count = self.moved_count = 0
         self.damaged: list[DamagedRecord] = []
+        self.moved: list[MovedRecord] = []
         self.next_after = start_after
         self._environment = environment
         self._count_max = count_max
@@ -103,6 +127,8 @@ class Scan:
             for one in group:
                 if isinstance(one, DamagedRecord):
                     self.add_damaged(one)
+                elif isinstance(one, MovedRecord):
+                    self._add_moved(one)
             self.next_after = keys[-1]
             yield good
         if next(rows, None) is None:
@@ -114,16 +140,23 @@ class Scan:
         if len(self.damaged) < DAMAGED_NAMED_MAX:
             self.damaged.append(one)
 
+    def _add_moved(self, one: MovedRecord) -> None:
+        self.moved_count += 1
+        if len(self.moved) < MOVED_NAMED_MAX:
+            self.moved.append(one)
+
     def _group_size(self) -> int:
         return SIDE_BY_SIDE if self._count_max is None else min(SIDE_BY_SIDE, self._count_max - self._asked)
 
 
-def _look(environment: Environment, key: str) -> ScannedRecord | DamagedRecord | None:
+def _look(environment: Environment, key: str) -> ScannedRecord | DamagedRecord | MovedRecord | None:
     """Return what lies under a key that was listed, None if it was taken away since."""
     try:
         return ScannedRecord(key, read_at(environment, key))
     except NotFoundError:
         return None
+    except SessionMovedError as error:
+        return MovedRecord(error.session_id, error.destination)
     except (CorruptSnapshotError, UnsupportedSchemaError) as error:
         return DamagedRecord(key, reason_of(error))
 
@@ -153,7 +186,7 @@ class RecordListing(Iterator[StoredRecord]):
 
     @property
     def read(self) -> int:
-        """Return how many records were read so far, wanted or not, damaged ones included."""
+        """Return how many records were read so far, wanted or not, damaged ones included, and those left behind."""
         return self._scan.read
 
     @property
@@ -165,6 +198,16 @@ class RecordListing(Iterator[StoredRecord]):
     def damaged_count(self) -> int:
         """Return how many records so far could not be read."""
         return self._scan.damaged_count
+
+    @property
+    def moved(self) -> tuple[MovedRecord, ...]:
+        """Return the records so far whose sessions were moved, the first MOVED_NAMED_MAX of them."""
+        return tuple(self._scan.moved)
+
+    @property
+    def moved_count(self) -> int:
+        """Return how many records so far were left behind."""
+        return self._scan.moved_count
 
     def __next__(self) -> StoredRecord:
         return next(self._records)

@@ -18,7 +18,7 @@ from typing import Any
 
 from snapshots import satellite
 from snapshots.environment import Environment
-from snapshots.errors import CorruptSnapshotError, UnsupportedSchemaError
+from snapshots.errors import CorruptSnapshotError, SessionMovedError, UnsupportedSchemaError
 from snapshots.fields import SCHEMA_VERSION, U64_MAX, instant, micros
 from snapshots.layout import Layout
 from snapshots.records.record import SessionRecord, SessionStatus, StoredRecord
@@ -53,10 +53,16 @@ def first_record(layout: Layout, session_id: str, *, created_at: datetime, **fie
         InvalidStateError: As `StoredRecord.create`.
         LimitExceededError: It would not fit its register, now or later (rule 3).
     """
-    key = layout.record(session_id)
+    layout.record(session_id)  # what is no id is refused as such
     first = StoredRecord.create(session_id, layout.tenant, created_at=created_at, **fields)
-    satellite.encode(layout.tenant, session_id, _kind(layout, key), _largest(first), _RING_OF_ANY)
+    check_room(layout, first)
     return first
+
+
+def check_room(layout: Layout, stored: StoredRecord) -> None:
+    """Check that a record fits its register, now and later (rule 3). Raises LimitExceededError."""
+    kind = _kind(layout, layout.record(stored.session_id))
+    satellite.encode(layout.tenant, stored.session_id, kind, _largest(stored), _RING_OF_ANY)
 
 
 def _largest(first: StoredRecord) -> StoredRecord:
@@ -68,6 +74,19 @@ def _largest(first: StoredRecord) -> StoredRecord:
 
 def read_at(environment: Environment, key: str) -> Found[StoredRecord]:
     """Return the record that lies under a key, whosever it is.
+
+    Raises:
+        SessionMovedError: It was left behind: its session was moved.
+        And as `look_at`.
+    """
+    found = look_at(environment, key)
+    if found.destination:
+        raise SessionMovedError(found.value.session_id, found.destination)
+    return found
+
+
+def look_at(environment: Environment, key: str) -> Found[StoredRecord]:
+    """Return the record that lies under a key, whosever it is, one that was left behind as well.
 
     Raises:
         NotFoundError: Nothing lies there any more.

@@ -30,7 +30,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from snapshots.environment import HasEnvironment
+from snapshots.environment import Environment, HasEnvironment
 from snapshots.errors import InvalidStateError, RevisionConflictError
 from snapshots.fields import U64_MAX
 from snapshots.queues import SessionQueues
@@ -273,7 +273,12 @@ class RuntimeSessionStore:
         return log.append(json_line)
 
     def _register(self, session_id: str) -> SatelliteRegister[StoredMetadata]:
-        return SatelliteRegister(self._environment, session_id, self._environment.layout.metadata(session_id), METADATA)
+        return metadata_register(self._environment, session_id)
+
+
+def metadata_register(environment: Environment, session_id: str) -> SatelliteRegister[StoredMetadata]:
+    """Return the register of a session's metadata. Raises InvalidKeyError for what is no id."""
+    return SatelliteRegister(environment, session_id, environment.layout.metadata(session_id), METADATA)
 
 
 def _put(

@@ -16,7 +16,7 @@ from itertools import groupby, islice
 from typing import TypeVar
 
 from snapshots.environment import Environment
-from snapshots.errors import CorruptSnapshotError, SessionDeletedError, SessionNotFoundError
+from snapshots.errors import CorruptSnapshotError, SessionDeletedError, SessionMovedError, SessionNotFoundError
 from snapshots.head import TOMBSTONE
 from snapshots.reading import head_at
 from snapshots.satellite import Found, Kind, SatelliteRegister, decode, misplaced
@@ -40,10 +40,18 @@ def present_index(register: SatelliteRegister[Index]) -> Found[Index]:
     Raises:
         SessionNotFoundError: The session has no usage log.
         SessionDeletedError: It was deleted, and its log is gone.
+        SessionMovedError: It was moved.
         CorruptSnapshotError, UnsupportedSchemaError: It cannot be read.
         UnavailableError: The store did not answer.
     """
-    found = register.find()
+    found = last_index(register)
+    register.check_not_moved(found)
+    return found
+
+
+def last_index(register: SatelliteRegister[Index]) -> Found[Index]:
+    """Return the index as it is stored, or was left behind. Else raises as `present_index`."""
+    found = register.look()
     if found is None:
         if register.is_spent():
             raise SessionDeletedError(register.session_id)
@@ -88,6 +96,7 @@ def index_at(environment: Environment, log: ListedLog) -> tuple[str, Found[Index
 
     Raises:
         SessionDeletedError: It is missing: the log goes, or went, with its session.
+        SessionMovedError: It was left behind: the session was moved.
         CorruptSnapshotError: It is missing otherwise, cannot be read, or is another log's (rules 1 and 2).
         UnsupportedSchemaError: It is of a later format.
         UnavailableError: The store did not answer.
@@ -106,6 +115,8 @@ def index_at(environment: Environment, log: ListedLog) -> tuple[str, Found[Index
     layout = environment.layout
     if stored.tenant != layout.tenant or layout.usage_index(stored.session_id) != key:
         raise misplaced(key, KIND.name, stored.session_id, stored.tenant)
+    if stored.found.destination:
+        raise SessionMovedError(stored.session_id, stored.found.destination)
     return stored.session_id, stored.found
 
 

@@ -79,6 +79,7 @@ class UsageLog:
         Raises:
             InvalidInputError: Not such a line; nothing was written.
             LimitExceededError: It is too large, or the log is full; nothing was written.
+            SessionMovedError: It was moved to another store; nothing was written.
             SessionDeletedError: The session was deleted. That this is not raised does not say that it was not (rule 7).
             CorruptSnapshotError: The index cannot be read; nothing was written.
             UnavailableError: Not confirmed; `applied` says whether it may be there (rule 4).
@@ -102,6 +103,11 @@ class UsageLog:
             return ()
         ids = self._here().append(kept)
         return tuple(ids[place] for place in places)
+
+    def append_rows(self, rows: Sequence[UsageRow]) -> None:
+        """Append rows of another log as they are stored there, all of them or none. Raises as `append`."""
+        if rows:
+            self._here().append([Line(row.text.encode(), row.row_id, "") for row in rows])
 
     def read(self) -> Iterator[UsageRow]:
         """Yield the rows, each id once, those of each writer in its order; see `read_rows`."""

@@ -13,7 +13,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from snapshots.environment import Environment
@@ -47,22 +47,31 @@ def read_rows(environment: Environment, session_id: str) -> Iterator[UsageRow]:
     Raises:
         SessionNotFoundError: The session has no usage log.
         SessionDeletedError: It was deleted, and its log is gone or going.
+        SessionMovedError: It was moved.
         CorruptSnapshotError: Index or segment cannot be read, or is missing.
         UnavailableError: The store did not answer, or the log never stood still.
     """
-    register = index_register(environment, session_id)
-    index = present_index(register).value
-    first, done = Distinct(), set[str]()
+    register, first = index_register(environment, session_id), Distinct()
+    for rows in stored_rows(environment, session_id, lambda: present_index(register).value):
+        yield from first.of(rows)
+
+
+def stored_rows(
+    environment: Environment, session_id: str, present: Callable[[], Index]
+) -> Iterator[Iterator[UsageRow]]:
+    """Yield the rows of every live segment, some of them twice; `present` reads the index. Raises as `read_rows`."""
+    index, done = present(), set[str]()
     for _ in range(RESTARTS_MAX):
         try:
             for segment, rows in read_segments(environment, session_id, not_in(index, done)):
-                yield from first.of(rows)
+                yield rows
                 done.add(segment.name)
             return
         except SegmentMissingError as missing:
-            index = present_index(register).value
+            index = present()
             check_superseded(environment, session_id, missing.segment, index)
-    raise UnavailableError(register.key, "the usage log kept moving while it was read", applied="no")
+    key = environment.layout.usage_index(session_id)
+    raise UnavailableError(key, "the usage log kept moving while it was read", applied="no")
 
 
 def not_in(index: Index, done: set[str]) -> Sequence[LiveSegment]:
@@ -93,10 +102,19 @@ class Distinct:
     def of(self, rows: Iterable[UsageRow]) -> Iterator[UsageRow]:
         """Yield the rows whose ids did not come by yet."""
         for row in rows:
-            digest = short_hash(row.row_id.encode(), ROW_DIGEST_BYTES)
+            digest = row_digest(row.row_id)
             if digest not in self._seen:
                 self._seen.add(digest)
                 yield row
+
+    def note(self, rows: Iterable[UsageRow]) -> None:
+        """Take rows for ones that came by."""
+        self._seen.update(row_digest(row.row_id) for row in rows)
+
+
+def row_digest(row_id: str) -> bytes:
+    """Return the digest by which a row is known (rule 3)."""
+    return short_hash(row_id.encode(), ROW_DIGEST_BYTES)
 
 
 def read_segments(

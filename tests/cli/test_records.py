@@ -11,6 +11,7 @@ import pytest
 
 from snapshots import PersistedSessionState, SnapshotRepository, codec
 from snapshots.fields import U64_MAX
+from snapshots.maintenance.copy.satellites import retire_satellites
 from snapshots.records import SessionRecords
 from snapshots.records.scan import SIDE_BY_SIDE
 from storage.backends import open_store
@@ -272,6 +273,18 @@ def test_a_reap_is_gone_on_with(cli: Command) -> None:
     assert said[1].startswith("not all were looked at: go on with --after default/records/")
     cli("records", "reap", "--limit", "0", code=2)
     assert cli("--json", "records", "reap", "--after", "elsewhere", code=10).error["error"] == "InvalidStateError"
+
+
+def test_a_record_that_was_left_behind_is_named(cli: Command, url: str) -> None:
+    some(cli)
+    with SnapshotRepository(open_store(url)) as repo:
+        retire_satellites(repo.environment, "due-1", "file:elsewhere")
+    rows = cli("--json", "records", "ls").rows
+    assert {row["session_id"] for row in rows[:-1]} == {"closed", "active", "due-2"}
+    assert rows[-1] == {"session_id": "due-1", "moved": "file:elsewhere"}
+    assert "moved: due-1 to file:elsewhere\n" in cli("records", "ls").out
+    assert cli("--json", "records", "reap").record["expired"] == 1
+    assert cli("--json", "records", "show", "due-1", code=3).error["error"] == "SessionMovedError"
 
 
 def test_a_damaged_record_hides_no_other_and_is_exit_code_4(cli: Command, url: str) -> None:

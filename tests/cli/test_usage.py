@@ -19,6 +19,7 @@ from snapshots.cli.invocation import Invocation
 from snapshots.cli.output import Output
 from snapshots.cli.usage import LINES_AT_ONCE, By, _all, _append_all, _tell, _Told, bars
 from snapshots.maintenance.collect import execute, plan_collect
+from snapshots.maintenance.copy.satellites import retire_satellites
 from snapshots.usage import ROW_BYTES_MAX, UsageLog
 from snapshots.usage.writing import LogWriter, appended
 from storage.backends import open_store
@@ -102,6 +103,16 @@ def test_usage_of_all_sessions_together(counted: Command, tmp_path: Path) -> Non
     *groups, total = counted("--json", "usage", "--all").rows
     assert (groups[0]["model"], groups[0]["calls"], total["calls"]) == ("gpt-5", 10, 13)
     assert counted("usage", "--all").out.startswith("usage of 2 sessions by model\n")
+
+
+def test_a_log_that_was_left_behind_is_named_and_not_counted(counted: Command, url: str, tmp_path: Path) -> None:
+    counted("usage", "s2", "--append", written(tmp_path, '{"output_tokens": 1000}'))
+    with SnapshotRepository(open_store(url)) as repo:
+        retire_satellites(repo.environment, "s2", "file:elsewhere")
+    *_, total = counted("--json", "usage", "--all").rows
+    assert (total["calls"], total["moved"]) == (12, [{"session_id": "s2", "destination": "file:elsewhere"}])
+    assert "the usage log of s2 was moved to file:elsewhere, and is not counted\n" in counted("usage", "--all").out
+    assert counted("--json", "usage", "s2", code=3).error["error"] == "SessionMovedError"
 
 
 def test_a_log_that_cannot_be_read_hides_no_other_and_is_named(counted: Command, url: str, tmp_path: Path) -> None:

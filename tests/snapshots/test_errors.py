@@ -28,6 +28,8 @@ EXAMPLES: list[tuple[errors.SnapshotError, dict[str, object]]] = [
     (errors.SessionMovedError("s", "s3://b"), {"session_id": "s", "destination": "s3://b"}),
     (errors.RevisionConflictError("s", expected=None, actual=2), {"expected": None, "actual": 2}),
     (errors.RevisionConflictError("s", expected=1, actual=2), {"expected": 1, "actual": 2}),
+    (errors.CopyConflictError("s", 3, "another"), {"session_id": "s", "revision": 3, "what": "session"}),
+    (errors.CopyConflictError("s", 0, "another", what="metadata"), {"reason": "another", "what": "metadata"}),
     (errors.TurnConflictError("s", "t", 3), {"turn_id": "t", "revision": 3}),
     (errors.EffectConflictError("s", "t", "mail"), {"session_id": "s", "turn_id": "t", "key": "mail"}),
     (errors.FencedError("s", fence=2, holder="h"), {"fence": 2, "holder": "h"}),

@@ -1,0 +1,54 @@
+"""Leaving behind what lies beside a session that is moved to another store: nobody writes it here any more.
+
+Rules:
+1. Each register says from then on where the session went, and keeps what it held: a copy can be made of it, and
+   repeated. Segments and realtime records stay as they are.
+2. A realtime session must have ended: whoever still has its connection would go on recording here. Its own host and any
+   other one announce a restart in the state first, and so learn that it was moved.
+3. What is not there is not made. The head says that the session was moved, to whoever would make it: it comes first.
+
+    retire_satellites(source, "s1", "s3://bucket/new")
+"""
+
+from __future__ import annotations
+
+from snapshots.environment import Environment
+from snapshots.errors import InvalidStateError
+from snapshots.maintenance.copy.satellites.registers import METADATA_COPY, RECORD_COPY
+from snapshots.realtime.journal import load_progress, register_of
+from snapshots.realtime.progress import Checkpoint
+from snapshots.realtime.transitions import ENDED
+from snapshots.usage.index import index_register
+
+
+def retire_satellites(source: Environment, session_id: str, destination: str) -> None:
+    """Leave behind what lies beside a session; again, for the same destination, does what is not done yet.
+
+    Args:
+        source: Where it is.
+        session_id: Which session.
+        destination: Where it goes: the URL of the other store.
+
+    Raises:
+        InvalidStateError: Its realtime session has not ended; nothing was left behind. Or that is no destination.
+        SessionMovedError: It was moved to another destination.
+        LimitExceededError: A register has no room for the destination.
+        CorruptSnapshotError, UnsupportedSchemaError: A register cannot be read.
+        UnavailableError: The store did not answer; repeat it.
+    """
+
+    def check_ended(checkpoint: Checkpoint) -> None:
+        progress = load_progress(source, session_id)
+        if progress.status not in ENDED or checkpoint.claim > progress.state.restart_count:
+            status = progress.status.value if progress.status not in ENDED else "about to be restarted"
+            raise InvalidStateError(
+                f"the realtime session {session_id!r} is {status}: close or detach it first, then move the session"
+            )
+
+    def any_value(_value: object) -> None:
+        """Refuse nothing."""
+
+    register_of(source, session_id).retire(destination, check_ended)  # first: it alone may refuse
+    RECORD_COPY.register(source, session_id).retire(destination, any_value)
+    METADATA_COPY.register(source, session_id).retire(destination, any_value)
+    index_register(source, session_id).retire(destination, any_value)
