@@ -25,11 +25,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from storage.errors import InvalidKeyError
 from storage.keys import check_key, encode_id, fan_out
 
 STORE_KEY = "~store"
+SatelliteName = Literal["record", "metadata", "usage", "realtime"]
 
 _PACK_NAME = re.compile(r"[0-9a-f]{32}\.[0-9a-f]{16}")
 _SEGMENT_NAME = re.compile(r"[0-9a-f]{32}-[0-9]{10}\.jsonl\.zst")
@@ -149,6 +151,22 @@ class Layout:
         """Return the prefixes of what lies beside the packs and goes with a deleted session."""
         kinds = ("turns", "leases", "records", "metadata", "usage", "realtime")
         return tuple(f"{self._root}/{kind}/" for kind in kinds)
+
+    @property
+    def copied_satellites(self) -> dict[SatelliteName, str]:
+        """Return the prefixes of those that a copy takes along: all but turns and leases."""
+        return {
+            "record": f"{self._root}/records/",
+            "metadata": f"{self._root}/metadata/",
+            "usage": f"{self._root}/usage/",
+            "realtime": f"{self._root}/realtime/",
+        }
+
+    def registers_beside(self, part: str) -> tuple[str, ...]:
+        """Return the keys of the registers beside a head, from the session's part of its key."""
+        prefixes = self.copied_satellites
+        names = {"usage": "/index", "realtime": "/state"}
+        return tuple(f"{prefix}{part}{names.get(kind, '')}" for kind, prefix in prefixes.items())
 
     def session_part(self, key: str) -> str:
         """Return `<hh>/<s>` of the key of a head or of what belongs to one session; equal for equal sessions."""

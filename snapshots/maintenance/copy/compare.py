@@ -21,9 +21,10 @@ from typing import Literal
 from snapshots.environment import Environment
 from snapshots.errors import CorruptSnapshotError, UnsupportedSchemaError
 from snapshots.head import LIVE, RESERVED, Head
+from snapshots.maintenance.copy.presence import presence_in
+from snapshots.maintenance.copy.satellites import compare_satellites
 from snapshots.maintenance.copy.survey import PRESENT_ONLY, WHOLE, History, Survey, survey
 from snapshots.maintenance.verify import session_findings
-from snapshots.placement import PlaceRow
 from snapshots.reading import (
     HeadRead,
     head_at,
@@ -38,8 +39,10 @@ from snapshots.reading import (
 from snapshots.repository import SnapshotRepository
 from snapshots.sessions import for_each_head
 from storage.digest import BlobRef
+from storage.extents import plan_reads
 
 Level = Literal["names", "full"]
+MANIFESTS_TOGETHER = 64  # of one session, read at once
 SIDE_BY_SIDE = 32  # sessions compared at once; bounds what waits, not the result
 
 
@@ -54,6 +57,7 @@ class Differs(StrEnum):
     BLOBS = "blobs"
     FIELD = "field"
     DAMAGE = "damage"
+    BESIDE = "beside"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +120,25 @@ def verify_copy(
         CorruptSnapshotError: A head of the source cannot be read.
         UnavailableError: A store did not answer; begin again.
     """
-    names = _live(source.environment) if sessions is None else iter(dict.fromkeys(sessions))
-    while some := list(islice(names, SIDE_BY_SIDE)):
-        pairs = [_Pair(source.environment, copy.environment, name, target or name, history, level) for name in some]
-        for reported in copy.environment.executor.map(_Pair.compared, pairs):
+    a, b = source.environment, copy.environment
+    wanted = _all(a) if sessions is None else ((name, True, True) for name in dict.fromkeys(sessions))
+    while some := list(islice(wanted, SIDE_BY_SIDE)):
+        pairs = [_Pair(a, b, name, target or name, history, level, *flags) for name, *flags in some]
+        for reported in b.executor.map(_Pair.compared, pairs):
             yield from reported
 
 
-def _live(environment: Environment) -> Iterator[str]:
+def _all(environment: Environment) -> Iterator[tuple[str, bool, bool]]:
+    """Yield what can be copied: the id, whether there is such a session, and whether anything lies beside it."""
+    presence = presence_in(environment)
     for read in for_each_head(environment, lambda row: head_at(environment, row.key)):
+        has_satellites = bool(presence.kinds(read.head.session_id))
         if read.head.status == LIVE:
-            yield read.head.session_id
+            yield read.head.session_id, True, has_satellites
+        elif read.head.status == RESERVED and has_satellites:
+            yield read.head.session_id, False, True
+    for name, _ in presence.others():
+        yield name, False, True
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +159,28 @@ class _Pair:
     target: str
     history: History
     level: Level
+    has_head: bool
+    has_satellites: bool
 
     def compared(self) -> list[Difference | Compared]:
-        there = read_live_head(self.source, self.session_id)
-        found = list(self._differences(there))
-        return [*found, Compared(self.session_id, len(self._wanted(there.head)), len(found))]
+        found: list[Difference] = []
+        revisions = 0
+        if self.has_head:
+            there = read_live_head(self.source, self.session_id)
+            found += self._differences(there)
+            revisions = len(self._wanted(there.head))
+        if self.has_satellites:
+            found += self._beside()
+        return [*found, Compared(self.session_id, revisions, len(found))]
+
+    def _beside(self) -> Iterator[Difference]:
+        """Yield what lies beside the session in the source and is not so in the copy (rule 2)."""
+        try:
+            for one in compare_satellites(self.source, self.copy, self.session_id, self.target):
+                if one.kind != "more":
+                    yield self._differs(Differs.BESIDE, f"{one.what} {one.position}: {one.reason}")
+        except (CorruptSnapshotError, UnsupportedSchemaError) as error:
+            yield self._differs(Differs.DAMAGE, str(error))
 
     def _wanted(self, head: Head) -> list[int]:
         if self.history == PRESENT_ONLY:
@@ -224,13 +253,14 @@ def _all_revisions(environment: Environment, session_id: str, numbers: Sequence[
 
 
 def _revisions_in(environment: Environment, found: Survey, numbers: Sequence[int]) -> Iterator[tuple[int, _Revision]]:
-    rows: dict[int, PlaceRow] = {row.revision: row for row in (*found.books.rows, named_by(found.head))}
-    reader = pack_reader(environment, found.head)
-    for number in numbers:
-        if not found.head.retains(number):
-            continue
-        if number == found.head.revision:
-            manifest = found.manifest
-        else:
-            manifest = read_manifest_at(environment, found.head, rows[number], reader)
-        yield number, _Revision(manifest.checkpoint_ref, frozenset(manifest.checkpoint.refs()))
+    rows = {row.revision: row for row in (*found.books.rows, named_by(found.head))}
+    retained = [number for number in numbers if found.head.retains(number)]
+    for start in range(0, len(retained), MANIFESTS_TOGETHER):
+        some = retained[start : start + MANIFESTS_TOGETHER]
+        reader = pack_reader(environment, found.head)
+        runs = (run for number in some for run in rows[number].manifest.runs())
+        reader.fetch(plan_reads((run.pack, run.offset, run.stored_bytes) for run in runs))
+        for number in some:
+            is_present = number == found.head.revision
+            read = found.manifest if is_present else read_manifest_at(environment, found.head, rows[number], reader)
+            yield number, _Revision(read.checkpoint_ref, frozenset(read.checkpoint.refs()))

@@ -33,6 +33,8 @@ from snapshots.errors import (
     UnsupportedSchemaError,
 )
 from snapshots.head import LIVE, RESERVED, TOMBSTONE
+from snapshots.maintenance.copy.presence import presence_in
+from snapshots.maintenance.copy.satellites import KINDS, SatelliteKind, copy_satellites
 from snapshots.maintenance.copy.session import SessionJob, conflict_of, copy_session, is_copied
 from snapshots.maintenance.copy.survey import WHOLE, History, places_in, survey
 from snapshots.maintenance.marks import pack_mark
@@ -45,9 +47,11 @@ from storage.keys import check_id
 
 SIDE_BY_SIDE = 32  # sessions taken on at once; bounds what waits, not the result
 
-Action = Literal["new", "further", "same", "conflict", "skipped"]
-"""What a plan means to do: copy all of it, copy what is new, nothing, nothing as it cannot, nothing as it is no session
-that can be copied."""
+NOWHERE = 1 << 30  # the depth of what has no head: it comes last
+
+Action = Literal["new", "further", "same", "conflict", "skipped", "beside"]
+"""What a plan means to do: copy all of it, what is new, nothing, nothing as it cannot, nothing as there is no such
+session any more, and what lies beside a session that is not there."""
 
 Outcome = Literal["copied", "moved", "same", "conflict", "damaged", "skipped", "failed", "unavailable"]
 """What became of a session."""
@@ -66,6 +70,7 @@ class PlannedSession:
         bytes: Their size.
         reason: Why it is skipped, or in conflict.
         depth: How many of those before it in the plan it descends from.
+        beside: What lies beside it and is to be copied too, as far as it is there.
     """
 
     job: SessionJob
@@ -76,6 +81,7 @@ class PlannedSession:
     bytes: int = 0
     reason: str = ""
     depth: int = 0
+    beside: tuple[SatelliteKind, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +100,8 @@ class CopyPlan:
 
     @property
     def to_copy(self) -> tuple[PlannedSession, ...]:
-        """Return the sessions with anything to copy."""
-        return tuple(one for one in self.sessions if one.action in ("new", "further"))
+        """Return the sessions with anything to copy; what lies beside the others is looked at when it is copied."""
+        return tuple(one for one in self.sessions if one.action in ("new", "further", "beside"))
 
     @property
     def bytes(self) -> int:
@@ -121,7 +127,7 @@ class SessionOutcome:
         before: Its revision in the destination before.
         revision: Its revision there now.
         packs: Packs uploaded.
-        uploaded_bytes: Size of all that was uploaded.
+        uploaded_bytes: Size of all that was uploaded, of what lies beside it too.
         error: Why it was not copied, None if it was.
     """
 
@@ -228,6 +234,7 @@ class _Planning:
 
     def planned(self, chosen: Sequence[str] | None, progress: Progress) -> Iterator[PlannedSession]:
         known = {one.session_id: one for one in self._known(chosen, progress)}
+        presence = presence_in(self._source) if chosen is None else None
         family = _Families(known.values())
         order = sorted(known.values(), key=lambda one: (family.depth(one), one.session_id))
         for start in range(0, len(order), SIDE_BY_SIDE):
@@ -235,8 +242,14 @@ class _Planning:
             jobs = [SessionJob(one.session_id, self._target, self._history, family.relatives(one)) for one in some]
             for one, (planned, sizes) in zip(some, self._here.executor.map(self._looked_at, some, jobs), strict=True):
                 fresh = family.not_counted(one, sizes)
-                yield replace(planned, packs=len(fresh), bytes=sum(fresh.values()), depth=family.depth(one))
+                beside = KINDS if presence is None else presence.kinds(one.session_id)
+                yield replace(
+                    planned, packs=len(fresh), bytes=sum(fresh.values()), depth=family.depth(one), beside=beside
+                )
             progress("sessions compared", min(start + SIDE_BY_SIDE, len(order)), len(order))
+        for name, kinds in presence.others() if presence is not None else ():
+            job = SessionJob(name, self._target, self._history)
+            yield PlannedSession(job, "beside", 0, 0, depth=NOWHERE, beside=kinds)
 
     def _known(self, chosen: Sequence[str] | None, progress: Progress) -> Iterator[_Known]:
         if chosen is not None:
@@ -411,11 +424,17 @@ class _Execution:
         if planned.action == "skipped":
             return replace(outcome, outcome="skipped")
         try:
-            copied = copy_session(self._plan.source, self._plan.destination, job, self._count)
+            if planned.action != "beside":
+                outcome = self._copied(outcome, job)
+            return self._with_beside(outcome, planned)
         except (SessionDeletedError, SessionMovedError, SessionNotFoundError):
             return replace(outcome, outcome="skipped")
         except (SnapshotError, StorageError) as error:
-            return failed(replace(outcome, revision=planned.known), error)
+            return failed(outcome, error)
+
+    def _copied(self, outcome: SessionOutcome, job: SessionJob) -> SessionOutcome:
+        outcome = replace(outcome, revision=outcome.before)
+        copied = copy_session(self._plan.source, self._plan.destination, job, self._count)
         return replace(
             outcome,
             outcome="copied" if copied.is_changed else "same",
@@ -424,6 +443,17 @@ class _Execution:
             packs=copied.packs,
             uploaded_bytes=copied.uploaded_bytes,
         )
+
+    def _with_beside(self, outcome: SessionOutcome, planned: PlannedSession) -> SessionOutcome:
+        if not planned.beside:
+            return outcome
+        job = planned.job
+        copied = copy_satellites(
+            self._plan.source, self._plan.destination, job.session_id, job.target_id, planned.beside
+        )
+        self._count(copied.bytes)
+        uploaded = outcome.uploaded_bytes + copied.bytes
+        return replace(outcome, outcome="copied" if copied.is_changed else outcome.outcome, uploaded_bytes=uploaded)
 
     def _count(self, size_bytes: int) -> None:
         with self._lock:

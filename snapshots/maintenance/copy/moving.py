@@ -5,7 +5,9 @@ Rules:
 2. It is left behind only when its copy was compared with it, every byte of the copy read: the head then names nothing
    any more, and says where the session is. Its packs go with the next collection.
 3. A turn in flight does not move: its owner finishes it first. Neither does a session that somebody has leased.
-4. A failure before the end gives the session back. After a crash its head is still held: the move is run again, or it
+4. What lies beside it is left behind too: each register then says where it is. That is done before the head says so, as
+   it may be refused, and again after it, when nothing new can be made here any more.
+5. A failure before the end gives the session back. After a crash its head is still held: the move is run again, or it
    is released by its owner's name.
 
     plan = plan_copy(source, destination)
@@ -28,12 +30,13 @@ from snapshots.errors import (
     SessionMovedError,
     SnapshotError,
 )
-from snapshots.head import MOVED, Head
+from snapshots.head import LIVE, MOVED, RESERVED, Head
 from snapshots.maintenance.copy.compare import Difference, verify_copy
 from snapshots.maintenance.copy.fleet import CopyPlan, CopyReport, SessionOutcome, Told, execute, failed, nobody
+from snapshots.maintenance.copy.satellites import compare_satellites, copy_satellites, retire_satellites
 from snapshots.maintenance.copy.session import SessionJob, copy_session
 from snapshots.maintenance.progress import Progress, quiet
-from snapshots.reading import read_live_head
+from snapshots.reading import read_head, read_live_head
 from snapshots.repository import SnapshotRepository
 from snapshots.rewrite import rewrite_head
 from snapshots.state import ROOT
@@ -73,33 +76,65 @@ def move(
     if wrong:
         raise InvalidStateError(f"session {wrong[0].job.session_id!r} would not be moved whole, under its own id")
     report = execute(plan, progress=progress)
+    moving = _Moving(source, destination, url)
     outcomes: list[SessionOutcome] = []
     for copied in report.sessions:
-        outcome = copied
-        if copied.error is None and copied.outcome != "skipped":
-            outcome = _cut_over(source, destination, copied, url)
+        outcome = moving.moved(copied)
         outcomes.append(outcome)
         told(outcome)
         progress("sessions moved", len(outcomes), len(report.sessions))
     return replace(report, sessions=tuple(outcomes))
 
 
-def _cut_over(
-    source: SnapshotRepository, destination: SnapshotRepository, copied: SessionOutcome, url: str
-) -> SessionOutcome:
-    """Leave a session behind that was copied (rules 1 and 2)."""
-    name = copied.session_id
-    try:
+class _Moving:
+    """One call of `move`."""
+
+    def __init__(self, source: SnapshotRepository, destination: SnapshotRepository, url: str) -> None:
+        self._source = source
+        self._destination = destination
+        self._url = url
+
+    def moved(self, copied: SessionOutcome) -> SessionOutcome:
+        """Leave a session behind that was copied (rules 1 and 2)."""
+        if copied.error is not None:
+            return copied
+        try:
+            read = read_head(self._source.environment, copied.session_id)
+            if read is not None and read.head.status == LIVE:
+                return self._cut_over(copied)
+            if read is None or read.head.status == RESERVED or self._is_left(read.head):
+                return self._with_beside(copied)
+        except (SnapshotError, StorageError) as error:
+            return failed(copied, error)
+        return copied
+
+    def _is_left(self, head: Head) -> bool:
+        """Say whether an earlier run left it behind, and perhaps not yet what lies beside it."""
+        return head.status == MOVED and head.destination == self._url
+
+    def _cut_over(self, copied: SessionOutcome) -> SessionOutcome:
+        source, name = self._source, copied.session_id
         _check_not_leased(source, name)
-        with _held(source, name, url) as writer:
+        with _held(source, name, self._url) as writer:
             held = read_live_head(source.environment, name).head
-            last = copy_session(source.environment, destination.environment, SessionJob(name))
-            _check_equal(source, destination, name)
-            leave(source.environment, held, url, fence=writer.fence)
-    except (SnapshotError, StorageError) as error:
-        return failed(copied, error)
-    uploaded = copied.uploaded_bytes + last.uploaded_bytes
-    return replace(copied, outcome="moved", revision=last.revision, uploaded_bytes=uploaded)
+            last = copy_session(source.environment, self._destination.environment, SessionJob(name))
+            beside = self._beside_left(name)
+            _check_equal(source, self._destination, name)
+            leave(source.environment, held, self._url, fence=writer.fence)
+        uploaded = copied.uploaded_bytes + last.uploaded_bytes + beside + self._beside_left(name)
+        return replace(copied, outcome="moved", revision=last.revision, uploaded_bytes=uploaded)
+
+    def _with_beside(self, copied: SessionOutcome) -> SessionOutcome:
+        """Leave behind what lies beside a session that is not there, or not any more."""
+        before = copied.uploaded_bytes + self._beside_left(copied.session_id)
+        _check_beside(self._source, self._destination, copied.session_id)
+        return replace(copied, outcome="same" if copied.outcome == "skipped" else "moved", uploaded_bytes=before)
+
+    def _beside_left(self, session_id: str) -> int:
+        """Leave what lies beside a session, and copy it as it was left; return its size (rule 4)."""
+        source, here = self._source.environment, self._destination.environment
+        retire_satellites(source, session_id, self._url)
+        return copy_satellites(source, here, session_id, session_id).bytes
 
 
 def _check_not_leased(source: SnapshotRepository, session_id: str) -> None:
@@ -139,6 +174,15 @@ def _check_equal(source: SnapshotRepository, destination: SnapshotRepository, se
         said = "; ".join(map(str, differences[:DIFFERENCES_SHOWN]))
         key = destination.environment.layout.head(session_id)
         raise CorruptSnapshotError(key, f"the copy differs in {len(differences)} points: {said}")
+
+
+def _check_beside(source: SnapshotRepository, destination: SnapshotRepository, session_id: str) -> None:
+    """Compare what lies beside a session with its copy. Raises CorruptSnapshotError: they differ."""
+    found = compare_satellites(source.environment, destination.environment, session_id, session_id)
+    differences = [one for one in found if one.kind != "more"]
+    if differences:
+        one = differences[0]
+        raise CorruptSnapshotError(one.position, f"the copy of the {one.what} differs: {one.reason}")
 
 
 def leave(environment: Environment, compared: Head, url: str, *, fence: int) -> None:
