@@ -7,7 +7,7 @@ Rules:
    that head was read at the epoch which it has at the publish, or if the reserved head names it: after every pack of
    many this one names all, so that a long copy outlives collections, and whoever repeats it goes on.
 3. A session is copied only onto a part of its own past: the head here must stand at a revision of the source, or there
-   is none. Whatever else stands there is a conflict, and stays.
+   is none. Whatever else stands there is a conflict, and stays. A session that was moved on from here may come back.
 4. A fork shares the packs of the session here that it came from: of the head of that one as it was read in this very
    attempt, and only while its epoch is at least the fork's; a head that lags behind is helped.
 5. Every frame is checked by its checksum before the head names it. What is damaged in the source is not copied: nothing
@@ -30,7 +30,7 @@ from snapshots.errors import (
     CorruptSnapshotError,
     RevisionConflictError,
 )
-from snapshots.head import HEAD_BYTES_MAX, HEAD_COMMIT_BYTES_MAX, LIVE, MOVED, RESERVED, TOMBSTONE, Head
+from snapshots.head import HEAD_BYTES_MAX, HEAD_COMMIT_BYTES_MAX, LIVE, RESERVED, TOMBSTONE, Head
 from snapshots.laying import PLACES
 from snapshots.layout import pack_name
 from snapshots.logs import NO_LOG, HeldLog, encode_rows
@@ -135,8 +135,6 @@ def conflict_of(there: Head, here: Head) -> str:
     """
     if here.status == TOMBSTONE:
         return "it was deleted here, and its id is spent"
-    if here.status == MOVED:
-        return f"it was moved on from here, to {here.destination}"
     if here.revision > there.revision:
         return f"it stands at revision {here.revision} here, and at {there.revision} in the source"
     if here.holder is not None:
@@ -152,7 +150,7 @@ def _another(here: Head) -> str:
 
 def is_copied(there: Head, here: Head, history: History) -> bool:
     """Say whether a live head here has everything of the source's that is to be copied."""
-    if (here.revision, here.checkpoint_ref) != (there.revision, there.checkpoint_ref):
+    if here.status != LIVE or (here.revision, here.checkpoint_ref) != (there.revision, there.checkpoint_ref):
         return False
     return retention_of(there, here, history) == Retention(here.floor, here.kept, here.pins)
 
@@ -205,7 +203,7 @@ class _Work:
     Attributes:
         read: The head here, as it was just read.
         found: The session in the source.
-        before: The session here, None while it is reserved.
+        before: The session here, None while the head names no revision of it.
         family: In which its packs lie here.
         here: Where packs lie that the head may name; grows with what is uploaded.
         groups: Packs that are missing, those together that go into one.
@@ -324,7 +322,7 @@ class _SessionCopy:
         """Upload what is missing; return the head to send: a reserved one that names it, as long as there is more."""
         found = self._surveyed(there)
         before = self._surveyed_here(read) if read.head.status == LIVE else None
-        if before is not None and found.checkpoint_ref(before.head.revision) != before.head.checkpoint_ref:
+        if read.head.revision and found.checkpoint_ref(read.head.revision) != read.head.checkpoint_ref:
             raise CopyConflictError(read.head.session_id, read.head.revision, _another(read.head))
         retention = retention_of(found.head, None if before is None else before.head, self._job.history)
         work = self._work(read, found, before)
@@ -332,7 +330,7 @@ class _SessionCopy:
         while work.groups:
             bodies = self._fetched(found, work.groups.pop(0))
             work.here.update(self._put(work, bodies))
-            if before is None and (work.groups or sum(body.size_bytes for body in bodies) >= PACK_BYTES):
+            if read.head.status == RESERVED and (work.groups or sum(body.size_bytes for body in bodies) >= PACK_BYTES):
                 return self._registration(work)
         return self._published(work, retention, self._with_books(work) if found.rows else self._first(work))
 
@@ -352,6 +350,7 @@ class _SessionCopy:
             family=work.family,
             status=LIVE,
             staged=None,
+            destination="",
             revision=source.revision,
             write_id=write_id,
             commit_id=source.commit_id,
@@ -410,7 +409,7 @@ class _SessionCopy:
 
     def _of_relatives(self, head: Head, found: Survey) -> tuple[str, dict[str, tuple[str, int]]]:
         """Return the family of a new session, and where packs lie that it shares (rule 4)."""
-        family = "" if head.staged is None else head.staged.family
+        family = head.family if head.staged is None else head.staged.family
         for relative in self._job.relatives if found.head.origin is not None else ():
             other = read_head(self._here, relative)
             if other is None or other.head.status != LIVE or family not in ("", other.head.family):

@@ -1,0 +1,61 @@
+"""A session that was moved away may come back, from wherever it went on; and no other one in its place."""
+
+from __future__ import annotations
+
+import pytest
+
+from snapshots import SnapshotRepository
+from snapshots.errors import SessionMovedError
+from snapshots.maintenance.copy.fleet import CopyReport, plan_copy
+from snapshots.maintenance.copy.moving import move
+from storage.backends.memory import MemoryStore
+from storage.testing.clock import ManualClock
+from tests.integration.builders import check_every_revision, new_session, take_turn
+from tests.snapshots.copy.walks import collected, findings
+
+
+def repository(seed: int) -> SnapshotRepository:
+    return SnapshotRepository(MemoryStore(), clock=ManualClock(seed=seed), inline_limit_bytes=0)
+
+
+def moved(source: SnapshotRepository, destination: SnapshotRepository, url: str) -> CopyReport:
+    return move(source, destination, plan_copy(source, destination), url=url)
+
+
+@pytest.mark.parametrize("collects", [0, 2])
+def test_a_session_that_went_on_elsewhere_comes_back(collects: int) -> None:
+    first, second = repository(1), repository(2)
+    state = new_session("s1")
+    for number in range(3):
+        first.commit(take_turn(state, f"first{number}"))
+    first.fork("s1", "s1.fork", 2)
+    assert not moved(first, second, "second:").not_copied
+    with pytest.raises(SessionMovedError):
+        first.load("s1")
+    for _ in range(collects):
+        collected(first)
+    for number in range(2):
+        second.commit(take_turn(second.load("s1"), f"second{number}"))
+    assert not moved(second, first, "first:").not_copied
+    for _ in range(collects):
+        collected(first)
+    assert len(first.history("s1")) == 5
+    check_every_revision(first, "s1")
+    assert first.load("s1.fork").head_revision == 1
+    assert not findings(first)
+    with pytest.raises(SessionMovedError, match="first:"):
+        second.load("s1")
+    first.commit(take_turn(first.load("s1"), "and on"))
+    check_every_revision(first, "s1")
+
+
+def test_another_session_of_the_same_id_does_not_come_in_its_place() -> None:
+    first, second, other = repository(1), repository(2), repository(3)
+    first.commit(new_session("s1", "first"))
+    moved(first, second, "second:")
+    other.commit(new_session("s1", "other"))
+    (outcome,) = moved(other, first, "first:").sessions
+    assert outcome.outcome == "conflict"
+    with pytest.raises(SessionMovedError):
+        first.load("s1")
+    assert other.load("s1").head_revision == 1
