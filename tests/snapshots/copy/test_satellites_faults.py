@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from snapshots.errors import CopyConflictError
@@ -22,6 +24,7 @@ from storage.testing.faults import (
     Repeat,
 )
 from tests.snapshots.copy.satellites import SESSION, Bench, gone_wrong
+from tests.snapshots.realtime.bench import out
 from tests.snapshots.usage.bench import line
 
 PUT_FAULTS: list[Fault] = [
@@ -199,6 +202,45 @@ def test_a_source_that_goes_on_meanwhile_is_copied_as_it_was_at_some_time(nth: i
     assert bench.here.found() == []
     bench.copy()
     check_once(bench)
+
+
+def test_a_realtime_source_that_is_faster_than_we_list_is_copied_without_a_gap() -> None:
+    bench = Bench()
+    controller = bench.fill()
+
+    def go_on() -> None:
+        for n in range(RECORDS_BEHIND_MAX):
+            controller.send(out(f"more{len(sent)}.{n}"))
+        sent.append(1)
+
+    sent: list[int] = []
+    listing = bench.source.layout.realtime(SESSION)
+    bench.source.faulty.plan.on("list", listing, fault=Meanwhile(go_on), times=None)
+    bench.copy(["realtime"])
+    assert bench.here.found() == []
+    state = register_of(bench.here.environment, SESSION).read().value
+    assert 0 <= len(bench.here.realtime()) - state.sequence <= RECORDS_BEHIND_MAX
+    bench.works_again()
+    bench.copy(["realtime"])
+    assert bench.here.found() == []
+    assert bench.differences_of("realtime session") == []
+
+
+@pytest.mark.parametrize("nth", [2, 3, 4])
+def test_a_restart_that_is_announced_here_in_the_midst_of_a_copy_stays_announced(nth: int) -> None:
+    bench = Bench()
+    bench.fill(frames=RECORDS_BEHIND_MAX)
+    register = register_of(bench.here.environment, SESSION)
+
+    def announce() -> None:
+        register.update(lambda present: replace(present, claim=1))
+
+    key = bench.here.layout.realtime_state(SESSION)
+    bench.here.faulty.plan.on("put", key, nth=nth, fault=Meanwhile(announce))
+    with pytest.raises(CopyConflictError, match="restart 1 was announced here"):
+        bench.copy(["realtime"])
+    assert register.read().value.claim == 1
+    assert bench.here.found() == []
 
 
 def test_a_write_here_in_the_midst_of_a_copy_is_not_overwritten() -> None:

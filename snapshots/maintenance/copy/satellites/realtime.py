@@ -133,19 +133,23 @@ def read_source(source: Environment, session_id: str) -> SourceLog | None:
     """Return where a log stands, None if there is none. Raises as `read_records`."""
     register = register_of(source, session_id)
     found = register.look()
+    if found is None:
+        return None
+    log = _listed(source, session_id, found)
     for _ in range(ENDS_READ_MAX):
-        if found is None:
-            return None
-        last = found.value.sequence
-        for number in stored_numbers(source, session_id, last):
-            last = number
-        if last - found.value.sequence <= RECORDS_BEHIND_MAX:
+        if log.last - log.found.value.sequence <= RECORDS_BEHIND_MAX:
             break
         again = register.look()
-        if again is None or again.version == found.version:
+        if again is None or again.version == log.found.version:
             break
-        found = again
-    assert found is not None, "it was read"
+        log = _listed(source, session_id, again)
+    return log
+
+
+def _listed(source: Environment, session_id: str, found: Found[Checkpoint]) -> SourceLog:
+    last = found.value.sequence
+    for number in stored_numbers(source, session_id, last):
+        last = number
     return SourceLog(found, last)
 
 
@@ -249,8 +253,8 @@ class _RealtimeCopy:
 
     def _forward(self, progress: RealtimeProgress, covered: Found[Checkpoint]) -> Found[Checkpoint]:
         """Move the state on to what is stored (rule 3); to the source's, once all that it covers is."""
-        is_there = progress.sequence >= self._final.sequence
-        mine = self._final if is_there else replace(Checkpoint.of(progress), claim=self._final.claim)
+        is_next = covered.value.sequence < self._final.sequence <= progress.sequence
+        mine = self._final if is_next else replace(Checkpoint.of(progress), claim=self._final.claim)
 
         def moved_on(present: Checkpoint) -> Checkpoint:
             self._check_claim(present)
