@@ -243,6 +243,17 @@ def test_a_restart_that_is_announced_here_in_the_midst_of_a_copy_stays_announced
     assert bench.here.found() == []
 
 
+@pytest.mark.parametrize("nth", [4, 5, 9])
+def test_a_host_that_takes_over_here_in_the_midst_of_a_copy_is_left_alone(nth: int) -> None:
+    bench = Bench()
+    bench.fill(frames=5)
+    bench.here.faulty.plan.on("put", nth=nth, fault=Meanwhile(lambda: bench.here.resumed().complete_restart()))
+    with pytest.raises(CopyConflictError, match="here is another one than in the source"):
+        bench.copy(["realtime"])
+    assert bench.here.realtime()[-1].kind.value == "restart_completed"
+    assert bench.here.found() == []
+
+
 def test_a_write_here_in_the_midst_of_a_copy_is_not_overwritten() -> None:
     bench = filled()
     bench.copy()
