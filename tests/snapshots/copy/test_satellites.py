@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from snapshots import PersistedSessionState, SnapshotRepository
 from snapshots.errors import CopyConflictError, CorruptSnapshotError, LimitExceededError
 from snapshots.maintenance.copy.satellites import KINDS, KindCopied, copy_satellites
 from snapshots.maintenance.copy.satellites.marks import made_by, mark_of, standing
+from snapshots.maintenance.copy.satellites.realtime import copy_realtime
 from snapshots.realtime import RealtimeCloseReason, load_realtime
 from snapshots.realtime.journal import RECORDS_BEHIND_MAX, register_of
 from snapshots.runtime import RuntimeSession
@@ -359,6 +361,18 @@ def test_the_claim_is_copied(bench: Bench) -> None:
     bench.copy(["realtime"])
     assert register_of(bench.here.environment, SESSION).read().value.claim == 1
     assert load_realtime(bench.here.host, SESSION) == load_realtime(bench.source.host, SESSION)
+
+
+def test_a_source_that_is_behind_without_a_mark_changes_nothing(bench: Bench) -> None:
+    controller = bench.fill()
+    bench.copy(["realtime"])
+    controller.send(out("more"))
+    before = dict(_everything(bench.source))
+    back = bench.here.environment, bench.source.environment, SESSION, SESSION
+    assert copy_realtime(*back).outcome == "ahead"
+    register_of(bench.source.environment, SESSION).update(lambda present: replace(present, claim=1))
+    assert copy_realtime(*back).outcome == "ahead"
+    assert before.keys() == dict(_everything(bench.source)).keys()
 
 
 def test_a_restart_that_was_announced_here_is_a_conflict(bench: Bench) -> None:

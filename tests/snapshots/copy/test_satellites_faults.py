@@ -193,6 +193,21 @@ def test_two_copies_at_once_are_one(nth: int) -> None:
     assert sorted(bench.here.rows()) == sorted(bench.source.rows())
 
 
+def test_the_state_does_not_go_back_behind_that_of_a_faster_copy() -> None:
+    bench = Bench()
+    bench.fill(frames=RECORDS_BEHIND_MAX)
+    key = bench.here.layout.realtime_state(SESSION)
+
+    def another() -> None:
+        copy_satellites(bench.source.environment, bench.here.environment, SESSION, SESSION)
+
+    bench.here.faulty.plan.on("put", key, nth=2, fault=Meanwhile(another))
+    bench.copy(["realtime"])
+    puts = [request for request in bench.here.faulty.log if request.verb == "put" and request.keys == (key,)]
+    assert len(puts) == 2  # the first state, and one that came too late
+    assert bench.differences() == []
+
+
 @pytest.mark.parametrize("nth", range(1, 24))
 def test_a_source_that_goes_on_meanwhile_is_copied_as_it_was_at_some_time(nth: int) -> None:
     bench = filled()
