@@ -6,7 +6,7 @@ Rules:
    the beginning of the source's log, and nothing is missing in it.
 3. The state exists before record 1, first one that covers nothing; it only moves forward, and is never more than
    RECORDS_BEHIND_MAX records behind, as a host keeps it. At the end it is the source's, its claim included.
-4. A higher claim here is a host's that means to take the session over here: a conflict.
+4. A higher claim here is a host's that means to take the session over here: a conflict, if anything is new.
 5. A mark of the source's state and of the last record, among the write ids of the state here, says that all records up
    to that one are here. While it stands there, two GETs and a listing find out that there is nothing to do.
 
