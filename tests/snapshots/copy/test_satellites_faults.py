@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from snapshots import PersistedSessionState, SnapshotRepository
 from snapshots.errors import CopyConflictError
 from snapshots.maintenance.copy.satellites import copy_satellites
 from snapshots.realtime.journal import RECORDS_BEHIND_MAX, register_of
@@ -267,6 +268,20 @@ def test_a_host_that_takes_over_here_in_the_midst_of_a_copy_is_left_alone(nth: i
         bench.copy(["realtime"])
     assert bench.here.realtime()[-1].kind.value == "restart_completed"
     assert bench.here.found() == []
+
+
+def test_a_session_that_is_deleted_here_in_the_midst_of_a_copy_is_a_conflict() -> None:
+    bench = Bench()
+    bench.fill()
+
+    def delete() -> None:
+        with SnapshotRepository(bench.here.behind, clock=bench.clock) as repo:
+            repo.commit(PersistedSessionState(session_id=SESSION))
+            repo.delete(SESSION)
+
+    bench.here.faulty.plan.on("put", bench.here.layout.realtime_record(SESSION, 8), fault=Meanwhile(delete))
+    with pytest.raises(CopyConflictError, match="its id is spent"):
+        bench.copy(["realtime"])
 
 
 def test_a_write_here_in_the_midst_of_a_copy_is_not_overwritten() -> None:
