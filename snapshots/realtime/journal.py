@@ -333,7 +333,7 @@ def load_progress(environment: Environment, session_id: str) -> RealtimeProgress
     """Return what the log of a session has come to.
 
     Raises:
-        SessionNotFoundError, SessionDeletedError: There is none.
+        SessionNotFoundError, SessionDeletedError, SessionMovedError: There is none here.
         CorruptSnapshotError: Something of it cannot be read, is missing, or belongs to another session or tenant.
         UnsupportedSchemaError: It is of a later format.
         UnavailableError: The store did not answer.

@@ -66,7 +66,7 @@ class RealtimeSubscription:
 
         Raises:
             InvalidStateError: That is before the first record of the scope.
-            SessionNotFoundError, SessionDeletedError: The session is gone.
+            SessionNotFoundError, SessionDeletedError, SessionMovedError: The session is gone, or elsewhere.
             CorruptSnapshotError, UnsupportedSchemaError: A record cannot be read, is missing, or belongs elsewhere.
             UnavailableError: The store did not answer.
         """
@@ -117,7 +117,7 @@ def load_realtime(repo: HasEnvironment, session_id: str) -> RealtimeProgress:
     """Return what a realtime session has come to: its state, its queue, and what is in doubt. Writes nothing.
 
     Raises:
-        SessionNotFoundError, SessionDeletedError: There is none.
+        SessionNotFoundError, SessionDeletedError, SessionMovedError: There is none here.
         CorruptSnapshotError: Something of it cannot be read, is missing, or belongs to another session or tenant.
         UnsupportedSchemaError: It is of a later format.
         UnavailableError: The store did not answer.

@@ -56,7 +56,7 @@ class SessionRecords:
 
         Raises:
             SessionExistsError: There is one already; nothing was written.
-            SessionDeletedError: The id is spent.
+            SessionDeletedError, SessionMovedError: The id is spent, or the session lives elsewhere.
             InvalidStateError, InvalidKeyError: A value is out of bounds; nothing was written.
             LimitExceededError: The metadata is too large for a register, with all that steps may add; nothing was
                 written.
@@ -79,6 +79,7 @@ class SessionRecords:
 
         Raises:
             SessionNotFoundError: There is none.
+            SessionMovedError: The session was moved to another store.
             CorruptSnapshotError: It cannot be read, or belongs to another session or tenant.
             UnsupportedSchemaError: It is of a later format.
             UnavailableError: The store did not answer.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -10,8 +11,10 @@ from snapshots import PersistedSessionState, SnapshotRepository
 from snapshots.errors import CopyConflictError, CorruptSnapshotError, LimitExceededError
 from snapshots.maintenance.copy.satellites import KINDS, KindCopied, copy_satellites
 from snapshots.maintenance.copy.satellites.marks import made_by, mark_of, standing
+from snapshots.maintenance.copy.satellites.realtime import copy_realtime
 from snapshots.realtime import RealtimeCloseReason, load_realtime
 from snapshots.realtime.journal import RECORDS_BEHIND_MAX, register_of
+from snapshots.realtime.progress import Checkpoint
 from snapshots.runtime import RuntimeSession
 from snapshots.satellite import RING_MAX
 from snapshots.usage import compact
@@ -359,6 +362,47 @@ def test_the_claim_is_copied(bench: Bench) -> None:
     bench.copy(["realtime"])
     assert register_of(bench.here.environment, SESSION).read().value.claim == 1
     assert load_realtime(bench.here.host, SESSION) == load_realtime(bench.source.host, SESSION)
+
+
+def test_a_source_that_is_behind_without_a_mark_changes_nothing(bench: Bench) -> None:
+    controller = bench.fill()
+    bench.copy(["realtime"])
+    controller.send(out("more"))
+    before = dict(_everything(bench.source))
+    back = bench.here.environment, bench.source.environment, SESSION, SESSION
+    assert copy_realtime(*back).outcome == "ahead"
+    register_of(bench.source.environment, SESSION).update(lambda present: replace(present, claim=1))
+    assert copy_realtime(*back).outcome == "ahead"
+    assert before.keys() == dict(_everything(bench.source)).keys()
+
+
+def test_a_state_that_covers_other_records_than_ours_would_is_copied_as_it_is(bench: Bench) -> None:
+    bench.fill(frames=44)  # 90 records
+    progress = load_realtime(bench.source.host, SESSION)
+    register_of(bench.source.environment, SESSION).update(lambda _: Checkpoint.of(progress))
+    controller = bench.source.resumed()
+    controller.complete_restart()
+    for n in range(24):
+        controller.send(out(f"more{n}"))
+    assert (progress.sequence, len(bench.source.realtime())) == (90, 141)
+    bench.copy(["realtime"])
+    assert register_of(bench.here.environment, SESSION).read().value.sequence == 90
+    assert bench.differences_of("realtime session") == []
+
+
+def test_nothing_is_added_to_what_goes_with_a_deleted_session(bench: Bench) -> None:
+    controller = bench.fill()
+    bench.copy()
+    with SnapshotRepository(bench.here.behind, clock=bench.clock) as repo:
+        repo.commit(PersistedSessionState(session_id=SESSION))
+        repo.delete(SESSION)
+    controller.send(out("more"))
+    bench.source.log.append(line("more"))
+    before = {key for key, _ in _everything(bench.here)}
+    for kind in ("usage", "realtime"):
+        with pytest.raises(CopyConflictError, match="its id is spent"):
+            bench.copy([one for one in KINDS if one == kind])
+    assert {key for key, _ in _everything(bench.here)} == before
 
 
 def test_a_restart_that_was_announced_here_is_a_conflict(bench: Bench) -> None:

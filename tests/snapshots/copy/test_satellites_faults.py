@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from snapshots import PersistedSessionState, SnapshotRepository
 from snapshots.errors import CopyConflictError
 from snapshots.maintenance.copy.satellites import copy_satellites
 from snapshots.realtime.journal import RECORDS_BEHIND_MAX, register_of
@@ -22,6 +25,7 @@ from storage.testing.faults import (
     Repeat,
 )
 from tests.snapshots.copy.satellites import SESSION, Bench, gone_wrong
+from tests.snapshots.realtime.bench import out
 from tests.snapshots.usage.bench import line
 
 PUT_FAULTS: list[Fault] = [
@@ -190,6 +194,21 @@ def test_two_copies_at_once_are_one(nth: int) -> None:
     assert sorted(bench.here.rows()) == sorted(bench.source.rows())
 
 
+def test_the_state_does_not_go_back_behind_that_of_a_faster_copy() -> None:
+    bench = Bench()
+    bench.fill(frames=RECORDS_BEHIND_MAX)
+    key = bench.here.layout.realtime_state(SESSION)
+
+    def another() -> None:
+        copy_satellites(bench.source.environment, bench.here.environment, SESSION, SESSION)
+
+    bench.here.faulty.plan.on("put", key, nth=2, fault=Meanwhile(another))
+    bench.copy(["realtime"])
+    puts = [request for request in bench.here.faulty.log if request.verb == "put" and request.keys == (key,)]
+    assert len(puts) == 2  # the first state, and one that came too late
+    assert bench.differences() == []
+
+
 @pytest.mark.parametrize("nth", range(1, 24))
 def test_a_source_that_goes_on_meanwhile_is_copied_as_it_was_at_some_time(nth: int) -> None:
     bench = filled()
@@ -199,6 +218,70 @@ def test_a_source_that_goes_on_meanwhile_is_copied_as_it_was_at_some_time(nth: i
     assert bench.here.found() == []
     bench.copy()
     check_once(bench)
+
+
+def test_a_realtime_source_that_is_faster_than_we_list_is_copied_without_a_gap() -> None:
+    bench = Bench()
+    controller = bench.fill()
+
+    def go_on() -> None:
+        for n in range(RECORDS_BEHIND_MAX):
+            controller.send(out(f"more{len(sent)}.{n}"))
+        sent.append(1)
+
+    sent: list[int] = []
+    listing = bench.source.layout.realtime(SESSION)
+    bench.source.faulty.plan.on("list", listing, fault=Meanwhile(go_on), times=None)
+    bench.copy(["realtime"])
+    assert bench.here.found() == []
+    state = register_of(bench.here.environment, SESSION).read().value
+    assert 0 <= len(bench.here.realtime()) - state.sequence <= RECORDS_BEHIND_MAX
+    bench.works_again()
+    bench.copy(["realtime"])
+    assert bench.here.found() == []
+    assert bench.differences_of("realtime session") == []
+
+
+@pytest.mark.parametrize("nth", [2, 3, 4])
+def test_a_restart_that_is_announced_here_in_the_midst_of_a_copy_stays_announced(nth: int) -> None:
+    bench = Bench()
+    bench.fill(frames=RECORDS_BEHIND_MAX)
+    register = register_of(bench.here.environment, SESSION)
+
+    def announce() -> None:
+        register.update(lambda present: replace(present, claim=1))
+
+    key = bench.here.layout.realtime_state(SESSION)
+    bench.here.faulty.plan.on("put", key, nth=nth, fault=Meanwhile(announce))
+    with pytest.raises(CopyConflictError, match="restart 1 was announced here"):
+        bench.copy(["realtime"])
+    assert register.read().value.claim == 1
+    assert bench.here.found() == []
+
+
+@pytest.mark.parametrize("nth", [4, 5, 9])
+def test_a_host_that_takes_over_here_in_the_midst_of_a_copy_is_left_alone(nth: int) -> None:
+    bench = Bench()
+    bench.fill(frames=5)
+    bench.here.faulty.plan.on("put", nth=nth, fault=Meanwhile(lambda: bench.here.resumed().complete_restart()))
+    with pytest.raises(CopyConflictError, match="here is another one than in the source"):
+        bench.copy(["realtime"])
+    assert bench.here.realtime()[-1].kind.value == "restart_completed"
+    assert bench.here.found() == []
+
+
+def test_a_session_that_is_deleted_here_in_the_midst_of_a_copy_is_a_conflict() -> None:
+    bench = Bench()
+    bench.fill()
+
+    def delete() -> None:
+        with SnapshotRepository(bench.here.behind, clock=bench.clock) as repo:
+            repo.commit(PersistedSessionState(session_id=SESSION))
+            repo.delete(SESSION)
+
+    bench.here.faulty.plan.on("put", bench.here.layout.realtime_record(SESSION, 8), fault=Meanwhile(delete))
+    with pytest.raises(CopyConflictError, match="its id is spent"):
+        bench.copy(["realtime"])
 
 
 def test_a_write_here_in_the_midst_of_a_copy_is_not_overwritten() -> None:

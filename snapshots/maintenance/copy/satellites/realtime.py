@@ -6,7 +6,7 @@ Rules:
    the beginning of the source's log, and nothing is missing in it.
 3. The state exists before record 1, first one that covers nothing; it only moves forward, and is never more than
    RECORDS_BEHIND_MAX records behind, as a host keeps it. At the end it is the source's, its claim included.
-4. A higher claim here is a host's that means to take the session over here: a conflict.
+4. A higher claim here is a host's that means to take the session over here: a conflict, if anything is new.
 5. A mark of the source's state and of the last record, among the write ids of the state here, says that all records up
    to that one are here. While it stands there, two GETs and a listing find out that there is nothing to do.
 
@@ -133,19 +133,23 @@ def read_source(source: Environment, session_id: str) -> SourceLog | None:
     """Return where a log stands, None if there is none. Raises as `read_records`."""
     register = register_of(source, session_id)
     found = register.look()
+    if found is None:
+        return None
+    log = _listed(source, session_id, found)
     for _ in range(ENDS_READ_MAX):
-        if found is None:
-            return None
-        last = found.value.sequence
-        for number in stored_numbers(source, session_id, last):
-            last = number
-        if last - found.value.sequence <= RECORDS_BEHIND_MAX:
+        if log.last - log.found.value.sequence <= RECORDS_BEHIND_MAX:
             break
         again = register.look()
-        if again is None or again.version == found.version:
+        if again is None or again.version == log.found.version:
             break
-        found = again
-    assert found is not None, "it was read"
+        log = _listed(source, session_id, again)
+    return log
+
+
+def _listed(source: Environment, session_id: str, found: Found[Checkpoint]) -> SourceLog:
+    last = found.value.sequence
+    for number in stored_numbers(source, session_id, last):
+        last = number
     return SourceLog(found, last)
 
 
@@ -184,12 +188,14 @@ class _RealtimeCopy:
         known = 0
         covered, progress = present, None
         if present is not None:
-            self._check_claim(present.value)
             with writing_here(self._target_id, WHAT):
                 self._register.check_not_over()  # who finds a state asks whether the id is spent
                 progress = load_progress(self._here, self._target_id)
             known = progress.sequence
             self._check_known(present, known)
+            if (known, present.value.claim) > (self._log.last, self._final.claim):
+                return KindCopied("realtime", "ahead")
+            self._check_claim(present.value)
         count = size = 0
         for one in self._records(range(known + 1, self._log.last + 1)):
             if progress is None or progress.sequence == 0:
@@ -217,12 +223,10 @@ class _RealtimeCopy:
 
     def _check_known(self, present: Found[Checkpoint], known: int) -> None:
         """Check that the records here are the source's (rule 1)."""
-        if known > self._log.last:
-            self._conflict(f"it has {known} records here, and {self._log.last} in the source")
         former = (mark_of(write_id, known) for write_id in self._log.found.ring)
         if any(mark in present.ring for mark in former):  # Rule 5: they were copied, and no others came.
             return
-        for one in self._records(range(1, known + 1)):
+        for one in self._records(range(1, min(known, self._log.last) + 1)):
             if bytes_at(self._here, self._key_of(one)) != one.data:
                 self._conflict(f"its record {one.record.sequence} here is another one than in the source")
 
@@ -249,8 +253,8 @@ class _RealtimeCopy:
 
     def _forward(self, progress: RealtimeProgress, covered: Found[Checkpoint]) -> Found[Checkpoint]:
         """Move the state on to what is stored (rule 3); to the source's, once all that it covers is."""
-        is_there = progress.sequence >= self._final.sequence
-        mine = self._final if is_there else replace(Checkpoint.of(progress), claim=self._final.claim)
+        is_next = covered.value.sequence < self._final.sequence <= progress.sequence
+        mine = self._final if is_next else replace(Checkpoint.of(progress), claim=self._final.claim)
 
         def moved_on(present: Checkpoint) -> Checkpoint:
             self._check_claim(present)
