@@ -7,7 +7,8 @@ Rules:
    that head was read at the epoch which it has at the publish, or if the reserved head names it: after every pack of
    many this one names all, so that a long copy outlives collections, and whoever repeats it goes on.
 3. A session is copied only onto a part of its own past: the head here must stand at a revision of the source, or there
-   is none. Whatever else stands there is a conflict, and stays.
+   is none. Whatever else stands there is a conflict, and stays. What is later than the head of the source is one if it
+   is later still than that head read again.
 4. A fork shares the packs of the session here that it came from: of the head of that one as it was read in this very
    attempt, and only while its epoch is at least the fork's; a head that lags behind is helped.
 5. Every frame is checked by its checksum before the head names it. What is damaged in the source is not copied: nothing
@@ -238,7 +239,7 @@ class _SessionCopy:
         read, surveys, attempt = self._target(), 0, 1
         before, is_changed = read.head.revision, False
         while attempt <= ATTEMPTS_MAX:
-            there = there if self._found is None else self._found.read
+            there = self._source_head(there if self._found is None else self._found.read, read.head)
             if self._is_done(there.head, read.head):
                 return self._copied(before, read.head, is_changed=is_changed)
             try:
@@ -281,6 +282,13 @@ class _SessionCopy:
             return Publication(self._here, intent, identity).reserve()
         except RevisionConflictError:
             return read_live_head(self._here, self._job.target_id)
+
+    def _source_head(self, there: HeadRead, here: Head) -> HeadRead:
+        """Return the head of the source: as it is now, if somebody else may have copied a later one since it was read."""
+        if here.revision <= there.head.revision:
+            return there
+        self._found = None
+        return read_live_head(self._source, self._job.session_id)
 
     def _is_done(self, there: Head, here: Head) -> bool:
         """Say whether everything was copied. Raises CopyConflictError by rule 3."""
