@@ -124,7 +124,7 @@ def migrate(
         places.planned_destination() if dry_run else places.destination(create=True) as here,
     ):
         with run.output.counted() as progress:
-            plan = plan_copy(there, here, sessions=sessions or None, progress=progress)
+            plan = plan_copy(there, here, sessions=sessions or None, may_return=True, progress=progress)
         if dry_run:
             _show_plan(run.output, plan)
             return

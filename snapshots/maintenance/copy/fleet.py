@@ -176,6 +176,7 @@ def plan_copy(
     sessions: Iterable[str] | None = None,
     history: History = WHOLE,
     target: str = "",
+    may_return: bool = False,
     progress: Progress = quiet,
 ) -> CopyPlan:
     """Find out what there is to copy, without writing anything.
@@ -188,6 +189,7 @@ def plan_copy(
         sessions: Which, None for all.
         history: Every revision that the source retains, or the present one alone.
         target: Another id for the one session that is copied, "" to keep its own.
+        may_return: Whether sessions may take the place of what they left there when they were moved away.
         progress: Told of every session.
 
     Raises:
@@ -198,7 +200,8 @@ def plan_copy(
     """
     chosen = None if sessions is None else list(dict.fromkeys(sessions))
     _check(source.environment, destination.environment, chosen, target)
-    planning = _Planning(source.environment, destination.environment, history, target)
+    job = SessionJob("", target, history, may_return=may_return)
+    planning = _Planning(source.environment, destination.environment, job)
     return CopyPlan(source.environment, destination.environment, tuple(planning.planned(chosen, progress)))
 
 
@@ -226,11 +229,10 @@ class _Known:
 class _Planning:
     """One call of `plan_copy`."""
 
-    def __init__(self, source: Environment, here: Environment, history: History, target: str) -> None:
+    def __init__(self, source: Environment, here: Environment, job: SessionJob) -> None:
         self._source = source
         self._here = here
-        self._history = history
-        self._target = target
+        self._job = job
 
     def planned(self, chosen: Sequence[str] | None, progress: Progress) -> Iterator[PlannedSession]:
         known = {one.session_id: one for one in self._known(chosen, progress)}
@@ -239,7 +241,7 @@ class _Planning:
         order = sorted(known.values(), key=lambda one: (family.depth(one), one.session_id))
         for start in range(0, len(order), SIDE_BY_SIDE):
             some = order[start : start + SIDE_BY_SIDE]
-            jobs = [SessionJob(one.session_id, self._target, self._history, family.relatives(one)) for one in some]
+            jobs = [replace(self._job, session_id=one.session_id, relatives=family.relatives(one)) for one in some]
             for one, (planned, sizes) in zip(some, self._here.executor.map(self._looked_at, some, jobs), strict=True):
                 fresh = family.not_counted(one, sizes)
                 beside = KINDS if presence is None else presence.kinds(one.session_id)
@@ -248,8 +250,7 @@ class _Planning:
                 )
             progress("sessions compared", min(start + SIDE_BY_SIDE, len(order)), len(order))
         for name, kinds in presence.others() if presence is not None else ():
-            job = SessionJob(name, self._target, self._history)
-            yield PlannedSession(job, "beside", 0, 0, depth=NOWHERE, beside=kinds)
+            yield PlannedSession(replace(self._job, session_id=name), "beside", 0, 0, depth=NOWHERE, beside=kinds)
 
     def _known(self, chosen: Sequence[str] | None, progress: Progress) -> Iterator[_Known]:
         if chosen is not None:
@@ -299,10 +300,10 @@ class _Planning:
             return self._sized(planned, None)
         planned = replace(planned, known=here.head.revision)
         there = read_live_head(self._source, planned.job.session_id).head
-        reason = conflict_of(there, here.head)
+        reason = conflict_of(there, here.head, planned.job)
         if reason:
             return replace(planned, action="conflict", reason=reason), {}
-        if is_copied(there, here.head, self._history):
+        if is_copied(there, here.head, self._job.history):
             return replace(planned, action="same", revision=there.revision), {}
         return self._sized(planned, here)
 
@@ -311,7 +312,7 @@ class _Planning:
         known: Iterable[str] = ()
         if here is not None:
             known = places_in(retried_while_moving(self._here, planned.job.target_id, lambda r: survey(self._here, r)))
-        names = found.needed(self._history).difference(known)
+        names = found.needed(self._job.history).difference(known)
         sizes = {use.pack: use.body_bytes for use in found.uses if use.pack in names}
         sizes |= {pack.name: len(pack.data) for pack in found.head.tail if pack.name in names}
         action: Action = "new" if here is None else "further"

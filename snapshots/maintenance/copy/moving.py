@@ -10,7 +10,7 @@ Rules:
 5. A failure before the end gives the session back. After a crash its head is still held: the move is run again, or it
    is released by its owner's name.
 
-    plan = plan_copy(source, destination)
+    plan = plan_copy(source, destination, may_return=True)
     report = move(source, destination, plan, url="s3://bucket/agents")
 """
 
@@ -117,7 +117,7 @@ class _Moving:
         _check_not_leased(source, name)
         with _held(source, name, self._url) as writer:
             held = read_live_head(source.environment, name).head
-            last = copy_session(source.environment, self._destination.environment, SessionJob(name))
+            last = copy_session(source.environment, self._destination.environment, SessionJob(name, may_return=True))
             beside = self._beside_left(name)
             _check_equal(source, self._destination, name)
             leave(source.environment, held, self._url, fence=writer.fence)

@@ -7,7 +7,13 @@ Rules:
    that head was read at the epoch which it has at the publish, or if the reserved head names it: after every pack of
    many this one names all, so that a long copy outlives collections, and whoever repeats it goes on.
 3. A session is copied only onto a part of its own past: the head here must stand at a revision of the source, or there
-   is none. Whatever else stands there is a conflict, and stays. A session that was moved on from here may come back.
+<<<<<<< HEAD
+   is none. Whatever else stands there is a conflict, and stays. A session that was moved on from here may
+   come back where that is meant.
+=======
+   is none. Whatever else stands there is a conflict, and stays. What is later than the head of the source is one if it
+   is later still than that head read again.
+>>>>>>> simc
 4. A fork shares the packs of the session here that it came from: of the head of that one as it was read in this very
    attempt, and only while its epoch is at least the fork's; a head that lags behind is helped.
 5. Every frame is checked by its checksum before the head names it. What is damaged in the source is not copied: nothing
@@ -29,8 +35,11 @@ from snapshots.errors import (
     CopyConflictError,
     CorruptSnapshotError,
     RevisionConflictError,
+    SessionDeletedError,
+    SessionMovedError,
+    SessionNotFoundError,
 )
-from snapshots.head import HEAD_BYTES_MAX, HEAD_COMMIT_BYTES_MAX, LIVE, RESERVED, TOMBSTONE, Head
+from snapshots.head import HEAD_BYTES_MAX, HEAD_COMMIT_BYTES_MAX, LIVE, MOVED, RESERVED, TOMBSTONE, Head
 from snapshots.laying import PLACES
 from snapshots.layout import pack_name
 from snapshots.logs import NO_LOG, HeldLog, encode_rows
@@ -38,7 +47,7 @@ from snapshots.maintenance.copy.books import CopiedBooks, Retention, only_here_i
 from snapshots.maintenance.copy.survey import WHOLE, History, Survey, places_in, survey
 from snapshots.placement import ManifestPlace, PackUse, Placement, PlaceRow, manifest_bytes, seal_manifest
 from snapshots.publish import Publication, intent_on
-from snapshots.reading import HeadRead, read_head, read_live_head
+from snapshots.reading import HeadRead, read_head, read_live_head, retried_while_moving
 from snapshots.rewrite import rewrite_head
 from snapshots.staged import admits, staged_with
 from snapshots.staging import Identity, inline_manifest, reads_of
@@ -65,12 +74,14 @@ class SessionJob:
         target: Its id here, "" for the same.
         history: Every retained revision, or the present one alone.
         relatives: Sessions here that may have packs of it (rule 4), best first.
+        may_return: Whether it may take the place of what it left here when it was moved away.
     """
 
     session_id: str
     target: str = ""
     history: History = WHOLE
     relatives: tuple[str, ...] = ()
+    may_return: bool = False
 
     @property
     def target_id(self) -> str:
@@ -126,15 +137,18 @@ def copy_session(source: Environment, here: Environment, job: SessionJob, told: 
     return _SessionCopy(source, here, job, told).run()
 
 
-def conflict_of(there: Head, here: Head) -> str:
+def conflict_of(there: Head, here: Head, job: SessionJob) -> str:
     """Return why a session cannot be copied onto a head that is not reserved, as far as both heads tell; "" if it can.
 
     Args:
         there: Its head in the source.
         here: The head that stands here.
+        job: What is to be copied.
     """
     if here.status == TOMBSTONE:
         return "it was deleted here, and its id is spent"
+    if here.status == MOVED and not job.may_return:
+        return f"it was moved on from here, to {here.destination}"
     if here.revision > there.revision:
         return f"it stands at revision {here.revision} here, and at {there.revision} in the source"
     if here.holder is not None:
@@ -236,7 +250,7 @@ class _SessionCopy:
         read, surveys, attempt = self._target(), 0, 1
         before, is_changed = read.head.revision, False
         while attempt <= ATTEMPTS_MAX:
-            there = there if self._found is None else self._found.read
+            there = self._source_head(there if self._found is None else self._found.read, read.head)
             if self._is_done(there.head, read.head):
                 return self._copied(before, read.head, is_changed=is_changed)
             try:
@@ -280,11 +294,18 @@ class _SessionCopy:
         except RevisionConflictError:
             return read_live_head(self._here, self._job.target_id)
 
+    def _source_head(self, there: HeadRead, here: Head) -> HeadRead:
+        """Return the head of the source: as it is now, if somebody else may have copied a later one."""
+        if here.revision <= there.head.revision:
+            return there
+        self._found = None
+        return read_live_head(self._source, self._job.session_id)
+
     def _is_done(self, there: Head, here: Head) -> bool:
         """Say whether everything was copied. Raises CopyConflictError by rule 3."""
         if here.status == RESERVED:
             return False
-        if reason := conflict_of(there, here):
+        if reason := conflict_of(there, here, self._job):
             raise CopyConflictError(here.session_id, here.revision, reason)
         return is_copied(there, here, self._job.history)
 
@@ -411,13 +432,16 @@ class _SessionCopy:
         """Return the family of a new session, and where packs lie that it shares (rule 4)."""
         family = head.family if head.staged is None else head.staged.family
         for relative in self._job.relatives if found.head.origin is not None else ():
-            other = read_head(self._here, relative)
-            if other is None or other.head.status != LIVE or family not in ("", other.head.family):
+            try:
+                shared = retried_while_moving(self._here, relative, lambda other: self._shared_with(other, head))
+            except (SessionNotFoundError, SessionDeletedError, SessionMovedError):
                 continue
-            helped = self._helped(other, head)
-            with _reading(_HereMovedError):
-                return helped.head.family, places_in(survey(self._here, helped))
+            if family in ("", shared.head.family):
+                return shared.head.family, places_in(shared)
         return family or self._job.target_id, {}
+
+    def _shared_with(self, other: HeadRead, child: Head) -> Survey:
+        return survey(self._here, self._helped(other, child))
 
     def _helped(self, other: HeadRead, child: Head) -> HeadRead:
         """Return the head of a relative at an epoch that is at least the child's (rule 4)."""
@@ -536,11 +560,12 @@ class _SessionCopy:
 
 
 def _carried(here: Environment, head: Head, name: str) -> dict[str, _Uploaded]:
-    """Return what a staged pack carries, as its index says."""
+    """Return what a staged pack carries, as its index says; nothing where that cannot be told: it is uploaded again."""
     assert head.staged is not None, "it names the pack"
-    key = here.layout.pack(head.staged.family, name)
-    with _reading(_HereMovedError):
-        facts = read_index(here.store, key, name).facts
+    try:
+        facts = read_index(here.store, here.layout.pack(head.staged.family, name), name).facts
+    except (NotFoundError, CorruptObjectError):
+        return {}
     carried: dict[str, _Uploaded] = {}
     start = 0
     for one in facts.get(CARRIES, "").split():

@@ -6,7 +6,7 @@ import pytest
 
 from snapshots import SnapshotRepository
 from snapshots.errors import SessionMovedError
-from snapshots.maintenance.copy.fleet import CopyReport, plan_copy
+from snapshots.maintenance.copy.fleet import CopyReport, execute, plan_copy
 from snapshots.maintenance.copy.moving import move
 from storage.backends.memory import MemoryStore
 from storage.testing.clock import ManualClock
@@ -19,7 +19,7 @@ def repository(seed: int) -> SnapshotRepository:
 
 
 def moved(source: SnapshotRepository, destination: SnapshotRepository, url: str) -> CopyReport:
-    return move(source, destination, plan_copy(source, destination), url=url)
+    return move(source, destination, plan_copy(source, destination, may_return=True), url=url)
 
 
 @pytest.mark.parametrize("collects", [0, 2])
@@ -59,3 +59,14 @@ def test_another_session_of_the_same_id_does_not_come_in_its_place() -> None:
     with pytest.raises(SessionMovedError):
         first.load("s1")
     assert other.load("s1").head_revision == 1
+
+
+def test_a_plain_copy_opens_nothing_again_that_was_left() -> None:
+    first, second = repository(1), repository(2)
+    first.commit(new_session("s1", "first"))
+    moved(first, second, "second:")
+    second.commit(take_turn(second.load("s1"), "second"))
+    (outcome,) = execute(plan_copy(second, first)).sessions
+    assert outcome.outcome == "conflict"
+    with pytest.raises(SessionMovedError):
+        first.load("s1")

@@ -11,6 +11,7 @@ from snapshots.layout import Layout
 from snapshots.maintenance.copy import session
 from snapshots.maintenance.copy.compare import Difference, verify_copy
 from snapshots.maintenance.copy.fleet import CopyReport, execute, plan_copy
+from snapshots.maintenance.copy.session import SessionJob, copy_session
 from storage.backends.memory import MemoryStore
 from storage.store import ObjectStore
 from storage.testing.clock import ManualClock
@@ -24,7 +25,7 @@ from storage.testing.faults import (
     Meanwhile,
     Repeat,
 )
-from storage.testing.plan import Crash, Fault
+from storage.testing.plan import Crash, Fault, Verb
 from tests.integration.builders import check_every_revision, take_turn
 from tests.snapshots.copy.walks import collected, findings
 from tests.snapshots.leftovers import Place
@@ -189,3 +190,20 @@ def test_commits_and_prunes_in_the_source_at_any_request_leave_a_part_of_its_pas
         assert not copied(place, here).not_copied
         check_equal(place, here)
         place.repo.close()
+
+
+@pytest.mark.parametrize(("verb", "nth"), [("get", 1), ("put", 2)], ids=["before it was read", "before it was written"])
+def test_what_somebody_else_copied_meanwhile_is_no_conflict(place: Place, verb: Verb, nth: int) -> None:
+    here = Here()
+    beside = SnapshotRepository(here.store, clock=ManualClock(seed=8))
+    there = SnapshotRepository(place.store, clock=ManualClock(seed=7))
+
+    def copy_later_revision() -> None:
+        there.commit(take_turn(there.load("s1"), "late"))
+        copy_session(there.environment, beside.environment, SessionJob("s1"))
+
+    here.faulty.plan.on(verb, LAYOUT.head("s1"), nth=nth, fault=Meanwhile(copy_later_revision))
+    found = copy_session(place.repo.environment, here.repo.environment, SessionJob("s1"))
+    assert found.revision == place.repo.load("s1").head_revision
+    differences = verify_copy(place.repo, here.repo, sessions=["s1"])
+    assert [str(one) for one in differences if isinstance(one, Difference)] == []
