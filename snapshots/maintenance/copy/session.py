@@ -7,13 +7,8 @@ Rules:
    that head was read at the epoch which it has at the publish, or if the reserved head names it: after every pack of
    many this one names all, so that a long copy outlives collections, and whoever repeats it goes on.
 3. A session is copied only onto a part of its own past: the head here must stand at a revision of the source, or there
-<<<<<<< HEAD
-   is none. Whatever else stands there is a conflict, and stays. A session that was moved on from here may
-   come back where that is meant.
-=======
    is none. Whatever else stands there is a conflict, and stays. What is later than the head of the source is one if it
-   is later still than that head read again.
->>>>>>> simc
+   is later still than that head read again. What was moved on from here may come back, where that is meant.
 4. A fork shares the packs of the session here that it came from: of the head of that one as it was read in this very
    attempt, and only while its epoch is at least the fork's; a head that lags behind is helped.
 5. Every frame is checked by its checksum before the head names it. What is damaged in the source is not copied: nothing
