@@ -301,6 +301,16 @@ def test_nothing_is_copied_onto_what_was_left_behind(bench: Bench) -> None:
     assert before == [(row.key, bench.here.behind.get(row.key).data) for row in bench.here.behind.list("")]
 
 
+@pytest.mark.parametrize("sequence", [1, 3, 8])
+def test_damage_of_what_was_left_behind_is_found(bench: Bench, sequence: int) -> None:
+    retire(bench)
+    key = bench.source.layout.realtime_record(SESSION, sequence)
+    bench.source.behind.put(key, b"damaged", Overwrite())
+    (segment,) = (row.key for row in bench.source.behind.list("default/usage/") if row.key.endswith(".zst"))
+    bench.source.behind.delete(segment)
+    assert [one.key for one in bench.source.found()] == [segment, key]
+
+
 # Listings and collections.
 
 
