@@ -229,6 +229,29 @@ class SatelliteRegister(Generic[T]):
                 self.wait(attempt)
         raise UnavailableError(self.key, "others kept writing it", applied="no")
 
+    def take_back(self, mark: Callable[[tuple[str, ...]], str]) -> None:
+        """Let a register that was left behind be written here again, with what it had then; nothing where it was not.
+
+        Args:
+            mark: Gives the write id of this write, from those that the register had.
+
+        Raises:
+            UnavailableError: Not confirmed; repeat it.
+            And as `read`.
+        """
+        for attempt in range(1, ATTEMPTS_MAX + 1):
+            found = self.look()
+            if found is None or not found.destination:
+                return
+            ring = (*found.ring, mark(found.ring))[-RING_MAX:]
+            data = encode(self._environment.layout.tenant, self.session_id, self.kind, found.value, ring)
+            try:
+                self._register.compare_and_swap(found.version, data)
+                return
+            except PreconditionFailedError:
+                self.wait(attempt)
+        raise UnavailableError(self.key, "others kept writing it", applied="no")
+
     def _missing(self) -> SessionNotFoundError:
         self.check_not_over()
         return SessionNotFoundError(self.session_id, what=self.kind.name)

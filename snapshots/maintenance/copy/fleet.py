@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby, islice
 from threading import Lock
 from typing import Literal
@@ -34,7 +35,13 @@ from snapshots.errors import (
 )
 from snapshots.head import LIVE, RESERVED, TOMBSTONE
 from snapshots.maintenance.copy.presence import presence_in
-from snapshots.maintenance.copy.satellites import KINDS, SatelliteKind, copy_satellites
+from snapshots.maintenance.copy.satellites import (
+    KINDS,
+    SatelliteKind,
+    SatellitesCopied,
+    copy_satellites,
+    take_back_satellites,
+)
 from snapshots.maintenance.copy.session import SessionJob, conflict_of, copy_session, is_copied
 from snapshots.maintenance.copy.survey import WHOLE, History, places_in, survey
 from snapshots.maintenance.marks import pack_mark
@@ -310,7 +317,7 @@ class _Planning:
     def _sized(self, planned: PlannedSession, here: HeadRead | None) -> tuple[PlannedSession, Mapping[str, int]]:
         found = retried_while_moving(self._source, planned.job.session_id, lambda read: survey(self._source, read))
         known: Iterable[str] = ()
-        if here is not None:
+        if here is not None and here.head.status == LIVE:
             known = places_in(retried_while_moving(self._here, planned.job.target_id, lambda r: survey(self._here, r)))
         names = found.needed(self._job.history).difference(known)
         sizes = {use.pack: use.body_bytes for use in found.uses if use.pack in names}
@@ -448,13 +455,21 @@ class _Execution:
     def _with_beside(self, outcome: SessionOutcome, planned: PlannedSession) -> SessionOutcome:
         if not planned.beside:
             return outcome
-        job = planned.job
-        copied = copy_satellites(
-            self._plan.source, self._plan.destination, job.session_id, job.target_id, planned.beside
-        )
+        copied = self._beside(planned)
         self._count(copied.bytes)
         uploaded = outcome.uploaded_bytes + copied.bytes
         return replace(outcome, outcome="copied" if copied.is_changed else outcome.outcome, uploaded_bytes=uploaded)
+
+    def _beside(self, planned: PlannedSession) -> SatellitesCopied:
+        source, here, job = self._plan.source, self._plan.destination, planned.job
+        copy = partial(copy_satellites, source, here, job.session_id, job.target_id, planned.beside)
+        try:
+            return copy()
+        except CopyConflictError as error:
+            if not job.may_return or not isinstance(error.__cause__, SessionMovedError):
+                raise
+        take_back_satellites(here, job.target_id)  # the session came back before
+        return copy()
 
     def _count(self, size_bytes: int) -> None:
         with self._lock:

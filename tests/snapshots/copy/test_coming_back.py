@@ -8,6 +8,8 @@ from snapshots import SnapshotRepository
 from snapshots.errors import SessionMovedError
 from snapshots.maintenance.copy.fleet import CopyReport, execute, plan_copy
 from snapshots.maintenance.copy.moving import move
+from snapshots.runtime import RuntimeSession, RuntimeSessionStore
+from snapshots.usage import UsageLog
 from storage.backends.memory import MemoryStore
 from storage.testing.clock import ManualClock
 from tests.integration.builders import check_every_revision, new_session, take_turn
@@ -70,3 +72,23 @@ def test_a_plain_copy_opens_nothing_again_that_was_left() -> None:
     assert outcome.outcome == "conflict"
     with pytest.raises(SessionMovedError):
         first.load("s1")
+
+
+def test_what_lies_beside_it_comes_back_too() -> None:
+    first, second = repository(1), repository(2)
+    first.commit(new_session("s1", "first"))
+    UsageLog(first, "s1").append('{"row_id": "a", "model": "m", "input_tokens": 1}')
+    UsageLog(first, "alone").append('{"row_id": "z", "model": "m", "input_tokens": 9}')
+    RuntimeSessionStore(first).save_runtime_session(RuntimeSession(session_id="s1", title="first"))
+    for _ in range(2):
+        for there, here, url in ((first, second, "second:"), (second, first, "first:")):
+            assert not moved(there, here, url).not_copied
+            with pytest.raises(SessionMovedError):
+                UsageLog(there, "s1").append('{"model": "m", "input_tokens": 1}')
+            UsageLog(here, "s1").append('{"model": "m", "input_tokens": 10}')
+            UsageLog(here, "alone").append('{"model": "m", "input_tokens": 10}')
+            assert RuntimeSessionStore(here).load_runtime_session("s1").title == "first"
+    assert sum(row.record.input_tokens for row in UsageLog(first, "s1").read()) == 41
+    assert sum(row.record.input_tokens for row in UsageLog(first, "alone").read()) == 49
+    assert not findings(first)
+    assert not findings(second)

@@ -5,6 +5,7 @@ Rules:
    among the write ids here then, whatever is written later.
 2. Where the digest stands last, nobody has written here since.
 3. A copy of a copy has the marks that a copy of the first one has.
+4. What was left behind and comes back gets the digest of the last digest: another write of the same value.
 
     mark = mark_of(made_by(found.ring))
     standing(source.ring, here.ring)
@@ -38,12 +39,20 @@ def mark_of(write_id: str, upto: int = 0) -> str:
 
 def made_by(ring: Ring) -> str:
     """Return the id of the write that made the value with this ring, in whichever store that was (rule 3)."""
-    return ring[-2] if is_untouched(ring) else ring[-1]
+    last = len(ring) - 1
+    while last > 0 and ring[last] == mark_of(ring[last - 1]):
+        last -= 1
+    return ring[last]
 
 
 def is_untouched(ring: Ring) -> bool:
     """Say whether this is a copy that nobody has written to (rule 2)."""
-    return len(ring) > 1 and ring[-1] == mark_of(ring[-2])
+    return made_by(ring) != ring[-1]
+
+
+def mark_of_last(ring: Ring) -> str:
+    """Return the mark of a value that is written again as it was (rule 4)."""
+    return mark_of(ring[-1])
 
 
 def standing(source: Ring, here: Ring) -> Standing:

@@ -7,13 +7,17 @@ Rules:
    other one announce a restart in the state first, and so learn that it was moved.
 3. What is not there is not made. The head says that the session was moved, to whoever would make it: it comes first.
 
+4. What was left behind can be taken back, as it was then: by whoever moves the session back.
+
     retire_satellites(source, "s1", "s3://bucket/new")
+    take_back_satellites(source, "s1")
 """
 
 from __future__ import annotations
 
 from snapshots.environment import Environment
 from snapshots.errors import InvalidStateError
+from snapshots.maintenance.copy.satellites.marks import mark_of_last
 from snapshots.maintenance.copy.satellites.registers import METADATA_COPY, RECORD_COPY
 from snapshots.realtime.journal import load_progress, register_of
 from snapshots.realtime.progress import Checkpoint
@@ -52,3 +56,16 @@ def retire_satellites(source: Environment, session_id: str, destination: str) ->
     RECORD_COPY.register(source, session_id).retire(destination, any_value)
     METADATA_COPY.register(source, session_id).retire(destination, any_value)
     index_register(source, session_id).retire(destination, any_value)
+
+
+def take_back_satellites(here: Environment, session_id: str) -> None:
+    """Let what was left behind of a session be written here again; again, it does what is not done yet.
+
+    Raises:
+        CorruptSnapshotError, UnsupportedSchemaError: A register cannot be read.
+        UnavailableError: The store did not answer; repeat it.
+    """
+    RECORD_COPY.register(here, session_id).take_back(mark_of_last)
+    METADATA_COPY.register(here, session_id).take_back(mark_of_last)
+    index_register(here, session_id).take_back(mark_of_last)
+    register_of(here, session_id).take_back(mark_of_last)
