@@ -19,7 +19,7 @@ from typing import Annotated
 
 import typer
 
-from snapshots.cli.exits import CORRUPT, PARTLY
+from snapshots.cli.exits import CORRUPT, PARTLY, UsageError
 from snapshots.cli.invocation import Invocation, invocation
 from snapshots.cli.names import size_of
 from snapshots.cli.output import Columns, Output, Row, count, human_bytes
@@ -254,6 +254,8 @@ class _Places:
             return self._destination.repository(MemoryStore(), create=True)
 
     def destination(self, *, create: bool) -> SnapshotRepository:
+        if create and self._destination.store.startswith("archive:"):
+            raise UsageError("an archive is written at once, and then only read; write one with snapshots export")
         store = self._destination.raw_store()
         if self._rate:
             store = ThrottledStore(store, bytes_per_second=self._rate, clock=SystemClock())
