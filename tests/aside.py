@@ -57,8 +57,8 @@ class Aside:
         return found
 
 
-def run_test(test: Callable[[], None]) -> str:
-    """Run a test without arguments; return what it printed."""
+def run_test(test: Callable[[], object]) -> str:
+    """Run a test with the arguments it has; return what it printed."""
     with redirect_stdout(io.StringIO()) as printed:
         try:
             test()

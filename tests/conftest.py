@@ -1,7 +1,7 @@
 """What every part of the suite may use: real S3 servers, started when first asked for; and another process.
 
 The other process (`tests.aside`) does all searches of the simulation and the tests that are marked `aside`. It begins
-when the tests are known; those that ask what the searches found come last.
+when the tests are known; those that it does, and those that ask what the searches found, come last.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
@@ -29,13 +30,14 @@ from tests.simulation.worlds import explored
 # Searches, by the parameter of the tests that ask for what they found.
 SEARCHES: Mapping[str, Callable[[Any], object]] = {"gate": explored, "mutant": find}
 ASIDE = pytest.StashKey[Aside]()
+CALL = pytest.StashKey[Callable[[], object]]()  # of a test that is marked
 ALL_SERVERS = os.environ.get("SNAPSHOTS_ALL_SERVERS") == "1"  # a server that is missing is then a failure
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests that ask for what searches found behind all others."""
-    items.sort(key=_asks)
+    """Put what the other process does behind all others, and last the tests that ask for what searches found."""
+    items.sort(key=lambda item: 2 if _asks(item) else int(_is_aside(item)))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -55,7 +57,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Let a test that is marked `aside` be what the other process makes of it."""
     if not _is_aside(pyfuncitem):
         return None
-    print(pyfuncitem.config.stash[ASIDE].result(run_test, pyfuncitem.function))
+    print(pyfuncitem.config.stash[ASIDE].result(run_test, pyfuncitem.stash[CALL]))
     return True
 
 
@@ -70,7 +72,11 @@ def _asks(item: pytest.Item) -> bool:
 def _works_of(item: pytest.Item) -> Iterator[tuple[Callable[[Any], object], Any]]:
     if _is_aside(item):
         assert isinstance(item, pytest.Function), "only functions are marked"
-        yield run_test, item.function
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        assert set(item.fixturenames) <= params.keys(), f"{item.name} has fixtures, which are of this process"
+        call: Callable[[], object] = partial(item.function, **params)
+        item.stash[CALL] = call
+        yield run_test, call
     elif _asks(item) and hasattr(item, "callspec"):
         params = item.callspec.params
         yield from ((SEARCHES[name], params[name]) for name in SEARCHES.keys() & params.keys())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -93,8 +94,9 @@ class FaultyWorld(World):
 Worlds = Callable[[Phase, str], FaultyWorld]
 
 
-@pytest.fixture
-def worlds() -> Iterator[Worlds]:
+@contextmanager
+def fresh_worlds() -> Iterator[Worlds]:
+    """Give what makes worlds, each closed when the next one is made."""
     made: list[FaultyWorld] = []
 
     def new(phase: Phase, put: str) -> FaultyWorld:
@@ -103,9 +105,11 @@ def worlds() -> Iterator[Worlds]:
         made[:] = [FaultyWorld(phase, put)]
         return made[0]
 
-    yield new
-    for old in made:
-        old.close()
+    try:
+        yield new
+    finally:
+        for old in made:
+            old.close()
 
 
 def finish(world: FaultyWorld, said: Outcome, again: Callable[[], CommitResult]) -> Outcome:
@@ -174,32 +178,36 @@ def scenes_of(phase: Phase, put: str, fault: str) -> Iterator[Scene]:
                 yield Scene(phase, put, fault, read_back, other, before, way)
 
 
+@pytest.mark.aside
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize(("phase", "put"), PUTS)
-def test_a_commit_is_applied_once_or_not_at_all(worlds: Worlds, phase: Phase, put: str, fault: str) -> None:
-    for scene in scenes_of(phase, put, fault):
-        try:
-            play(worlds(phase, put), scene)
-        except BaseException as error:
-            error.add_note(str(scene))
-            raise
+def test_a_commit_is_applied_once_or_not_at_all(phase: Phase, put: str, fault: str) -> None:
+    with fresh_worlds() as worlds:
+        for scene in scenes_of(phase, put, fault):
+            try:
+                play(worlds(phase, put), scene)
+            except BaseException as error:
+                error.add_note(str(scene))
+                raise
 
 
+@pytest.mark.aside
 @pytest.mark.parametrize("other", ["commits 70 times", "commits 70 times and deletes"])
 @pytest.mark.parametrize("fault", ["answer lost", "delayed", "412 from its own retry", "crash after", "fails, unknown"])
 @pytest.mark.parametrize(("phase", "put"), PUTS)
-def test_a_commit_is_found_beyond_the_ring(worlds: Worlds, phase: Phase, put: str, fault: str, other: str) -> None:
-    for way in WAYS if put in ("head", IN_HEAD) else WAYS[-1:]:
-        scene = Scene(phase, put, fault, "read", other, False, way)
-        world = worlds(phase, put)
-        try:
-            if other.endswith("deletes"):
-                play_until_deleted(world, scene)
-            else:
-                play(world, scene)
-        except BaseException as error:
-            error.add_note(str(scene))
-            raise
+def test_a_commit_is_found_beyond_the_ring(phase: Phase, put: str, fault: str, other: str) -> None:
+    with fresh_worlds() as worlds:
+        for way in WAYS if put in ("head", IN_HEAD) else WAYS[-1:]:
+            scene = Scene(phase, put, fault, "read", other, False, way)
+            world = worlds(phase, put)
+            try:
+                if other.endswith("deletes"):
+                    play_until_deleted(world, scene)
+                else:
+                    play(world, scene)
+            except BaseException as error:
+                error.add_note(str(scene))
+                raise
 
 
 def play_until_deleted(world: FaultyWorld, scene: Scene) -> None:
@@ -224,24 +232,26 @@ def play_until_deleted(world: FaultyWorld, scene: Scene) -> None:
 FIRST = ("always delayed", "answer lost", "crash before", "crash after")
 
 
+@pytest.mark.aside
 @pytest.mark.parametrize("second", FAULTS)
 @pytest.mark.parametrize("phase", ["create", "steady"])
-def test_a_repetition_that_fails_too_forgets_no_doubt(worlds: Worlds, phase: Phase, second: str) -> None:
-    puts = [name for one, name in PUTS if one == phase]
-    for first, put, read_back, way in itertools.product(FIRST, puts, ("read", "never read"), WAYS[:2]):
-        world = worlds(phase, put)
-        try:
-            disturb(world, phase, "head", first, "never read")
-            commit, again = world.ways(way)
-            assert outcome_of(commit) == "unknown"
-            world.faulty.plan.clear()
-            world.faulty.restart()
-            # The reservation, or the head itself, stands already: its PUT is the first one of a head again.
-            disturb(world, phase, put, second, read_back)
-            check(world, finish(world, outcome_of(again), again), thoroughly=False)
-        except BaseException as error:
-            error.add_note(f"{phase}: {first}, then {second} of the {put}, {read_back}, {way}")
-            raise
+def test_a_repetition_that_fails_too_forgets_no_doubt(phase: Phase, second: str) -> None:
+    with fresh_worlds() as worlds:
+        puts = [name for one, name in PUTS if one == phase]
+        for first, put, read_back, way in itertools.product(FIRST, puts, ("read", "never read"), WAYS[:2]):
+            world = worlds(phase, put)
+            try:
+                disturb(world, phase, "head", first, "never read")
+                commit, again = world.ways(way)
+                assert outcome_of(commit) == "unknown"
+                world.faulty.plan.clear()
+                world.faulty.restart()
+                # The reservation, or the head itself, stands already: its PUT is the first one of a head again.
+                disturb(world, phase, put, second, read_back)
+                check(world, finish(world, outcome_of(again), again), thoroughly=False)
+            except BaseException as error:
+                error.add_note(f"{phase}: {first}, then {second} of the {put}, {read_back}, {way}")
+                raise
 
 
 def disturb(world: FaultyWorld, phase: Phase, put: str, fault: str, read_back: str) -> None:
@@ -260,26 +270,28 @@ POINTS: Sequence[str] = (
 )
 
 
+@pytest.mark.aside
 @pytest.mark.parametrize("fault", [Delay(), Repeat()], ids=["delayed", "delivered twice"])
 @pytest.mark.parametrize(("phase", "put"), PUTS)
-def test_a_late_write_changes_nothing_whenever_it_lands(worlds: Worlds, phase: Phase, put: str, fault: Fault) -> None:
-    number, key_part, nth = PUTS[phase, put]
-    for index, point in enumerate(POINTS):
-        for others in (0, 1) if point != "70 later" else (0,):
-            for way in WAYS[::2] if point != "70 later" else WAYS[-1:]:
-                world = worlds(phase, put)
-                world.faulty.plan.on("put", key_part, fault=fault, nth=nth)
-                for _ in range(others):
-                    world.watched.act(number + 1, world.other_commits)
-                if point.startswith("before"):
-                    world.watched.act(number + 1 + index, world.faulty.release)
-                first, again = world.ways(way)
-                try:
-                    said = outcome_of(first)
-                    world.watched.act_now()
-                    if point.endswith("later"):
-                        world.other_commits(int(point.split()[0]))
-                    check(world, finish(world, said, again))
-                except BaseException as error:
-                    error.add_note(f"{phase} {put} {fault} {point} others={others} {way}")
-                    raise
+def test_a_late_write_changes_nothing_whenever_it_lands(phase: Phase, put: str, fault: Fault) -> None:
+    with fresh_worlds() as worlds:
+        number, key_part, nth = PUTS[phase, put]
+        for index, point in enumerate(POINTS):
+            for others in (0, 1) if point != "70 later" else (0,):
+                for way in WAYS[::2] if point != "70 later" else WAYS[-1:]:
+                    world = worlds(phase, put)
+                    world.faulty.plan.on("put", key_part, fault=fault, nth=nth)
+                    for _ in range(others):
+                        world.watched.act(number + 1, world.other_commits)
+                    if point.startswith("before"):
+                        world.watched.act(number + 1 + index, world.faulty.release)
+                    first, again = world.ways(way)
+                    try:
+                        said = outcome_of(first)
+                        world.watched.act_now()
+                        if point.endswith("later"):
+                            world.other_commits(int(point.split()[0]))
+                        check(world, finish(world, said, again))
+                    except BaseException as error:
+                        error.add_note(f"{phase} {put} {fault} {point} others={others} {way}")
+                        raise
