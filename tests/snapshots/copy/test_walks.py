@@ -9,23 +9,20 @@ from storage import pack_copies
 from tests.snapshots.copy.walks import Walk
 
 
-@pytest.fixture
-def in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Copy a few packs into one, and read the larger ones in windows."""
-    monkeypatch.setattr(session, "PACK_BYTES", 6_000)
-    monkeypatch.setattr(session, "WHOLE_BYTES_MAX", 4_000)
-    monkeypatch.setattr(pack_copies, "WHOLE_BYTES_MAX", 4_000)
-
-
+@pytest.mark.aside
 @pytest.mark.parametrize("seed", [*range(3), 133])
 def test_copies_stay_whole_whatever_happens_in_either_store(seed: int) -> None:
     walked(seed)
 
 
-@pytest.mark.usefixtures("in_small_pieces")
+@pytest.mark.aside
 @pytest.mark.parametrize("seed", [*range(4, 7), 100])
 def test_so_do_copies_in_many_pieces(seed: int) -> None:
-    walked(seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "PACK_BYTES", 6_000)
+        patch.setattr(session, "WHOLE_BYTES_MAX", 4_000)
+        patch.setattr(pack_copies, "WHOLE_BYTES_MAX", 4_000)
+        walked(seed)
 
 
 def walked(seed: int) -> None:
