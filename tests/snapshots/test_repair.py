@@ -844,6 +844,7 @@ def test_a_store_that_does_not_answer_is_no_repair(place: Place) -> None:
     assert place.findings() == set()
 
 
+@pytest.mark.aside
 @pytest.mark.parametrize("crash", [CrashBefore(), CrashAfter()], ids=["before", "after"])
 @pytest.mark.parametrize("damage", [altered_index, altered_begin], ids=["rebuild", "fall back"])
 def test_a_run_that_died_anywhere_leaves_a_correct_store_and_the_next_finishes(damage: Damage, crash: Fault) -> None:
@@ -915,6 +916,7 @@ def collected(repo: SnapshotRepository) -> None:
     collect(plan_collect(repo))
 
 
+@pytest.mark.aside
 @pytest.mark.parametrize("damage", [altered_index, altered_begin], ids=["rebuild", "fall back"])
 def test_a_collection_at_any_request_of_a_repair_takes_nothing_from_it(damage: Damage) -> None:
     number, requests = 1, 1
@@ -938,6 +940,7 @@ def test_a_collection_at_any_request_of_a_repair_takes_nothing_from_it(damage: D
     assert requests > 10
 
 
+@pytest.mark.aside
 @pytest.mark.parametrize("damage", [altered_index, altered_begin], ids=["rebuild", "fall back"])
 def test_a_repair_at_any_request_of_a_collection_loses_nothing(damage: Damage) -> None:
     number, requests = 1, 1

@@ -363,6 +363,7 @@ def test_a_fall_back_may_lie_in_the_head() -> None:
 # Many.
 
 
+@pytest.mark.aside
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
 @pytest.mark.parametrize("limits", APART.values(), ids=APART)
 def test_stores_of_many_damaged_packs_are_repaired_as_far_as_they_can_be(limits: Limits, large: bool) -> None:

@@ -207,6 +207,7 @@ EACH_LIMIT = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.aside
 @EACH_LIMIT
 @SCENARIOS
 def test_the_books_name_every_pack_of_every_revision(step: Step, limits: Limits) -> None:
@@ -214,6 +215,7 @@ def test_the_books_name_every_pack_of_every_revision(step: Step, limits: Limits)
         check_books(session)
 
 
+@pytest.mark.aside
 @EACH_LIMIT
 @SCENARIOS
 def test_the_books_of_a_fork_name_every_pack_of_its_revisions(step: Step, limits: Limits) -> None:
@@ -240,6 +242,7 @@ def test_a_pack_of_which_only_equal_bytes_were_needed_ends() -> None:
     assert [use.pack for use in fork.base.places.entries[0].ended] == [list(session.packs)[1]]
 
 
+@pytest.mark.aside
 @EACH_LIMIT
 @SCENARIOS
 def test_the_log_of_places_tells_where_every_manifest_lies(step: Step, limits: Limits) -> None:
