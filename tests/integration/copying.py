@@ -1,12 +1,13 @@
 """The command `snapshots copy` as a process of its own, killed at one of its requests or not; and a fleet to copy.
 
-    fill(source)
-    with KillingProxy(endpoint, number=7, when="before") as proxy:
-        killed = copied("file:store", url.replace(endpoint, proxy.url), proxy)
+fill(source)
+with KillingProxy(endpoint, number=7, when="before") as proxy:
+    killed = copied("file:store", url.replace(endpoint, proxy.url), proxy)
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -34,7 +35,7 @@ ROOT = Path(__file__).parents[2]
 COMMAND = Path(sys.executable).with_name("snapshots")
 END_SECONDS = 120.0  # a copy to Ceph on a busy machine; 2 s is usual
 MEMORY_BYTES = 20_000
-LARGE, LARGE_BYTES, LARGE_REVISIONS = "large", 3 << 20, 6  # two of them fill a pack of a copy
+LARGE, LARGE_BYTES, LARGE_REVISIONS = "large", 2_200_000, 5  # three of them fill a pack of a copy
 LOGGED, ROWS = ("talk-0", "alone"), 40
 KILLED = -9
 
@@ -74,8 +75,6 @@ def go_on(repo: SnapshotRepository, session_id: str, turns: int) -> None:
 
 def draws_bytes(seed: str, size: int) -> bytes:
     """Return bytes that no compression makes smaller."""
-    import hashlib
-
     return hashlib.shake_128(seed.encode()).digest(size)
 
 
