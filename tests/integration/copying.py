@@ -36,7 +36,8 @@ COMMAND = Path(sys.executable).with_name("snapshots")
 END_SECONDS = 120.0  # a copy to Ceph on a busy machine; 2 s is usual
 MEMORY_BYTES = 20_000
 LARGE, LARGE_BYTES, LARGE_REVISIONS = "large", 2_200_000, 5  # three of them fill a pack of a copy
-LOGGED, ROWS = ("talk-0", "alone"), 40
+ALONE = "alone"  # there is no such session, only what lies beside it
+LOGGED, ROWS = ("talk-0", ALONE), 40
 KILLED = -9
 
 When = Literal["before", "after"]
@@ -47,7 +48,7 @@ When = Literal["before", "after"]
 
 
 def fill(repo: SnapshotRepository, *, sessions: int = 5) -> None:
-    """Commit sessions, forks of forks, one of many MiB, and everything that may lie beside them."""
+    """Commit sessions, forks of forks, and everything that may lie beside them."""
     draws = Draws("fleet")
     for number in range(sessions):
         name = f"talk-{number}"
@@ -57,10 +58,14 @@ def fill(repo: SnapshotRepository, *, sessions: int = 5) -> None:
             go_on(repo, f"{name}/fork", 2)
             repo.fork(f"{name}/fork", f"{name}/fork/fork")
             repo.pin(f"{name}/fork", 2, "forked")
-    large = PersistedSessionState(session_id=LARGE)
-    for turn in range(LARGE_REVISIONS):
-        repo.commit(take_turn(large, f"turn {turn}"), execution_state=draws_bytes(f"large {turn}", LARGE_BYTES))
     beside(repo)
+
+
+def fill_large(repo: SnapshotRepository) -> None:
+    """Commit a session that is copied into several packs, which its reserved head names meanwhile."""
+    state = PersistedSessionState(session_id=LARGE)
+    for turn in range(LARGE_REVISIONS):
+        repo.commit(take_turn(state, f"turn {turn}"), execution_state=bytes_of(f"large {turn}", LARGE_BYTES))
 
 
 def go_on(repo: SnapshotRepository, session_id: str, turns: int) -> None:
@@ -70,10 +75,10 @@ def go_on(repo: SnapshotRepository, session_id: str, turns: int) -> None:
         state = repo.load(session_id, execution_state=True)
     for _ in range(turns):
         name = f"{session_id} {state.turn_index}"
-        repo.commit(take_turn(state, name), execution_state=draws_bytes(name, MEMORY_BYTES))
+        repo.commit(take_turn(state, name), execution_state=bytes_of(name, MEMORY_BYTES))
 
 
-def draws_bytes(seed: str, size: int) -> bytes:
+def bytes_of(seed: str, size: int) -> bytes:
     """Return bytes that no compression makes smaller."""
     return hashlib.shake_128(seed.encode()).digest(size)
 
@@ -181,13 +186,16 @@ def copied(source: str, destination: str, endpoint: str, number: int = 0, when: 
 
 
 def check_copy(source: SnapshotRepository, copy: SnapshotRepository) -> None:
-    """Check that the copy lacks nothing and that nothing is wrong with it, usage rows included."""
+    """Check that the copy lacks nothing and that nothing is wrong with it."""
     assert [str(one) for one in verify_copy(source, copy) if isinstance(one, Difference)] == []
     assert [str(one) for one in verify(copy) if isinstance(one, Finding)] == []
-    for name in LOGGED:
-        there, here = UsageLog(source, name), UsageLog(copy, name)
-        assert [row.row_id for row in here.read()] == [row.row_id for row in there.read()]
-        assert sum(one.rows for one in here.segments()) == ROWS, "a row stands twice"
+
+
+def check_usage(source: SnapshotRepository, copy: SnapshotRepository, session_id: str) -> None:
+    """Check that every row of a usage log is in its copy, once."""
+    there, here = UsageLog(source, session_id), UsageLog(copy, session_id)
+    assert [row.row_id for row in here.read()] == [row.row_id for row in there.read()]
+    assert sum(one.rows for one in here.segments()) == ROWS, "a row stands twice"
 
 
 def collected_bytes(repo: SnapshotRepository) -> int:

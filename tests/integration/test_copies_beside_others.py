@@ -20,7 +20,7 @@ from snapshots.maintenance.findings import Finding
 from snapshots.maintenance.verify import verify
 from snapshots.reading import read_base
 from storage.digest import BlobRef
-from tests.integration.copying import check_copy, collected_bytes, copied, fill
+from tests.integration.copying import ALONE, check_copy, check_usage, collected_bytes, copied, fill
 from tests.integration.journals import Operation, read_journal
 from tests.integration.test_soak import Place, acknowledged, all_heads
 
@@ -69,7 +69,7 @@ def test_a_copy_beside_others_is_a_past_of_its_source(
     url, directory = f"file:{tmp_path / 'source'}", tmp_path / "journals"
     directory.mkdir()
     with SnapshotRepository.open(url) as source, SnapshotRepository.open(ministack_url) as copy:
-        fill(source)
+        fill(source, sessions=2)
         with others(url, ministack_url, directory) as places:
             runs = copied_meanwhile(url, ministack_url, ministack_endpoint, places)
         operations = [one for path in sorted(directory.glob("*.jsonl")) for one in read_journal(path)]
@@ -78,9 +78,9 @@ def test_a_copy_beside_others_is_a_past_of_its_source(
         for repo in (source, copy):
             assert [str(one) for one in verify(repo) if isinstance(one, Finding)] == []
         last = copied(url, ministack_url, ministack_endpoint)
-        check_copy(source, copy)
         collected_bytes(copy)
         check_copy(source, copy)
+        check_usage(source, copy, ALONE)
         done = Counter(f"{one.what} {one.said}" for one in operations)
         print({"runs": len(runs), **revisions, "copied last": last["copied"], **dict(sorted(done.items()))})
 

@@ -17,7 +17,7 @@ import pytest
 
 from snapshots import SnapshotRepository
 from storage.testing.draws import Draws
-from tests.integration.copying import When, check_copy, collected_bytes, copied, fill
+from tests.integration.copying import LOGGED, When, check_copy, check_usage, collected_bytes, copied, fill, fill_large
 from tests.servers import new_bucket_url
 
 KILLS = int(os.environ.get("SNAPSHOTS_COPY_KILLS", "10"))
@@ -73,6 +73,8 @@ def disturbed(leg: Leg, first: SnapshotRepository, kills: int, draws: Draws) -> 
     with SnapshotRepository.open(url) as repo:
         assert collected_bytes(repo) <= SIZE_RATIO_MAX * leg.bytes, "something lies twice"
         check_copy(first, repo)
+        for name in LOGGED:
+            check_usage(first, repo, name)
     return collections, runs
 
 
@@ -93,6 +95,7 @@ def test_a_killed_copy_goes_on_where_it_was(tmp_path: Path, ministack_endpoint: 
     with ExitStack() as stack:
         first = stack.enter_context(SnapshotRepository.open(url))
         fill(first)
+        fill_large(first)
         legs = [undisturbed("directory to ministack", url, ministack_endpoint)]
         legs.append(undisturbed("ministack to Ceph", legs[0].url, ceph_endpoint))
         stack.callback(lambda: print(f"\nseed {SEED}, kills: " + "; ".join(f"{leg.name} {leg.kills}" for leg in legs)))
