@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ class Copied:
         source: Requests and bytes there.
         destination: Requests and bytes there.
         committed_bytes: Uploaded to the source since the run before.
+        seconds: How long it took, the plan included.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Copied:
     source: MetricsSnapshot
     destination: MetricsSnapshot
     committed_bytes: int
+    seconds: float
 
     @property
     def changed(self) -> int:
@@ -62,8 +65,9 @@ class Copied:
             "run": self.name,
             "sessions": len(self.report.sessions),
             "changed": self.changed,
-            "seconds": round(self.report.seconds, 2),
+            "seconds": round(self.seconds, 2),
             "committed_bytes": self.committed_bytes,
+            "read_bytes": self.source["get"].bytes_in + self.destination["get"].bytes_in,
             "uploaded_bytes": self.destination["put"].bytes_out,
             "source": requests_of(self.source),
             "destination": requests_of(self.destination),
@@ -130,7 +134,9 @@ def run(source: SnapshotRepository, destination: SnapshotRepository, sessions: i
 
 def _copied(name: str, source: SnapshotRepository, destination: SnapshotRepository, before: MetricsSnapshot) -> Copied:
     there, here = source.metrics.snapshot(), destination.metrics.snapshot()
+    begun = time.perf_counter()
     report = execute(plan_copy(source, destination))
+    seconds = time.perf_counter() - begun
     assert not report.not_copied, report.not_copied
     return Copied(
         name,
@@ -138,6 +144,7 @@ def _copied(name: str, source: SnapshotRepository, destination: SnapshotReposito
         source.metrics.snapshot() - there,
         destination.metrics.snapshot() - here,
         (there - before)["put"].bytes_out,
+        seconds,
     )
 
 
@@ -150,13 +157,13 @@ def places(directory: Path) -> Iterator[tuple[str, str]]:
 
 def table(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield the lines of a table of these figures."""
-    head = ("run", "sessions", "changed", "seconds", "committed", "uploaded", "requests: source", "destination")
+    head = ("run", "sessions", "changed", "seconds", "committed", "read", "uploaded", "requests: source", "destination")
     rows = [head]
     for one in found:
         kinds = [
             ", ".join(f"{count} {verb}" for verb, count in one[side].items()) for side in ("source", "destination")
         ]
-        sizes = [f"{one[name] / 1000:,.0f} kB" for name in ("committed_bytes", "uploaded_bytes")]
+        sizes = [f"{one[name] / 1000:,.0f} kB" for name in ("committed_bytes", "read_bytes", "uploaded_bytes")]
         rows.append((one["run"], str(one["sessions"]), str(one["changed"]), str(one["seconds"]), *sizes, *kinds))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

@@ -26,7 +26,7 @@ from tests.integration.test_soak import Place, acknowledged, all_heads
 
 SECONDS = float(os.environ.get("SNAPSHOTS_COPY_SECONDS", "4"))
 RUNS_MIN = 2
-AT_THE_SOURCE = (("writer", 0), ("writer", 1), ("forker", 0), ("collector", 0))
+AT_THE_SOURCE = (("neighbour", 0), ("neighbour", 1), ("collector", 0))
 AT_THE_COPY = (("collector", 1),)
 
 
