@@ -12,6 +12,8 @@ Rules:
    the child's head was read at the epoch it has at the publish.
 5. Nothing of the source changes, but for its epoch under rule 3. A failed fork may leave a reservation, which reads as
    "not found" and which the next creator takes over.
+6. The child's head does not say what a load reads of the source's packs: those of the source's history are not kept for
+   the child, and only the manifest, which is not read here, tells which these are.
 
     result = fork(environment, ForkRequest("s1", "s2"))
 """
@@ -70,7 +72,6 @@ from snapshots.state import (
     relation_parent,
 )
 from storage.digest import BlobRef
-from storage.extents import Read
 from storage.keys import check_id
 from storage.packs import write_pack
 from storage.wrappers.metered import MeteredStore
@@ -203,7 +204,6 @@ class _Source:
     read: HeadRead
     named: PlaceRow
     inline: bytes
-    reads: tuple[Read, ...]
 
 
 class _Fork:
@@ -263,7 +263,6 @@ class _Fork:
             checkpoint_ref=overrides.checkpoint_ref(),
             manifest=source.named.manifest,
             inline_manifest=source.inline,
-            reads=source.reads,
             overrides=overrides,
         )
 
@@ -282,14 +281,14 @@ class _Fork:
             if head.inline_manifest:
                 key = environment.layout.head(head.session_id)
                 manifest_from(unseal_manifest(head.inline_manifest, key=key), named, key=key)
-            return _Source(read, named, head.inline_manifest, head.reads)
+            return _Source(read, named, head.inline_manifest)
         named = self._named(head, revision)
         place = named.manifest
         if not head.inline_manifest or place.against is not None or place.stored_bytes > INLINE_MANIFEST_BYTES_MAX:
-            return _Source(read, named, b"", ())
+            return _Source(read, named, b"")
         raw = read_manifest_bytes(environment, head, named)
         manifest_from(raw, named, key=environment.layout.pack(head.family, place.pack))
-        return _Source(read, named, inline_manifest(raw), ())
+        return _Source(read, named, inline_manifest(raw))
 
     def _named(self, head: Head, revision: int) -> PlaceRow:
         return read_place(self._environment, head, revision)

@@ -194,7 +194,10 @@ class FaultProxy:
         headers = {name.lower(): value for name, value in http.client.parse_headers(source).items()}
         if headers.get("expect", "").lower() == "100-continue":
             client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-        body = source.read(int(headers.get("content-length", 0)))
+        announced = int(headers.get("content-length", 0))
+        body = source.read(announced)
+        if len(body) < announced:  # whoever sent it is gone; a server would wait for the rest
+            raise _Closed
         request = Seen(words[0], words[1], MappingProxyType(headers), body)
         with self._lock:
             self.requests.append(request)

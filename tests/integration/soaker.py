@@ -1,6 +1,6 @@
-"""One of many processes on one store: a writer, a forker or a collector, at work until its input ends, or it is killed.
+"""One of many processes on one store: a writer, a forker, a neighbour or a collector, at work until it is told to end.
 
-What it does follows from its seed, when it does it from the others. Everything is written down in its journal; an error
+It ends when its input does, or is killed. What it does follows from its seed, when it does it from the others. Everything is written down in its journal; an error
 that is not foreseen ends the process, with its traceback.
 
     python -m tests.integration.soaker file:store writer 0 "seed" journal.jsonl
@@ -46,6 +46,7 @@ BACK_MAX = 12  # revisions
 CHILD = "child-"
 LIVE_MAX = 24  # sessions; a forker that sees more deletes
 FORKS_BETWEEN_LOOKS = 12
+LEISURE_SECONDS_MAX = 0.1  # between two acts of a neighbour
 PAUSE_SECONDS_MAX = 0.2  # between collections: those that follow each other at once stop each other
 REFUSALS = (
     RevisionConflictError,
@@ -312,6 +313,29 @@ class Forker:
         self._children = [child for child in self._children if child != session_id]
 
 
+class Neighbour:
+    """Takes turns of any session there is, and forks it, at leisure; seldom deletes one."""
+
+    ACTS = ("commit",) * 20 + ("fork",) * 4 + ("go_back", "prune", "pin", "delete")
+
+    def __init__(self, hands: Hands, number: int) -> None:
+        self._hands = hands
+        self._number = number
+        self._forks = 0
+
+    def step(self) -> None:
+        draws, hands = self._hands.draws, self._hands
+        found = {one.session_id: one for one in hands.repo.sessions() if one.status == LIVE}
+        name, act = draws.pick(sorted(found)), draws.pick(self.ACTS)
+        hands.saw(name, found[name].revision)
+        if act == "fork":
+            hands.fork(name, f"{name}/{self._number}.{self._forks}")
+            self._forks += 1
+        else:
+            getattr(hands, act)(name)
+        SystemClock().sleep(draws.random() * LEISURE_SECONDS_MAX)
+
+
 class Collector:
     """Collects, again and again."""
 
@@ -338,6 +362,8 @@ def actor(repo: SnapshotRepository, role: str, number: int, draws: Draws, journa
     if role == "collector":
         return Collector(repo, journal, draws)
     hands = Hands(repo, journal, draws, role)
+    if role == "neighbour":
+        return Neighbour(hands, number)
     return Writer(hands, number) if role == "writer" else Forker(hands)
 
 

@@ -2,10 +2,12 @@
 
 Rules:
 1. A plan reads heads, and of what is to be copied the books; it is a hint: what is done is decided session by session.
+   Of a session that was there already nothing is done: what came since the plan is for the next run.
 2. A session comes after the one that it was forked from, so that it finds the packs there which both share.
 3. What is wrong with one session keeps no other one: it is named in the report. A store that answers
    nobody ends the run.
-4. A run that was interrupted is repeated: what is there already costs one read of each head, and nothing else.
+4. A run that was interrupted is repeated: what is there already costs three reads of heads, and nothing else: the
+   source's for the order, the copy's, and the source's once more, which cannot be behind the copy then.
 5. Nothing is ever deleted, here or there.
 
     plan = plan_copy(source, destination)
@@ -432,7 +434,7 @@ class _Execution:
         if planned.action == "skipped":
             return replace(outcome, outcome="skipped")
         try:
-            if planned.action != "beside":
+            if planned.action not in ("beside", "same"):
                 outcome = self._copied(outcome, job)
             return self._with_beside(outcome, planned)
         except (SessionDeletedError, SessionMovedError, SessionNotFoundError):
