@@ -284,7 +284,7 @@ class _SessionCopy:
             return read_live_head(self._here, self._job.target_id)
 
     def _source_head(self, there: HeadRead, here: Head) -> HeadRead:
-        """Return the head of the source: as it is now, if somebody else may have copied a later one since it was read."""
+        """Return the head of the source: as it is now, if somebody may have copied a later one since it was read."""
         if here.revision <= there.head.revision:
             return there
         self._found = None
