@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from snapshots.head import TOMBSTONE, Head
+from snapshots.head import TOMBSTONE, Head, Ring
 from snapshots.layout import Layout
 from snapshots.testing.simulation.operations import Chain, HeadWritten, Operation, Written, chain_of, problems
-from snapshots.testing.simulation.watch import Watch, succession
+from snapshots.testing.simulation.watch import Watch, succession, succession_of_copies
 from storage.backends.memory import MemoryStore
 from storage.store import Create, Overwrite
 from storage.testing.clock import ManualClock
@@ -109,6 +109,21 @@ def test_a_head_that_may_not_follow_is_named(head: Head, change: dict[str, objec
     old = replace(head, epoch=5, fence=5, write_id="f" * 32)
     new = replace(old, **{"write_id": "e" * 32, **change})  # type: ignore[arg-type]  # of these fields
     found = succession(KEY, old, new)
+    assert [problem.partition(":")[0] for problem in found] == ([named] if named else [])
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"revision": 4}, ""),
+        ({"revision": 1}, "heads only rise"),
+        ({"revision": 4, "commits": Ring(1, ("f" * 32,) * 4)}, "a copy goes on from itself"),
+        ({"commits": Ring(1, ("f" * 32,) * 2)}, "a copy goes on from itself"),
+    ],
+)
+def test_a_head_that_may_not_follow_in_a_copy_is_named(head: Head, change: dict[str, object], named: str) -> None:
+    new = replace(head, **{"write_id": "e" * 32, **change})  # type: ignore[arg-type]  # of these fields
+    found = succession_of_copies(KEY, head, new)
     assert [problem.partition(":")[0] for problem in found] == ([named] if named else [])
 
 
