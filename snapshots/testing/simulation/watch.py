@@ -40,6 +40,7 @@ from storage.store import (
 from storage.testing.clock import ManualClock
 
 HOME = ("simulated", "default")
+COPIES = Layout("copies")  # of the tenant that is copied to, in the same store
 KNOWN_MAX = 20_000  # heads of some KiB; an exploration comes back to the same ones
 _KNOWN: dict[tuple[str, bytes], tuple[Head, frozenset[str]]] = {}
 Succeeds = Callable[[str, Head, Head], list[str]]
