@@ -20,10 +20,9 @@ from snapshots.environment import Environment
 from snapshots.errors import CopyConflictError, SnapshotError
 from snapshots.fork import ForkRequest, fork
 from snapshots.head import LIVE, RESERVED, Head
-from snapshots.layout import Layout
 from snapshots.maintenance.copy.session import SessionCopied, SessionJob, copy_session
 from snapshots.reading import named_by, read_history, read_live_head
-from snapshots.testing.simulation.watch import Watch, succession_of_copies
+from snapshots.testing.simulation.watch import COPIES, Watch, succession_of_copies
 from storage.clock import Clock
 from storage.digest import BlobRef
 from storage.store import (
@@ -53,7 +52,6 @@ from tests.simulation.protocol import (
     noted_commit,
 )
 
-COPIES = Layout("copies")
 PACK_BYTES = 1  # every pack is copied by itself
 
 

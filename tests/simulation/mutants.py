@@ -762,7 +762,7 @@ MUTANTS = (
     Mutant("read the head that was not replaced", refused_copies_taken_for_stored, "a copy that went on", 1),
     Mutant("copy onto a part of its own past alone", copied_onto_whatever_stands_there, "a copy that went on", 1),
     Mutant("read the source again before it is a conflict", conflicts_told_of_by_an_older_head, TWO_AND_WRITER, 1),
-    Mutant("know a change by its write id", lost_answers_sent_again, first_seed=90),
+    Mutant("know a change by its write id", lost_answers_sent_again, first_seed=145),
     Mutant("publish a segment at its number", segments_published_at_any_number, "a usage log collected", 1),
     Mutant("publish a merged segment at its number", merges_published_at_any_number, "a usage log collected", 1),
     Mutant(

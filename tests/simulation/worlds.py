@@ -14,6 +14,7 @@ import pytest
 
 from snapshots.maintenance.copy import session
 from snapshots.state import graph
+from snapshots.testing.simulation.watch import COPIES
 from storage.clock import SystemClock
 from storage.testing.clock import ManualClock
 from storage.testing.simulation import Exploration, RunningClock, explore
@@ -31,7 +32,6 @@ from tests.simulation.apart import (
     two_large_packs,
 )
 from tests.simulation.copies import (
-    COPIES,
     PACK_BYTES,
     CopyingProtocol,
     committer,
