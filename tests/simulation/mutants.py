@@ -45,8 +45,8 @@ from snapshots.usage import compaction, writing
 from snapshots.usage import log as logs
 from snapshots.usage.index import index_register, logs_in
 from snapshots.verdict import Intent, Retry
-from storage import packs
-from storage.errors import PreconditionFailedError
+from storage import pack_copies, packs
+from storage.errors import PreconditionFailedError, UnavailableError
 from storage.testing.disk import SimulatedDisk
 from storage.testing.plan import IgnoreCondition, On
 from tests.simulation.worlds import GIVEN_UP, IN_COPY, IN_FLIGHT
@@ -385,6 +385,23 @@ def refused_copies_taken_for_stored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(copying._SessionCopy, "_sent", believing)
 
 
+def lost_answers_taken_for_stored(patch: pytest.MonkeyPatch) -> None:
+    def believing(self: Any, read: HeadRead, head: Head) -> HeadRead | None:
+        try:
+            return HeadRead(head, self._register.swap_once(read.version, head.encode()))
+        except UnavailableError:
+            return HeadRead(head, read.version)
+        except PreconditionFailedError:
+            return None
+
+    patch.setattr(copying._SessionCopy, "_sent", believing)
+
+
+def frames_copied_unchecked(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(packs, "check_frames", lambda stored, key: None)  # noqa: ARG005  the signature that it stands for
+    patch.setattr(pack_copies.FrameCheck, "update", lambda self, stored: None)  # noqa: ARG005  a method
+
+
 def relative_read_in_an_earlier_attempt(patch: pytest.MonkeyPatch) -> None:
     of_relatives = copying._SessionCopy._of_relatives
 
@@ -404,11 +421,11 @@ def relative_read_before_the_reservation(patch: pytest.MonkeyPatch) -> None:
         return target(self)
 
     def from_early(self: Any, head: Head, found: Any) -> Any:
-        with pytest.MonkeyPatch.context() as inner:
-            if self in EARLIER:
-                read = EARLIER.pop(self)
-                inner.setattr(copying, "read_head", lambda *_: read)
+        read = EARLIER.pop(self, None)
+        if read is None:
             return of_relatives(self, head, found)
+        with copying._reading(copying._HereMovedError):
+            return read.head.family, survey.places_in(survey.survey(self._here, read))
 
     patch.setattr(copying._SessionCopy, "_target", early)
     patch.setattr(copying._SessionCopy, "_of_relatives", from_early)
@@ -760,6 +777,8 @@ MUTANTS = (
     Mutant("read the source again before it is damage", missing_source_packs_taken_for_damage, COPIED_FROM, 1),
     Mutant("copy what identifies a revision as it is", copied_under_another_commit_id, "a copy under way", 1),
     Mutant("read the head that was not replaced", refused_copies_taken_for_stored, "a copy that went on", 1),
+    Mutant("read the head when an answer was lost", lost_answers_taken_for_stored, first_seed=26),
+    Mutant("check the frames before a head names them", frames_copied_unchecked, first_seed=190),
     Mutant("copy onto a part of its own past alone", copied_onto_whatever_stands_there, "a copy that went on", 1),
     Mutant("read the source again before it is a conflict", conflicts_told_of_by_an_older_head, TWO_AND_WRITER, 1),
     Mutant("know a change by its write id", lost_answers_sent_again, first_seed=145),

@@ -35,6 +35,7 @@ CHECKS = (
     "refused",
     "registered",
     "revisions stay",
+    "whole",
 )
 SEEDS = 400  # runs that look for what only faults show
 

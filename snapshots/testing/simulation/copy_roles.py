@@ -3,7 +3,7 @@
 Rules:
 1. What a copier is told is noted (`CopyTold`); whatever a crash cuts off counts as unknown.
 2. Few sessions are committed to, pruned or deleted in the copy: those are noted beforehand, and have conflicts.
-3. Copies are made of many packs, so that they are staged.
+3. Copies are made of many packs, so that they are staged; larger packs are read while they are written.
 
 import snapshots.testing.simulation.copy_roles   # registers them
 """
@@ -11,7 +11,7 @@ import snapshots.testing.simulation.copy_roles   # registers them
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from snapshots.base import Tracking, track
 from snapshots.delete import delete
@@ -30,21 +30,25 @@ from snapshots.state import PersistedSessionState
 from snapshots.testing.simulation.hosts import CopyTold, Host, environment_in
 from snapshots.testing.simulation.roles import COPY_ROLES, role
 from snapshots.testing.simulation.watch import COPIES
+from storage import pack_copies
 
 ATTEMPTS = 3  # of a copy in doubt
 CHANGED = 2  # the sessions copied first
-PACK_BYTES = 600  # one pack or two of a small session
+PIECES = (  # one pack or two of a small session go into one; those with much execution state are large
+    (session, "PACK_BYTES", 600),
+    (session, "WHOLE_BYTES_MAX", 1500),
+    (pack_copies, "WHOLE_BYTES_MAX", 1500),
+)
 
 
 @contextmanager
 def copied_in_pieces() -> Iterator[None]:
-    """Let copies be of many packs (rule 3)."""
-    kept = session.PACK_BYTES
-    session.PACK_BYTES = PACK_BYTES
-    try:
+    """Let copies be of many packs, and larger packs be read while they are written (rule 3)."""
+    with ExitStack() as kept:
+        for module, name, size_bytes in PIECES:
+            kept.callback(setattr, module, name, getattr(module, name))
+            setattr(module, name, size_bytes)
         yield
-    finally:
-        session.PACK_BYTES = kept
 
 
 def _here(host: Host) -> Environment:
