@@ -38,9 +38,9 @@ def simulate(
 ) -> None:
     """Run this software against lost answers, crashes and collections, in memory. No store is touched.
 
-    Each run has hosts that commit, fork, rewind, prune, delete and collect, in an order and under faults that follow
-    from its seed. Exit code 4 if anything was lost or wrong; the seed repeats it. It needs greenlet, which comes with
-    the extra "simulate".
+    Each run has hosts that commit, fork, rewind, prune, delete, copy and collect, in an order and under faults that
+    follow from its seed. Exit code 4 if anything was lost or wrong; the seed repeats it. It needs greenlet, which comes
+    with the extra "simulate".
     """
     output = invocation(context).output
     chosen = _seeds(seeds)

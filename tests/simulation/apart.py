@@ -14,6 +14,7 @@ from snapshots.commit import commit
 from snapshots.compaction import Limits
 from snapshots.environment import Environment
 from snapshots.fork import ForkRequest, fork
+from snapshots.layout import Layout
 from snapshots.maintenance.prune import execute, plan_on
 from snapshots.maintenance.retention import Retention
 from snapshots.pinning import pin
@@ -24,6 +25,7 @@ from storage.testing.simulation import Actor
 from tests.integration.builders import message, new_session, take_turn
 from tests.simulation.protocol import (
     APART,
+    LAYOUT,
     MERGED,
     Commit,
     Protocol,
@@ -117,12 +119,12 @@ def reader(session_id: str, revision: int) -> Role:
     return role
 
 
-def pruner(session_id: str) -> Role:
+def pruner(session_id: str, layout: Layout = LAYOUT) -> Role:
     """Return a role that keeps the present revision and those with a pin."""
 
     def role(world: Protocol) -> Actor:  # noqa: ARG001  a role
         def act(store: ObjectStore, clock: Clock) -> None:
-            execute(plan_on(environment_of(store, clock), session_id, Retention(last=1)))
+            execute(plan_on(environment_of(store, clock, layout=layout), session_id, Retention(last=1)))
 
         return act
 

@@ -1,203 +1,269 @@
-"""A copy under way: what a copier of a session of two packs does with the head of the destination.
+"""Worlds with a second tenant in the same store, to which sessions of the first are copied; and what must hold there.
 
-Rules (those of `snapshots.staged`):
-1. It reserves, and after every pack that it has put names all of them in the reservation. Then it publishes a head that
-   names both.
-2. Refused, it reads the head and keeps the packs that this one admits; the others it puts again, under new names.
-3. Whoever resumes begins with what the reservation names.
-4. "registered": what was named at an epoch is still named when the head was raised once since.
+Rules (each a named check):
+1. "nothing dangles", "heads only rise", "left behind", "revisions stay": as in the tenant that is copied from.
+2. "as it was": what a copier publishes as a revision is what that revision was in the source.
+3. "a copy goes on from itself": whoever commits in the copy is never overwritten (`watch.succession_of_copies`).
+4. "acknowledged": a copy that was told as done is there. "refused": a conflict is told of only if there is one.
+5. "registered": what a copier has named in a reservation is still named when that was raised once since.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import BinaryIO
 
-import pytest
-
-from snapshots import CommitResult, staged
+from snapshots import PersistedSessionState
 from snapshots.commit import commit
 from snapshots.environment import Environment
-from snapshots.head import RESERVED, Head
-from snapshots.publish import Publication, intent_on
-from snapshots.reading import HeadRead, head_at
-from snapshots.staging import Identity
-from snapshots.state import graph
-from storage.backends.memory import MemoryStore
+from snapshots.errors import CopyConflictError, SnapshotError
+from snapshots.fork import ForkRequest, fork
+from snapshots.head import LIVE, RESERVED, Head
+from snapshots.maintenance.copy.session import SessionCopied, SessionJob, copy_session
+from snapshots.reading import named_by, read_history, read_live_head
+from snapshots.testing.simulation.watch import COPIES, Watch, succession_of_copies
 from storage.clock import Clock
-from storage.digest import short_hash
-from storage.errors import NotFoundError, PreconditionFailedError
-from storage.store import Create, ObjectStore
+from storage.digest import BlobRef
+from storage.store import (
+    ByteRange,
+    DeleteFailure,
+    ListedObject,
+    ObjectMeta,
+    ObjectStore,
+    PutMode,
+    StoredObject,
+    Version,
+)
 from storage.testing.clock import ManualClock
-from storage.testing.simulation import Actor
+from storage.testing.simulation import Actor, Ending
 from tests.integration.builders import new_session, take_turn
-from tests.simulation.protocol import LAYOUT, Commit, Protocol, Role, environment_of, loaded_state
+from tests.simulation.protocol import (
+    LAYOUT,
+    MERGED,
+    Commit,
+    Protocol,
+    Role,
+    Start,
+    check_collected,
+    environment_of,
+    heads_in,
+    loaded_state,
+    noted_commit,
+)
 
-COPY = "n"
-PACKS = 2
-REFUSED_MAX = 4  # times that a copier reads the head again before it stops
-Uploads = tuple[str, ...]
-"""What tells the uploads of a session's packs apart, first one first; another upload is another name."""
-
-
-@dataclass(frozen=True)
-class Revision:
-    """A revision as it is copied: its pack, a head that names all packs up to it, and what is told of it."""
-
-    name: str
-    data: bytes
-    head: Head
-    result: CommitResult
-    objects: tuple[tuple[str, bytes], ...]
+PACK_BYTES = 1  # every pack is copied by itself
 
 
-NAMED: dict[str, Uploads] = {}  # by the name of the last one's pack
+class CopyingProtocol(Protocol):
+    """A world with a second tenant.
+
+    Attributes:
+        copies: The watch of that tenant.
+        copied: What was told as copied, by actor.
+        changed: Sessions in which somebody else works there too: those have conflicts.
+    """
+
+    def __init__(self, start: Start, roles: Mapping[str, Role]) -> None:
+        self.copied: dict[str, SessionCopied] = {}
+        self.changed: set[str] = set()
+        super().__init__(start, roles)
+        self.copies = Watch(self.watch, COPIES, seen=self._published, succeeds=succession_of_copies)
+        self.store = self.copies
+
+    def check_step(self) -> None:
+        super().check_step()
+        self.copies.check()
+
+    def check_end(self, endings: Mapping[str, Ending]) -> None:
+        super().check_end(endings)
+        self._check_conflicts(endings)
+        environment = environment_of(self.store, ManualClock(seed=98), layout=COPIES)
+        for head in heads_in(environment):
+            if head.status == LIVE and head.session_id not in self.changed:
+                self._check_history(environment, head)
+        for one in self.copied.values():
+            self._check_copied(environment, one)
+        check_collected(environment, self._refs_of_copies())
+        self.copies.check()
+
+    def _published(self, head: Head) -> None:
+        """Look at a head of the copy (rule 2)."""
+        if head.status != LIVE or head.session_id in self.changed:
+            return
+        ref = self._past_refs().get((head.session_id, head.revision))
+        if ref != head.checkpoint_ref or head.commit_id not in self._commit_ids(head.session_id, head.revision):
+            self.copies.wrong.append(f"as it was: revision {head.revision} of {head.session_id} is copied as another")
+
+    def _past_refs(self) -> dict[tuple[str, int], BlobRef]:
+        """Return the checkpoint of every revision that ever was in the source."""
+        written = (one.head for heads in self.watch.written.values() for one in heads)
+        live = {(one.session_id, one.revision): named_by(one).checkpoint_ref for one in written if one.status == LIVE}
+        return {**self.start.refs, **live}
+
+    def _refs_of_copies(self) -> dict[tuple[str, int], BlobRef]:
+        return {key: ref for key, ref in self._past_refs().items() if key[0] not in self.changed}
+
+    def _commit_ids(self, session_id: str, revision: int) -> set[str | None]:
+        return {one.head.commits.commit_id(revision) for one in self.watch.written[LAYOUT.head(session_id)]}
+
+    def _check_conflicts(self, endings: Mapping[str, Ending]) -> None:
+        for name, ending in endings.items():
+            error = ending.error
+            told = isinstance(error, CopyConflictError) and error.session_id not in self.changed
+            assert not told, f"refused: {name} was told of a conflict that was none: {ending}"
+
+    def _check_history(self, environment: Environment, head: Head) -> None:
+        for row in read_history(environment, head):
+            known = row.commit_id in self._commit_ids(head.session_id, row.revision)
+            assert known, f"as it was: the history of {head.session_id} has another revision {row.revision}"
+
+    def _check_copied(self, environment: Environment, one: SessionCopied) -> None:
+        try:
+            read = read_live_head(environment, one.target)
+        except SnapshotError:
+            return  # deleted since
+        rows = {row.revision: row.commit_id for row in read_history(environment, read.head)}
+        is_there = rows.get(one.revision) in self._commit_ids(one.target, one.revision)
+        assert is_there, f"acknowledged: revision {one.revision} of {one.target} was copied, and is not there"
 
 
-@cache
-def revision(uploads: Uploads) -> Revision:
-    """Return the last revision of a session of which every pack was uploaded like this."""
-    before = revision(uploads[:-1]).objects if uploads[:-1] else ()
-    store = MemoryStore(ManualClock())
-    for key, data in before:
-        store.put(key, data, Create())
-    clock = ManualClock(seed=int.from_bytes(short_hash(" ".join(uploads).encode(), 4), "big"))
-    environment = environment_of(store, clock)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graph, "_clock", clock)
-        state = loaded_state(environment, COPY) if before else new_session(COPY)
-        result = commit(environment, take_turn(state, f"{COPY}{len(uploads)}"), None, execution_state=None)
-    objects = tuple((row.key, store.get(row.key).data) for row in store.list(""))
-    (key,) = {row.key for row in store.list(LAYOUT.packs)} - {key for key, _ in before}
-    name = key.rpartition("/")[2]
-    NAMED[name] = uploads
-    head = head_at(environment, LAYOUT.head(COPY)).head
-    return Revision(name, store.get(key).data, head, result, objects)
+# Starts.
+
+
+def copies_of(environment: Environment) -> Environment:
+    """Return the environment of the second tenant."""
+    return environment_of(environment.store, environment.clock, environment.limits, layout=COPIES)
+
+
+def copied_parent() -> Start:
+    """Return a start with a session, a fork of its second revision, and a copy of the session alone.
+
+    Its last revision has nothing in common with those before it.
+    """
+
+    def begin(environment: Environment) -> Mapping[str, PersistedSessionState]:
+        state = new_session("s")
+        for number in (1, 2):
+            commit(environment, take_turn(state, f"s{number}"), None, execution_state=None)
+        fork(environment, ForkRequest("s", "c"))
+        state.graph_replace_required = True
+        merging = replace(environment, limits=MERGED)
+        commit(merging, take_turn(state, "s3"), None, execution_state=None)
+        copy_session(environment, copies_of(environment), SessionJob("s"))
+        return {"s": loaded_state(environment, "s")}
+
+    return Start.left_by(begin)
+
+
+def forked() -> Start:
+    """Return a start with a session of one revision, and a fork of it."""
+
+    def begin(environment: Environment) -> Mapping[str, PersistedSessionState]:
+        commit(environment, take_turn(new_session("s"), "s1"), None, execution_state=None)
+        fork(environment, ForkRequest("s", "b"))
+        return {}
+
+    return Start.left_by(begin)
+
+
+def copied_beginning() -> Start:
+    """Return a start with a session of two revisions, and a copy of the first one."""
+
+    def begin(environment: Environment) -> Mapping[str, PersistedSessionState]:
+        state = take_turn(new_session("s"), "s1")
+        commit(environment, state, None, execution_state=None)
+        copy_session(environment, copies_of(environment), SessionJob("s"))
+        commit(environment, take_turn(state, "s2"), None, execution_state=None)
+        return {"s": loaded_state(environment, "s")}
+
+    return Start.left_by(begin)
+
+
+# Actors.
+
+
+def copier(name: str, session_id: str, *relatives: str) -> Role:
+    """Return a role that copies a session, or goes on with what another copier left."""
+
+    def role(world: Protocol) -> Actor:
+        assert isinstance(world, CopyingProtocol), "a world of copies"
+
+        def act(store: ObjectStore, clock: Clock) -> None:
+            source = environment_of(store, clock)
+            here = environment_of(Registered(store, COPIES.head(session_id)), clock, layout=COPIES)
+            world.copied[name] = copy_session(source, here, SessionJob(session_id, relatives=relatives))
+
+        return act
+
+    return role
+
+
+def committer(name: str, session_id: str) -> Role:
+    """Return a role that commits a turn on the copy of a session."""
+
+    def role(world: Protocol) -> Actor:
+        assert isinstance(world, CopyingProtocol), "a world of copies"
+        world.changed.add(session_id)
+        notes = world.commits[name] = Commit(session_id, COPIES)
+
+        def act(store: ObjectStore, clock: Clock) -> None:
+            environment = environment_of(store, clock, layout=COPIES)
+            noted_commit(environment, take_turn(loaded_state(environment, session_id), name), notes)
+
+        return act
+
+    return role
+
+
+class Registered:
+    """The store of one copier, which looks at the reservation that it writes and reads (rule 5).
+
+    Args:
+        store: Where everything lies.
+        key: Of the head.
+    """
+
+    def __init__(self, store: ObjectStore, key: str) -> None:
+        self._store = store
+        self._key = key
+        self._epoch = 0  # of what was named last
+        self._names: frozenset[str] = frozenset()
+
+    def get(self, key: str, byte_range: ByteRange | None = None) -> StoredObject:
+        """Return an object. See `ObjectStore.get`."""
+        found = self._store.get(key, byte_range)
+        if key == self._key:
+            head = Head.decode(found.data, key=key)
+            lost = sorted(self._names.difference(_named(head))) if head.status == RESERVED else []
+            assert not lost or head.epoch > self._epoch + 1, f"registered: {lost} is no longer named"
+        return found
+
+    def put(self, key: str, data: bytes | BinaryIO, mode: PutMode) -> Version:
+        """Store an object. See `ObjectStore.put`."""
+        version = self._store.put(key, data, mode)
+        if key == self._key:
+            assert isinstance(data, bytes), "a head is no stream"
+            head = Head.decode(data, key=key)
+            self._epoch, self._names = head.epoch, _named(head)
+        return version
+
+    def stat(self, key: str) -> ObjectMeta:
+        """Return size and version. See `ObjectStore.stat`."""
+        return self._store.stat(key)
+
+    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ListedObject]:
+        """Yield objects in key order. See `ObjectStore.list`."""
+        return self._store.list(prefix, start_after=start_after)
+
+    def delete(self, key: str) -> None:
+        """Remove an object. See `ObjectStore.delete`."""
+        self._store.delete(key)
+
+    def delete_many(self, keys: Iterable[str]) -> tuple[DeleteFailure, ...]:
+        """Remove objects. See `ObjectStore.delete_many`."""
+        return self._store.delete_many(keys)
 
 
 def _named(head: Head) -> frozenset[str]:
     return frozenset() if head.staged is None else frozenset(head.staged.names)
-
-
-class _Copier:
-    def __init__(self, environment: Environment, name: str, notes: Commit) -> None:
-        self._environment = environment
-        self._register = environment.register(COPY)
-        self._name = name
-        self._notes = notes
-        self._put = 0
-        self._uploads: Uploads = ()
-        self._epochs: dict[str, int] = {}  # of the head before the upload, by the name of a pack
-        self._registered: tuple[int, frozenset[str]] = (0, frozenset())  # what was named last, and at which epoch
-        self._refused = 0
-
-    def reserve(self) -> HeadRead:
-        environment = self._environment
-        identity = Identity(environment.clock.new_id(), environment.clock.now(), None)
-        return Publication(environment, intent_on(environment, COPY, None, identity), identity).reserve()
-
-    def found(self) -> HeadRead:
-        """Read the head of a copy under way, and what it names (rule 3)."""
-        read = head_at(self._environment, LAYOUT.head(COPY))
-        named = _named(read.head)
-        for uploads in sorted((NAMED[name] for name in named), key=lambda one: (len(one), one)):
-            if named.issuperset(self._names(uploads)):
-                self._uploads = uploads
-        self._epochs = dict.fromkeys(self._names(self._uploads), read.head.epoch)
-        return read
-
-    def copy(self, read: HeadRead, packs: int) -> None:
-        """Go on until so many packs are named, and publish if that is all."""
-        while self._refused < REFUSED_MAX and read.head.status == RESERVED:
-            self._check_registered(read.head)
-            self._keep_admitted(read.head)
-            if not self._is_registered(read.head):
-                read = self._written(read, self._registration(read.head))
-            elif len(self._uploads) < packs:
-                self._upload(read.head)
-            elif packs < PACKS:
-                return
-            else:
-                read = self._written(read, self._published(read.head))
-
-    @staticmethod
-    def _names(uploads: Uploads) -> list[str]:
-        return [revision(uploads[:count]).name for count in range(1, len(uploads) + 1)]
-
-    def _keep_admitted(self, head: Head) -> None:
-        for count, name in enumerate(self._names(self._uploads)):
-            if not staged.admits(head, name, self._epochs[name]):
-                self._uploads = self._uploads[:count]
-                return
-
-    def _is_registered(self, head: Head) -> bool:
-        return _named(head).issuperset(self._names(self._uploads))
-
-    def _check_registered(self, head: Head) -> None:
-        epoch, names = self._registered
-        lost = sorted(names - _named(head))
-        assert not lost or head.epoch > epoch + 1, f"registered: {lost} is no longer named"
-
-    def _upload(self, head: Head) -> None:
-        self._put += 1
-        self._uploads = (*self._uploads, f"{self._name}{self._put}")
-        made = revision(self._uploads)
-        self._environment.store.put(LAYOUT.pack(COPY, made.name), made.data, Create())
-        self._epochs[made.name] = head.epoch
-
-    def _registration(self, head: Head) -> Head:
-        uploads = {name: self._epochs[name] for name in self._names(self._uploads)}
-        clock = self._environment.clock
-        return staged.staged_with(head, uploads, family=COPY, write_id=clock.new_id(), at=clock.now())
-
-    def _published(self, head: Head) -> Head:
-        write_id = self._environment.clock.new_id()
-        copied = revision(self._uploads).head
-        return replace(copied, epoch=head.epoch, fence=head.fence, write_id=write_id, state_id=write_id)
-
-    def _written(self, read: HeadRead, head: Head) -> HeadRead:
-        """Replace the head that was read; return it, or the one that is there instead (rule 2)."""
-        try:
-            version = self._register.swap_once(read.version, head.encode())
-        except PreconditionFailedError:
-            self._refused += 1
-            return head_at(self._environment, self._register.key)
-        if head.status == RESERVED:
-            self._registered = head.epoch, _named(head)
-        else:
-            results = [revision(self._uploads[:count]).result for count in range(1, PACKS + 1)]
-            self._notes.acknowledged |= {result.head_revision: result for result in results}
-        return HeadRead(head, version)
-
-
-def copier(name: str, packs: int = PACKS) -> Role:
-    """Return a role that copies `n`; with fewer packs it stops when so many are named."""
-
-    def role(world: Protocol) -> Actor:
-        notes = world.commits[name] = Commit(COPY)
-
-        def act(store: ObjectStore, clock: Clock) -> None:
-            one = _Copier(environment_of(store, clock), name, notes)
-            one.copy(one.reserve(), packs)
-
-        return act
-
-    return role
-
-
-def resumer(name: str) -> Role:
-    """Return a role that goes on with what another copier left, or does at the same time."""
-
-    def role(world: Protocol) -> Actor:
-        notes = world.commits[name] = Commit(COPY)
-
-        def act(store: ObjectStore, clock: Clock) -> None:
-            one = _Copier(environment_of(store, clock), name, notes)
-            try:
-                one.copy(one.found(), PACKS)
-            except NotFoundError:
-                return  # nobody began
-
-        return act
-
-    return role

@@ -1,4 +1,4 @@
-"""The rules of commit, fork, collection and satellites, each taken away: what must be found. For tests alone.
+"""The rules of commit, fork, copy, collection and satellites, each taken away: what must be found. For tests alone.
 
 A mutant changes the real code for as long as it is installed; the shipped code has no switch for any of this.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from unittest.mock import ANY
+from weakref import WeakKeyDictionary
 
 import pytest
 
@@ -20,10 +22,12 @@ from snapshots.ahead import tail_stored
 from snapshots.base import Base
 from snapshots.environment import Environment
 from snapshots.epochs import take_number
-from snapshots.errors import FencedError, RevisionConflictError
+from snapshots.errors import CorruptSnapshotError, FencedError, RevisionConflictError
 from snapshots.head import LIVE, RESERVED, Head
 from snapshots.maintenance import collect as real
 from snapshots.maintenance import raising, superseded
+from snapshots.maintenance.copy import session as copying
+from snapshots.maintenance.copy import survey
 from snapshots.maintenance.raising import Homes as Batches
 from snapshots.maintenance.raising import key_digest
 from snapshots.placement import NOT_MOVED, Homes, Move
@@ -41,14 +45,17 @@ from snapshots.usage import compaction, writing
 from snapshots.usage import log as logs
 from snapshots.usage.index import index_register, logs_in
 from snapshots.verdict import Intent, Retry
-from storage import packs
-from storage.errors import PreconditionFailedError
+from storage import frame, packs
+from storage.errors import PreconditionFailedError, UnavailableError
 from storage.testing.disk import SimulatedDisk
 from storage.testing.plan import IgnoreCondition, On
-from tests.simulation.worlds import IN_FLIGHT
+from tests.simulation.worlds import GIVEN_UP, IN_COPY, IN_FLIGHT
 
+BESIDE_PARENT = "a copy of a fork beside its parent's"
+COPIED_FROM, TWO_AND_WRITER = "a copy and its source", "copiers and a writer"
 FORK_OF_A_FORK = "two writers and a fork of a fork"
 Install = Callable[[pytest.MonkeyPatch], None]
+EARLIER: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()  # what a call keeps that should read it again
 
 
 def source_read_before_the_reservation(patch: pytest.MonkeyPatch) -> None:
@@ -323,11 +330,12 @@ def lists_not_refreshed(patch: pytest.MonkeyPatch) -> None:
             return found
         return replace(found, staged=replace(found.staged, epoch=head.staged.epoch))
 
-    patch.setattr(staged, "staged_with", as_old)
+    patch.setattr(copying, "staged_with", as_old)
 
 
-def registered_whatever_the_epoch(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(staged, "admits", lambda head, name, epoch: True)  # noqa: ARG005  the signature that it stands for
+def named_whatever_the_epoch(patch: pytest.MonkeyPatch) -> None:
+    for module in (staged, copying):
+        patch.setattr(module, "admits", lambda head, name, epoch: True)  # noqa: ARG005  the signature that it stands for
 
 
 def stale_lists_kept(patch: pytest.MonkeyPatch) -> None:
@@ -344,6 +352,103 @@ def lists_not_marked(patch: pytest.MonkeyPatch) -> None:
 
 def _of_live_heads(named: Callable[[Environment, Head], frozenset[str]]) -> Callable[..., frozenset[str]]:
     return lambda environment, head: named(environment, head) if head.status == LIVE else frozenset()
+
+
+# Copies.
+
+
+def copied_with_the_epoch(patch: pytest.MonkeyPatch) -> None:
+    published = copying._SessionCopy._published
+
+    def as_there(self: Any, work: Any, *rest: Any) -> Head:
+        return replace(published(self, work, *rest), epoch=work.found.head.epoch)
+
+    patch.setattr(copying._SessionCopy, "_published", as_there)
+
+
+def copied_under_another_commit_id(patch: pytest.MonkeyPatch) -> None:
+    published = copying._SessionCopy._published
+
+    def as_new(self: Any, *rest: Any) -> Head:
+        head = published(self, *rest)
+        return replace(head, commit_id=head.write_id)
+
+    patch.setattr(copying._SessionCopy, "_published", as_new)
+
+
+def refused_copies_taken_for_stored(patch: pytest.MonkeyPatch) -> None:
+    send = copying._SessionCopy._sent
+
+    def believing(self: Any, read: HeadRead, head: Head) -> HeadRead:
+        return send(self, read, head) or HeadRead(head, read.version)
+
+    patch.setattr(copying._SessionCopy, "_sent", believing)
+
+
+def lost_answers_taken_for_stored(patch: pytest.MonkeyPatch) -> None:
+    def believing(self: Any, read: HeadRead, head: Head) -> HeadRead | None:
+        try:
+            return HeadRead(head, self._register.swap_once(read.version, head.encode()))
+        except UnavailableError:
+            return HeadRead(head, read.version)
+        except PreconditionFailedError:
+            return None
+
+    patch.setattr(copying._SessionCopy, "_sent", believing)
+
+
+def frames_copied_unchecked(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(packs, "check_frames", lambda stored, key: None)  # noqa: ARG005  the signature that it stands for
+    patch.setattr(frame.FrameCheck, "update", lambda self, stored: None)  # noqa: ARG005  a method
+
+
+def relative_read_in_an_earlier_attempt(patch: pytest.MonkeyPatch) -> None:
+    of_relatives = copying._SessionCopy._of_relatives
+
+    def kept(self: Any, head: Head, found: Any) -> Any:
+        places = EARLIER.get(self) or of_relatives(self, head, found)
+        return EARLIER.setdefault(self, places)
+
+    patch.setattr(copying._SessionCopy, "_of_relatives", kept)
+
+
+def relative_read_before_the_reservation(patch: pytest.MonkeyPatch) -> None:
+    target, of_relatives = copying._SessionCopy._target, copying._SessionCopy._of_relatives
+
+    def early(self: Any) -> HeadRead:
+        for relative in self._job.relatives:
+            EARLIER.setdefault(self, head_at(self._here, self._here.layout.head(relative)))
+        return target(self)
+
+    def from_early(self: Any, head: Head, found: Any) -> Any:
+        read = EARLIER.pop(self, None)
+        if read is None:
+            return of_relatives(self, head, found)
+        with copying._reading(copying._HereMovedError):
+            return read.head.family, survey.places_in(survey.survey(self._here, read))
+
+    patch.setattr(copying._SessionCopy, "_target", early)
+    patch.setattr(copying._SessionCopy, "_of_relatives", from_early)
+
+
+def lagging_relative_not_helped(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(copying._SessionCopy, "_helped", lambda self, other, child: other)  # noqa: ARG005  a method
+
+
+def missing_source_packs_taken_for_damage(patch: pytest.MonkeyPatch) -> None:
+    def damaged(self: Any, there: HeadRead, read: HeadRead, moved: Any, surveys: int) -> Any:  # noqa: ARG001  a method
+        raise CorruptSnapshotError(moved.error.key, "missing") from moved.error
+
+    patch.setattr(copying._SessionCopy, "_read_again", damaged)
+
+
+def copied_onto_whatever_stands_there(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(copying, "conflict_of", lambda there, here: "")  # noqa: ARG005  the signature that it stands for
+    patch.setattr(survey.Survey, "checkpoint_ref", lambda self, revision: ANY)  # noqa: ARG005  a method
+
+
+def conflicts_told_of_by_an_older_head(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(copying._SessionCopy, "_source_head", lambda self, there, here: there)  # noqa: ARG005  a method
 
 
 # Owners.
@@ -659,12 +764,24 @@ MUTANTS = (
     Mutant("mark the bytes that were put (reference)", bytes_marked_are_not_those_put, "writers", 2),
     Mutant("stop at a higher number", real_higher_numbers_ignored, FORK_OF_A_FORK, 1, IN_FLIGHT),
     Mutant("stop at a higher number (reference)", higher_numbers_ignored, "fork in flight", 1, IN_FLIGHT),
+    Mutant("reserve before a copy is uploaded", no_reservation, "a copy under way", 1),
+    Mutant("keep the epoch of the head that is copied to", copied_with_the_epoch, "a copy under way", 1),
+    Mutant("name a copied pack at the epoch of its upload", named_whatever_the_epoch, "a copy under way", 1),
     Mutant("refresh the list in each registration", lists_not_refreshed, "a copy under way", 2),
-    Mutant("register only at the epoch of the upload", registered_whatever_the_epoch, "a copy under way", 1),
     Mutant("mark the staged list", real_lists_not_marked, "a copy under way", 1),
     Mutant("mark the staged list (reference)", lists_not_marked, "a copy under way", 1),
-    Mutant("drop a stale list", stale_lists_kept, "a copy given up", 0),
-    Mutant("know a change by its write id", lost_answers_sent_again, first_seed=90),
+    Mutant("drop a stale list", stale_lists_kept, "a copy under way", 0, GIVEN_UP),
+    Mutant("read the relative behind the reservation", relative_read_before_the_reservation, "a copy of a fork", 1),
+    Mutant("read the relative in every attempt", relative_read_in_an_earlier_attempt, "a copy of a fork", 2),
+    Mutant("help a lagging relative", lagging_relative_not_helped, BESIDE_PARENT, 2, IN_COPY),
+    Mutant("read the source again before it is damage", missing_source_packs_taken_for_damage, COPIED_FROM, 1),
+    Mutant("copy what identifies a revision as it is", copied_under_another_commit_id, "a copy under way", 1),
+    Mutant("read the head that was not replaced", refused_copies_taken_for_stored, "a copy that went on", 1),
+    Mutant("read the head when an answer was lost", lost_answers_taken_for_stored, first_seed=26),
+    Mutant("check the frames before a head names them", frames_copied_unchecked, first_seed=190),
+    Mutant("copy onto a part of its own past alone", copied_onto_whatever_stands_there, "a copy that went on", 1),
+    Mutant("read the source again before it is a conflict", conflicts_told_of_by_an_older_head, TWO_AND_WRITER, 1),
+    Mutant("know a change by its write id", lost_answers_sent_again, first_seed=145),
     Mutant("publish a segment at its number", segments_published_at_any_number, "a usage log collected", 1),
     Mutant("publish a merged segment at its number", merges_published_at_any_number, "a usage log collected", 1),
     Mutant(

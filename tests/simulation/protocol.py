@@ -51,8 +51,8 @@ MERGED = replace(APART, packs=2, large_packs=2, merged=1)  # and merges what is 
 Prepare = Callable[[Environment], SatelliteNotes]
 
 
-def environment_of(store: ObjectStore, clock: Clock, limits: Limits = APART) -> Environment:
-    return Environment(store, LAYOUT, clock, InlineExecutor(), home=HOME, limits=limits)
+def environment_of(store: ObjectStore, clock: Clock, limits: Limits = APART, *, layout: Layout = LAYOUT) -> Environment:
+    return Environment(store, layout, clock, InlineExecutor(), home=(HOME[0], layout.tenant), limits=limits)
 
 
 @dataclass
@@ -93,15 +93,16 @@ class Start:
         satellites = SatelliteNotes() if prepare is None else prepare(environment)
         refs = {
             (head.session_id, revision): ref
-            for head in _heads(store)
-            for revision, ref in _kept_by(environment, head).refs.items()
+            for head in heads_in(environment)
+            for revision, ref in kept_by(environment, head).refs.items()
         }
         return cls({row.key: store.get(row.key).data for row in store.list("")}, states, refs, satellites)
 
 
-def _heads(store: ObjectStore) -> Iterator[Head]:
-    for row in store.list(LAYOUT.heads):
-        yield Head.decode(store.get(row.key).data, key=row.key)
+def heads_in(environment: Environment) -> Iterator[Head]:
+    """Yield all heads of a tenant."""
+    for row in environment.store.list(environment.layout.heads):
+        yield Head.decode(environment.store.get(row.key).data, key=row.key)
 
 
 def loaded_state(environment: Environment, session_id: str) -> PersistedSessionState:
@@ -116,6 +117,7 @@ class Commit:
     """What a writer meant to do, and what it was told."""
 
     session_id: str
+    layout: Layout = LAYOUT
     commit_ids: set[str] = field(default_factory=set)
     acknowledged: dict[int, CommitResult] = field(default_factory=dict)  # by revision
     refused: set[str] = field(default_factory=set)
@@ -147,23 +149,12 @@ class Protocol(World):
         self._check_errors(endings)
         environment = environment_of(self.store, ManualClock(seed=98))
         for one in self.commits.values():
-            _check_commit(environment, one)
+            _check_commit(environment_of(self.store, ManualClock(seed=98), layout=one.layout), one)
         for child, forked in self.forked.items():
             head = Head.decode(self.store.get(LAYOUT.head(child)).data, key=child)
             assert head.commits.commit_id(1) == forked.commit_id, f"the acknowledged fork {child} is another one"
-        self._check_lists_end(environment)
-        report = collect(environment)
-        assert not report.stopped, report
-        self._check_nothing_left(environment)
+        check_collected(environment, self._refs())
         self._check_satellites(environment)
-
-    def _check_lists_end(self, environment: Environment) -> None:
-        """Collect until a list that nobody refreshes has ended."""
-        if any(head.staged is not None for head in _heads(self.store)):
-            for _ in range(2):
-                execute(plan_on(environment))
-            left = plan_on(environment)
-            assert left.is_empty, f"left behind: {left}"
 
     def _check_satellites(self, environment: Environment) -> None:
         found = self.satellites.problems(
@@ -185,27 +176,41 @@ class Protocol(World):
             assert expected, f"{name}: {ending}"
             assert not isinstance(ending.error, CorruptSnapshotError), f"never corrupt: {name}: {ending}"
 
-    def _check_nothing_left(self, environment: Environment) -> None:
-        named: set[str] = set()
-        expected = self._refs()
-        for head in _heads(self.store):
-            kept = _kept_by(environment, head)
-            named |= kept.packs
-            for revision, ref in kept.refs.items():
-                another = f"revisions stay: revision {revision} of {head.session_id} is another one"
-                assert expected.get((head.session_id, revision)) in (None, ref), another
-        left = {row.key for row in self.store.list(LAYOUT.packs)}
-        assert left == named, f"left behind: {sorted(left - named)}; lost: {sorted(named - left)}"
-
     def _refs(self) -> dict[tuple[str, int], BlobRef]:
         """Return the checkpoint of every revision that is known."""
         commits = {
             (one.session_id, revision): result.checkpoint_ref
             for one in self.commits.values()
+            if one.layout == LAYOUT
             for revision, result in one.acknowledged.items()
         }
         forks = {(child, 1): forked.checkpoint_ref for child, forked in self.forked.items()}
         return {**self.start.refs, **commits, **forks}
+
+
+def check_collected(environment: Environment, expected: Mapping[tuple[str, int], BlobRef]) -> None:
+    """Collect, in the end: what a tenant keeps loads whole and is what was expected, and nothing else is left."""
+    _check_lists_end(environment)
+    report = collect(environment)
+    assert not report.stopped, report
+    named: set[str] = set()
+    for head in heads_in(environment):
+        kept = kept_by(environment, head)
+        named |= kept.packs
+        for revision, ref in kept.refs.items():
+            another = f"revisions stay: revision {revision} of {head.session_id} is another one"
+            assert expected.get((head.session_id, revision)) in (None, ref), another
+    left = {row.key for row in environment.store.list(environment.layout.packs)}
+    assert left == named, f"left behind: {sorted(left - named)}; lost: {sorted(named - left)}"
+
+
+def _check_lists_end(environment: Environment) -> None:
+    """Collect until a list that nobody refreshes has ended."""
+    if any(head.staged is not None for head in heads_in(environment)):
+        for _ in range(2):
+            execute(plan_on(environment))
+        left = plan_on(environment)
+        assert left.is_empty, f"left behind: {left}"
 
 
 @dataclass(frozen=True)
@@ -216,21 +221,22 @@ class Kept:
     refs: Mapping[int, BlobRef]
 
 
-def _kept_by(environment: Environment, head: Head) -> Kept:
+def kept_by(environment: Environment, head: Head) -> Kept:
     """Load every revision that a head keeps.
 
     What comes of it is decided by the packs and the head, but for its epoch and the id of its last write.
     """
     if head.status != LIVE:
         return Kept(frozenset(), {})
-    packs = ((row.key, environment.store.stat(row.key).version) for row in environment.store.list(LAYOUT.packs))
-    decisive = (replace(head, epoch=0, write_id=head.state_id).encode(), *packs)
+    layout, store = environment.layout, environment.store
+    packs = ((row.key, store.stat(row.key).version) for row in store.list(layout.packs))
+    decisive = (layout.tenant, replace(head, epoch=0, write_id=head.state_id).encode(), *packs)
     if decisive not in KEPT:
         if len(KEPT) >= KNOWN_MAX:
             KEPT.clear()
         revisions = filter(head.retains, range(1, head.revision + 1))
         refs = {revision: _loaded_ref(environment, head.session_id, revision) for revision in revisions}
-        KEPT[decisive] = Kept(packs_named(environment.store, LAYOUT, head), refs)
+        KEPT[decisive] = Kept(packs_named(store, layout, head), refs)
     return KEPT[decisive]
 
 
@@ -322,12 +328,12 @@ def forker(source: str, child: str, revision: int | None = None) -> Role:
     return role
 
 
-def deleter(session_id: str) -> Role:
+def deleter(session_id: str, layout: Layout = LAYOUT) -> Role:
     """Return a role that deletes a session."""
 
     def role(world: Protocol) -> Actor:  # noqa: ARG001  a role
         def act(store: ObjectStore, clock: Clock) -> None:
-            delete(environment_of(store, clock), session_id)
+            delete(environment_of(store, clock, layout=layout), session_id)
 
         return act
 
@@ -389,26 +395,27 @@ def owner(name: str, session_id: str) -> Role:
     return role
 
 
-def collector(runs: int = 1) -> Role:
+def collector(runs: int = 1, layout: Layout = LAYOUT) -> Role:
     """Return a role that collects."""
 
     def role(world: Protocol) -> Actor:  # noqa: ARG001  a role
         def act(store: ObjectStore, clock: Clock) -> None:
             for _ in range(runs):
-                collect_once(environment_of(store, clock))
+                collect_once(environment_of(store, clock, layout=layout))
 
         return act
 
     return role
 
 
-def real_collector(runs: int = 1, *, batch_packs: int = BATCH_PACKS) -> Role:
+def real_collector(runs: int = 1, *, batch_packs: int = BATCH_PACKS, layout: Layout = LAYOUT) -> Role:
     """Return a role that collects as the command does: plan, then execute."""
 
     def role(world: Protocol) -> Actor:
         def act(store: ObjectStore, clock: Clock) -> None:
             for _ in range(runs):
-                report = execute(plan_on(environment_of(store, clock)), batch_packs=batch_packs)
+                plan = plan_on(environment_of(store, clock, layout=layout))
+                report = execute(plan, batch_packs=batch_packs)
                 world.batches = max(world.batches, report.batches)
 
         return act

@@ -18,8 +18,10 @@ from tests.simulation.mutants import MUTANTS, Mutant
 from tests.simulation.worlds import maker, running
 
 CHECKS = (
+    "a copy goes on from itself",
     "a record's life",
     "acknowledged",
+    "as it was",
     "every count once",
     "every line once",
     "heads only rise",
@@ -33,6 +35,7 @@ CHECKS = (
     "refused",
     "registered",
     "revisions stay",
+    "whole",
 )
 SEEDS = 400  # runs that look for what only faults show
 

@@ -6,14 +6,19 @@ from dataclasses import replace
 
 import pytest
 
-from snapshots.head import TOMBSTONE, Head
+from snapshots.commit import commit
+from snapshots.head import TOMBSTONE, Head, Ring
 from snapshots.layout import Layout
+from snapshots.testing.simulation.copies import differences, is_as_it_was
+from snapshots.testing.simulation.copies import problems as problems_of_copies
+from snapshots.testing.simulation.hosts import CopyNotes, CopyTold, environment_in
 from snapshots.testing.simulation.operations import Chain, HeadWritten, Operation, Written, chain_of, problems
-from snapshots.testing.simulation.watch import Watch, succession
+from snapshots.testing.simulation.watch import COPIES, Watch, succession, succession_of_copies
 from storage.backends.memory import MemoryStore
 from storage.store import Create, Overwrite
 from storage.testing.clock import ManualClock
-from tests.simulation.protocol import Start
+from tests.integration.builders import take_turn
+from tests.simulation.protocol import Start, environment_of, loaded_state
 
 LAYOUT = Layout("default")
 KEY = LAYOUT.head("s")
@@ -112,6 +117,21 @@ def test_a_head_that_may_not_follow_is_named(head: Head, change: dict[str, objec
     assert [problem.partition(":")[0] for problem in found] == ([named] if named else [])
 
 
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"revision": 4}, ""),
+        ({"revision": 1}, "heads only rise"),
+        ({"revision": 4, "commits": Ring(1, ("f" * 32,) * 4)}, "a copy goes on from itself"),
+        ({"commits": Ring(1, ("f" * 32,) * 2)}, "a copy goes on from itself"),
+    ],
+)
+def test_a_head_that_may_not_follow_in_a_copy_is_named(head: Head, change: dict[str, object], named: str) -> None:
+    new = replace(head, **{"write_id": "e" * 32, **change})  # type: ignore[arg-type]  # of these fields
+    found = succession_of_copies(KEY, head, new)
+    assert [problem.partition(":")[0] for problem in found] == ([named] if named else [])
+
+
 def test_a_tombstone_is_final(head: Head) -> None:
     (problem,) = succession(KEY, replace(head, status=TOMBSTONE), replace(head, write_id="e" * 32))
     assert problem == f"heads only rise: the tombstone {KEY} came back to life"
@@ -152,3 +172,50 @@ def test_a_head_that_a_power_cut_set_back_is_named(store: MemoryStore, head: Hea
     watch.moved_to(before)
     with pytest.raises(AssertionError, match="heads only rise: the epoch"):
         watch.check()
+
+
+# Copies.
+
+ASKED = Operation("a", "other", "", 5, 12, "done")
+REFUSED = Operation("a", "other", "", 5, 12, "refused")
+
+
+def named_in(notes: CopyNotes, source: list[HeadWritten], copies: list[HeadWritten]) -> list[str]:
+    return [problem.partition(":")[0] for problem in problems_of_copies(notes, {"s": source}, {"s": copies})]
+
+
+def test_a_copy_that_was_told_as_done_has_to_be_there(head: Head) -> None:
+    first = replace(head, revision=1)
+    source = [HeadWritten(1, first), HeadWritten(4, head), HeadWritten(8, replace(head, revision=3))]
+    done = CopyNotes(told=[CopyTold(ASKED, "s", revision=2)])
+    assert named_in(done, source, [HeadWritten(10, head)]) == []
+    assert named_in(done, source, [HeadWritten(3, head)]) == []
+    assert named_in(done, source, [HeadWritten(13, head)]) == ["acknowledged"]
+    assert named_in(done, source, [HeadWritten(10, replace(head, status=TOMBSTONE))]) == ["acknowledged"]
+    assert named_in(done, source, []) == ["acknowledged"]
+    older = CopyNotes(told=[CopyTold(ASKED, "s", revision=1)])
+    assert named_in(older, source, [HeadWritten(10, first)]) == ["acknowledged"]
+
+
+def test_a_conflict_where_nobody_changed_the_copy_is_named(head: Head) -> None:
+    told = [CopyTold(REFUSED, "s", is_conflict=True)]
+    assert named_in(CopyNotes(told=told), [], [HeadWritten(1, head)]) == ["refused"]
+    assert named_in(CopyNotes(told=told, changed={"s"}), [], [HeadWritten(1, head)]) == []
+
+
+def test_a_revision_that_the_source_never_had_is_no_copy(head: Head) -> None:
+    source = {"s": [HeadWritten(1, head), HeadWritten(2, replace(head, revision=3, commit_id="f" * 32))]}
+    assert is_as_it_was(replace(head, epoch=9, floor=2), source)
+    assert not is_as_it_was(replace(head, commit_id="f" * 32), source)
+    assert not is_as_it_was(replace(head, revision=3), source)
+    assert not is_as_it_was(replace(head, session_id="t"), source)
+
+
+def test_a_copy_that_is_another_session_is_named(store: MemoryStore) -> None:
+    source = environment_of(store, ManualClock(seed=1))
+    here = environment_in(source, COPIES)
+    assert list(differences(CopyNotes(), source, here, ["s"])) == []
+    commit(here, take_turn(loaded_state(here, "s"), "another"), None, execution_state=None)
+    (found,) = differences(CopyNotes(), source, here, ["s"])
+    assert found.startswith("whole: s cannot be copied")
+    assert list(differences(CopyNotes(changed={"s"}), source, here, ["s"])) == []

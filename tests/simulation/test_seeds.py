@@ -15,7 +15,7 @@ import pytest
 
 from snapshots.testing.simulation import Stage, run_seed, runs, simulate
 from snapshots.testing.simulation.hosts import Host
-from snapshots.testing.simulation.roles import ROLES, role
+from snapshots.testing.simulation.roles import COPY_ROLES, ROLES, role
 from snapshots.testing.simulation.weather import CRASH_AFTER, CRASH_BEFORE, EXPIRED, FULL, KINDS, POWER_CUT, STORM
 from storage.clock import SystemClock
 from storage.testing.clock import ManualClock
@@ -30,6 +30,7 @@ BESIDE_HEADS = {
     *("frames sent", "frames gated", "frames failed", "sent", "received", "cuts"),
     *("reaped", "expired", "superseded"),
 }
+OF_COPIES = {"done", "refused", "unknown", "conflict"}
 EVERY_KIND = (*KINDS, STORM, EXPIRED, FULL, CRASH_BEFORE, CRASH_AFTER, POWER_CUT)
 
 
@@ -54,6 +55,7 @@ def test_nothing_is_lost_where_something_once_was_wrong(seed: int) -> None:
 def test_every_kind_of_fault_happens_and_every_outcome_is_told() -> None:
     stages: list[Stage] = []
     satellites: Counter[str] = Counter()
+    copies: Counter[str] = Counter()
 
     def staged(seed: int) -> Stage:
         stages[:] = [Stage(seed)]
@@ -63,6 +65,8 @@ def test_every_kind_of_fault_happens_and_every_outcome_is_told() -> None:
         watched = stages[0].watch.satellites
         satellites.update(stages[0].notes.satellites.counts())
         satellites.update({"superseded": watched.superseded, "expired": watched.expired})
+        told = stages[0].notes.copies.told
+        copies.update("conflict" if one.is_conflict else one.operation.told or "unknown" for one in told)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "Stage", staged)
@@ -81,11 +85,12 @@ def test_every_kind_of_fault_happens_and_every_outcome_is_told() -> None:
     ):
         assert totals.operations[what], what
     assert {what for what, count in satellites.items() if count >= OFTEN} == BESIDE_HEADS, satellites
+    assert set(copies) == OF_COPIES, copies
 
 
 def test_every_role_is_cast() -> None:
     cast = Counter(name.rstrip("0123456789") for seed in range(1, 40) for name in Stage(seed).actors)
-    assert set(cast) == set(ROLES)
+    assert set(cast) == {*ROLES, *COPY_ROLES}
 
 
 def test_a_role_registers_itself(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 import pytest
 
+from snapshots.maintenance.copy import session
 from snapshots.state import graph
+from snapshots.testing.simulation.watch import COPIES
 from storage.clock import SystemClock
 from storage.testing.clock import ManualClock
 from storage.testing.simulation import Exploration, RunningClock, explore
@@ -29,7 +31,15 @@ from tests.simulation.apart import (
     several_packs,
     two_large_packs,
 )
-from tests.simulation.copies import copier, resumer
+from tests.simulation.copies import (
+    PACK_BYTES,
+    CopyingProtocol,
+    committer,
+    copied_beginning,
+    copied_parent,
+    copier,
+    forked,
+)
 from tests.simulation.former_versions import of_version_1, upgrader
 from tests.simulation.protocol import (
     AHEAD,
@@ -186,8 +196,33 @@ WORLDS: Mapping[str, tuple[int, Mapping[str, Role]]] = {
             "k": real_collector(),
         },
     ),
-    "a copy under way": (0, {"c": copier("c"), "r": resumer("r"), "g": real_collector(), "k": collector()}),
-    "a copy given up": (0, {"c": copier("c", 1), "g": real_collector(), "k": collector()}),
+    "a copy under way": (
+        3,
+        {"c": copier("c", "s"), "g": real_collector(layout=COPIES), "k": collector(layout=COPIES)},
+    ),
+    "two copiers": (2, {"c": copier("c", "s"), "r": copier("r", "s"), "g": real_collector(layout=COPIES)}),
+    "a copy and its source": (
+        2,
+        {"c": copier("c", "s"), "w": dropper("w", "s"), "g": real_collector()},
+    ),
+    "copiers and a writer": (1, {"c": copier("c", "s"), "r": copier("r", "s"), "w": writer("w", "s")}),
+    "a copy of a fork": (
+        0,
+        {"c": copier("c", "c", "s"), "p": pruner("s", COPIES), "g": real_collector(layout=COPIES)},
+    ),
+    "a copy of a fork beside its parent's": (
+        0,
+        {
+            "a": copier("a", "s"),
+            "c": copier("c", "b", "s"),
+            "d": deleter("s", COPIES),
+            "g": collector(layout=COPIES),
+        },
+    ),
+    "a copy that went on": (
+        0,
+        {"c": copier("c", "s"), "v": committer("v", "s"), "g": real_collector(layout=COPIES)},
+    ),
     "an upgrade": (0, {"u": upgrader(), "w": writer("w", "s"), "f": forker("s", "c"), "g": real_collector()}),
     "two upgrades": (0, {"u": upgrader(), "v": upgrader(), "w": writer("w", "s"), "d": deleter("s")}),
     "a usage log": (0, {"a": appender("a"), "b": appender("b"), "c": compactor(), "g": real_collector()}),
@@ -213,7 +248,19 @@ STARTS: Mapping[str, Callable[[], Start]] = {
     "an upgrade": of_version_1,
     "two upgrades": of_version_1,
     "everybody in few packs": partial(several_packs, pinned=1),
+    "a copy of a fork": copied_parent,
+    "a copy of a fork beside its parent's": forked,
+    "a copy that went on": copied_beginning,
 }
+COPYING = (
+    "a copy under way",
+    "two copiers",
+    "a copy and its source",
+    "copiers and a writer",
+    "a copy of a fork",
+    "a copy of a fork beside its parent's",
+    "a copy that went on",
+)
 PREPARED: Mapping[str, Prepare] = {
     "a usage log": merged_log,
     "a usage log collected": merged_log,
@@ -224,13 +271,18 @@ PREPARED: Mapping[str, Prepare] = {
 
 
 def running(patch: pytest.MonkeyPatch) -> None:
-    """Give the graph, which has one clock for all, the clock of the actor that runs."""
+    """Give the graph, which has one clock for all, the clock of the actor that runs; let copies be of many packs."""
     patch.setattr(graph, "_clock", RunningClock(ManualClock()))
+    patch.setattr(session, "PACK_BYTES", PACK_BYTES)
 
 
 TWO_FAMILIES = ("batches",)
 # A fork of a fork whose source is deleted while both are in flight: three pre-emptions are spent on getting there.
 IN_FLIGHT = "f*2 j d*2"
+# The same of copies: the parent's packs are there and its head is not, the child is reserved.
+IN_COPY = "a*5 c*3"
+# A copier that named its first pack, and was never seen again.
+GIVEN_UP = "c*8 c!"
 
 
 class Gate(NamedTuple):
@@ -275,11 +327,16 @@ GATES = (
     Gate("merges of merges", 1),
     Gate("merges and readers", 2),
     Gate("merges pruned", 2),
-    Gate("a copy under way", 1, 1),
     Gate("a copy under way", 2),
-    Gate("a copy given up", 2, 1),
-    Gate("an upgrade", 2),
-    Gate("two upgrades", 1, 1),
+    Gate("a copy under way", 1, 0, GIVEN_UP),
+    Gate("two copiers", 1, 1),
+    Gate("a copy and its source", 2),
+    Gate("copiers and a writer", 2),
+    Gate("a copy of a fork", 2),
+    Gate("a copy of a fork beside its parent's", 2, 0, IN_COPY),
+    Gate("a copy that went on", 2),
+    Gate("an upgrade", 1, 1),
+    Gate("two upgrades", 1),
     Gate("a usage log", 1),
     Gate("a usage log collected", 2, 1),
     Gate("two compactions", 2, 1),
@@ -303,7 +360,8 @@ def _start(name: str) -> Start:
 def maker(name: str) -> Callable[[], Protocol]:
     """Return what makes a fresh world of this name. What it begins with is made now, by the code as it is now."""
     start, roles = _start(name), WORLDS[name][1]
-    return lambda: Protocol(start, roles)
+    kind = CopyingProtocol if name in COPYING else Protocol
+    return lambda: kind(start, roles)
 
 
 def explored(gate: Gate) -> Exploration:

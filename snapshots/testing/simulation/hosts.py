@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO, TypeVar
 
 from snapshots.base import Tracking, track, tracking_of
@@ -59,6 +59,11 @@ SAVED = ("x1", "x2")  # ids of sessions that savers alone use
 SPENT = TokenUsage(input_tokens=10, output_tokens=2)
 
 
+def environment_in(environment: Environment, layout: Layout) -> Environment:
+    """Return an environment of another tenant in the same store."""
+    return replace(environment, layout=layout, home=(HOME[0], layout.tenant))
+
+
 class ProcessCrash(Crash):
     """The process ended; its host goes on."""
 
@@ -91,6 +96,43 @@ class Role:
 
 
 @dataclass(slots=True)
+class CopyTold:
+    """What a copier was told.
+
+    Attributes:
+        operation: When, and what.
+        session_id: Of which session.
+        revision: Of which revision, 0 without one.
+        is_conflict: Whether it was told of a conflict.
+    """
+
+    operation: Operation
+    session_id: str
+    revision: int = 0
+    is_conflict: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.operation.actor}'s copy of {self.session_id} at {self.operation.called}"
+
+
+@dataclass(slots=True)
+class CopyNotes:
+    """What a run notes of copies.
+
+    Attributes:
+        told: What copiers were told.
+        live: Sessions that were copied and not deleted there, oldest first.
+        changed: Sessions to which somebody meant to commit there, or which somebody meant to delete.
+        partial: Sessions of which not everything was to be copied, or kept.
+    """
+
+    told: list[CopyTold] = field(default_factory=list)
+    live: list[str] = field(default_factory=list)
+    changed: set[str] = field(default_factory=set)
+    partial: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
 class Notes:
     """What a run notes of itself, for its checks.
 
@@ -105,6 +147,7 @@ class Notes:
         live: Sessions that can be used now, oldest first.
         spent: Sessions that were deleted.
         satellites: What hosts were told of usage logs, saves, records and realtime sessions.
+        copies: What hosts were told of copies.
     """
 
     weather: Weather
@@ -117,6 +160,7 @@ class Notes:
     live: list[str] = field(default_factory=list)
     spent: list[str] = field(default_factory=list)
     satellites: SatelliteNotes = field(default_factory=SatelliteNotes)
+    copies: CopyNotes = field(default_factory=CopyNotes)
 
     def head_written(self, head: Head) -> None:
         """Note which sessions there are."""
@@ -188,6 +232,7 @@ class Host:
         draws: What it decides by.
         states: The states in its process's memory, by session.
         satellites: What the run notes of satellites.
+        copies: What it notes of copies.
         journal: The turn begun, None without one; survives a crash.
         environment: Of the process that runs.
     """
@@ -197,6 +242,7 @@ class Host:
         self.draws = Draws(f"{seed} {name}")
         self.states: dict[str, PersistedSessionState] = {}
         self.satellites = notes.satellites
+        self.copies = notes.copies
         self.journal: Journalled | None = None
         self.environment: Environment
         self._notes = notes
@@ -256,10 +302,11 @@ class Host:
 
     # Operations.
 
-    def begin(self, what: What, session_id: str) -> Operation:
-        """Note that something is wanted."""
+    def begin(self, what: What, session_id: str, layout: Layout | None = None) -> Operation:
+        """Note that something is wanted, of a session of its own tenant or of another one."""
         self._notes.weather.damaged.discard(self.name)
-        operation = Operation(self.name, what, session_id, called=self._notes.instant)
+        tenant = (layout or self._layout).tenant
+        operation = Operation(self.name, what, session_id, called=self._notes.instant, tenant=tenant)
         self._notes.operations.append(operation)
         return operation
 
@@ -319,13 +366,19 @@ class Host:
             self._notes.reads.append((session_id, revision, content_of(loaded.state)))
 
     def commit_turn(
-        self, operation: Operation, state: PersistedSessionState, name: str, stamp: TurnStamp | None
+        self,
+        operation: Operation,
+        state: PersistedSessionState,
+        name: str,
+        stamp: TurnStamp | None,
+        environment: Environment | None = None,
     ) -> None:
         """Take a turn called `name`, unless the state has it, and commit it for nobody in particular."""
         take_turn(state, name)
         if self.draws.below(3) == 0:
             state.execution_state_snapshot = name.encode() * (1 + self.draws.below(200))
-        self.commit(operation, state, lambda: commit(self.environment, state, stamp, execution_state=None))
+        used = environment or self.environment
+        self.commit(operation, state, lambda: commit(used, state, stamp, execution_state=None))
 
     def commit(self, operation: Operation, state: PersistedSessionState, send: Callable[[], CommitResult]) -> None:
         """Commit `state` by `send`, again while it is in doubt (rule 3)."""

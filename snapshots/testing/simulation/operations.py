@@ -42,6 +42,7 @@ class Operation:
         commit_id: The commit told, "" without one.
         fence: Of the owner that it was done for, 0 for nobody.
         refused: Commit ids that were told as not committed.
+        tenant: Whose the session is.
     """
 
     actor: str
@@ -54,6 +55,7 @@ class Operation:
     commit_id: str = ""
     fence: int = 0
     refused: set[str] = field(default_factory=set)
+    tenant: str = "default"
 
     def __str__(self) -> str:
         told = self.told or "unknown"

@@ -32,13 +32,22 @@ Act = Callable[[Host], None]
 
 
 ROLES: dict[str, Role] = {}
+COPY_ROLES: dict[str, Role] = {}  # of runs with copies
 
 
-def role(name: str, *, least: int, most: int, operations: int = OPERATIONS, lasts: int = LASTS) -> Callable[[Act], Act]:
+def role(
+    name: str,
+    *,
+    least: int,
+    most: int,
+    operations: int = OPERATIONS,
+    lasts: int = LASTS,
+    among: dict[str, Role] = ROLES,
+) -> Callable[[Act], Act]:
     """Register what is decorated as a role."""
 
     def register(act: Act) -> Act:
-        ROLES[name] = Role(act, least, most, operations, lasts)
+        among[name] = Role(act, least, most, operations, lasts)
         return act
 
     return register

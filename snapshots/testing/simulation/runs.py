@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from snapshots.testing.simulation import satellite_roles  # noqa: F401  registers its roles
+from snapshots.testing.simulation.copy_roles import copied_in_pieces
 from snapshots.testing.simulation.stage import Stage, running_clock
 from storage.clock import Clock
 from storage.digest import short_hash
@@ -94,7 +95,7 @@ def run_seed(seed: int) -> Run:
     Raises:
         ViolationError: Something is wrong; the message has the trace and the command that repeats it (rule 2).
     """
-    with running_clock():
+    with running_clock(), copied_in_pieces():
         return _run(Stage(seed))
 
 

@@ -6,6 +6,7 @@ Rules:
 3. After every request the watch is asked; in the end every operation must be explained by one order
    (`operations.problems`), every live session loads (its present revision and two more) with what was committed, and
    two quiet collections leave nothing that no head names.
+4. One run in three has a second tenant, into which sessions are copied (`copies`): all this holds there too.
 
     stage = Stage(7)
     with Simulation(stage) as simulation: …
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from snapshots.commit import commit
 from snapshots.environment import Environment
-from snapshots.head import LIVE, Head, Origin
+from snapshots.head import LIVE, TOMBSTONE, Head, Origin
 from snapshots.history import HistoryRow
 from snapshots.layout import Layout
 from snapshots.maintenance.collect import execute, plan_on
@@ -28,10 +29,22 @@ from snapshots.reading import read_history
 from snapshots.restore import load
 from snapshots.state import PersistedSessionState, graph
 from snapshots.testing.collector import collect
-from snapshots.testing.simulation.hosts import SAVED, Content, Host, Notes, ProcessCrash, Role, content_of, take_turn
-from snapshots.testing.simulation.operations import HeadWritten, chain_of, problems
-from snapshots.testing.simulation.roles import ROLES
-from snapshots.testing.simulation.watch import HOME, Watch, packs_named
+from snapshots.testing.simulation import copies
+from snapshots.testing.simulation.copies import Written, by_session, is_as_it_was
+from snapshots.testing.simulation.hosts import (
+    SAVED,
+    Content,
+    Host,
+    Notes,
+    ProcessCrash,
+    Role,
+    content_of,
+    environment_in,
+    take_turn,
+)
+from snapshots.testing.simulation.operations import chain_of, problems
+from snapshots.testing.simulation.roles import COPY_ROLES, ROLES
+from snapshots.testing.simulation.watch import COPIES, HOME, Watch, packs_named, succession_of_copies
 from snapshots.testing.simulation.weather import CRASH_AFTER, CRASH_BEFORE, FULL, POWER_CUT, Weather
 from storage.backends.local import LocalStore
 from storage.backends.memory import MemoryStore
@@ -49,6 +62,7 @@ LAYOUT = Layout("default")
 CUT_WITHIN = 300  # requests: a power cut falls on one of them
 FULL_FOR = 15  # requests: so long a disk is full
 ON_DISK = 5  # one run in so many is on a simulated disk
+COPYING = 3  # one run in so many has copies
 _CRASHED = ("crashed",)
 
 
@@ -67,6 +81,7 @@ class Stage(World):
         seed: It.
         notes: What happened.
         watch: The store without faults.
+        copies: The same, of the tenant that is copied to.
     """
 
     def __init__(self, seed: int) -> None:
@@ -78,9 +93,13 @@ class Stage(World):
         self._full_from = 1 + draws.below(CUT_WITHIN)
         self._cut_at = 1 + draws.below(CUT_WITHIN)
         self.watch = Watch(self._filled(), LAYOUT, lambda: self.notes.instant, self.notes.head_written)
-        self._faulty = FaultyStore(self.watch, self.notes.weather)
-        hosts = [Host(name, role, self.notes, seed, LAYOUT) for name, role in _cast(draws)]
-        super().__init__({host.name: host.live for host in hosts}, self.watch)
+        self.copies = Watch(self.watch, COPIES, lambda: self.notes.instant, self._copy_written, succession_of_copies)
+        self._faulty = FaultyStore(self.copies, self.notes.weather)
+        cast, copying = _cast(ROLES, draws), Draws(f"copies {seed}")
+        if copying.below(COPYING) == 0:
+            cast += _cast(COPY_ROLES, copying)
+        hosts = [Host(name, role, self.notes, seed, LAYOUT) for name, role in cast]
+        super().__init__({host.name: host.live for host in hosts}, self.copies)
 
     # Requests.
 
@@ -115,7 +134,8 @@ class Stage(World):
         self._disk.power_cut(self._draws)
         self.notes.dead |= set(self.actors)
         self.watch.moved_to(self._on_disk(self._disk))
-        self._faulty = FaultyStore(self.watch, self.notes.weather)  # what was still under way is gone
+        self.copies.moved_to(self.watch)
+        self._faulty = FaultyStore(self.copies, self.notes.weather)  # what was still under way is gone
 
     def _on_disk(self, disk: SimulatedDisk) -> LocalStore:
         """Return a process's store on the disk; its temporary files have names that were never given."""
@@ -134,6 +154,7 @@ class Stage(World):
     def check_step(self) -> None:
         """Check what must hold after every request."""
         self.watch.check()
+        self.copies.check()
         assert not self.notes.wrong, "; ".join(self.notes.wrong)
 
     def check_end(self, endings: Mapping[str, Ending]) -> None:
@@ -145,20 +166,50 @@ class Stage(World):
             self._disk.crash_at, self._disk.full = None, False
         self._faulty.release()
         self.check_step()
-        chains = {session_id: chain_of(rows) for session_id, rows in self._by_session().items()}
-        found = problems(self.notes.operations, chains)
-        assert not found, "; ".join(found)
-        environment = environment_on(self.watch, ManualClock(seed=98))
+        self._check_operations(LAYOUT, self._by_session())
+        environment = environment_on(self.copies, ManualClock(seed=98))
         self._check_contents(environment)
         self._check_satellites(environment)
+        if self.copies.written:
+            self._check_copies(environment)
+        self._check_collected(environment)
+
+    def _by_session(self) -> Written:
+        return by_session(self.watch)
+
+    def _check_operations(self, layout: Layout, written: Written) -> None:
+        chains = {session_id: chain_of(rows) for session_id, rows in written.items()}
+        found = problems((one for one in self.notes.operations if one.tenant == layout.tenant), chains)
+        assert not found, "; ".join(found)
+
+    def _check_collected(self, environment: Environment) -> None:
         for _ in range(2):
             execute(plan_on(environment))
         collect(environment)
-        self.watch.check()
-        self._check_nothing_left()
+        self.check_step()
+        _check_nothing_left(environment)
 
-    def _by_session(self) -> dict[str, list[HeadWritten]]:
-        return {rows[-1].head.session_id: rows for rows in self.watch.written.values()}
+    def _copy_written(self, head: Head) -> None:
+        """Note a head of a copy, and look at it."""
+        notes, session_id = self.notes.copies, head.session_id
+        if head.status == LIVE and session_id not in notes.live:
+            notes.live.append(session_id)
+        elif head.status == TOMBSTONE and session_id in notes.live:
+            notes.live.remove(session_id)
+        if head.status == LIVE and session_id not in notes.changed and not is_as_it_was(head, self._by_session()):
+            self.notes.wrong.append(f"as it was: revision {head.revision} of {session_id} is copied as another")
+
+    def _check_copies(self, environment: Environment) -> None:
+        here, written, notes = environment_in(environment, COPIES), by_session(self.copies), self.notes.copies
+        self._check_operations(COPIES, written)
+        found = list(copies.problems(notes, self._by_session(), written))
+        live = [name for name, rows in self._by_session().items() if rows[-1].head.status == LIVE]
+        found += copies.differences(notes, environment, here, [name for name in live if name not in SAVED])
+        assert not found, "; ".join(found)
+        for rows in by_session(self.copies).values():
+            if rows[-1].head.status == LIVE:
+                self._check_session(here, rows[-1].head, {})
+        self._check_collected(here)
 
     def _check_satellites(self, environment: Environment) -> None:
         found = self.notes.satellites.problems(
@@ -214,12 +265,13 @@ class Stage(World):
             return None
         return self._of_origin(first.origin)
 
-    def _check_nothing_left(self) -> None:
-        store, named = self.watch, set[str]()
-        for row in store.list(LAYOUT.heads):
-            named |= packs_named(store, LAYOUT, Head.decode(store.get(row.key).data, key=row.key))
-        left = {row.key for row in store.list(LAYOUT.packs)}
-        assert left == named, f"left behind: {sorted(left - named)}; lost: {sorted(named - left)}"
+
+def _check_nothing_left(environment: Environment) -> None:
+    store, layout, named = environment.store, environment.layout, set[str]()
+    for row in store.list(layout.heads):
+        named |= packs_named(store, layout, Head.decode(store.get(row.key).data, key=row.key))
+    left = {row.key for row in store.list(layout.packs)}
+    assert left == named, f"left behind: {sorted(left - named)}; lost: {sorted(named - left)}"
 
 
 def _line(history: Mapping[int, HistoryRow], revision: int) -> Iterable[HistoryRow]:
@@ -239,11 +291,11 @@ def running_clock() -> Iterator[None]:
         graph._clock = kept
 
 
-def _cast(draws: Draws) -> list[tuple[str, Role]]:
+def _cast(roles: Mapping[str, Role], draws: Draws) -> list[tuple[str, Role]]:
     """Draw who plays: of every role so many as it says."""
     return [
         (f"{name}{number + 1}", role)
-        for name, role in ROLES.items()
+        for name, role in roles.items()
         for number in range(role.least + draws.below(role.most - role.least + 1))
     ]
 

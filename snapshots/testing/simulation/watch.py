@@ -5,7 +5,9 @@ Rules (the guarantees of the store, each a named check):
 2. "heads only rise": epoch, fence and revision never fall, a revision follows its predecessor (but for the first one
    that is published: a copy begins with many), a tombstone is final.
 3. "a family stays": a head never changes its family. "heads are told apart": none is written twice with one write id.
-4. What was wrong is kept in `wrong`, whoever sent it and whatever the sender makes of the answer.
+4. "a copy goes on from itself": a head of a tenant that is copied to may leap, onto a later revision of the very
+   history of which it had the beginning.
+5. What was wrong is kept in `wrong`, whoever sent it and whatever the sender makes of the answer.
 
     watch = Watch(MemoryStore())
     …
@@ -38,8 +40,11 @@ from storage.store import (
 from storage.testing.clock import ManualClock
 
 HOME = ("simulated", "default")
+COPIES = Layout("copies")  # of the tenant that is copied to, in the same store
 KNOWN_MAX = 20_000  # heads of some KiB; an exploration comes back to the same ones
 _KNOWN: dict[tuple[str, bytes], tuple[Head, frozenset[str]]] = {}
+Succeeds = Callable[[str, Head, Head], list[str]]
+"""What is wrong with a head that follows another under one key."""
 
 
 class Watch:
@@ -50,6 +55,7 @@ class Watch:
         layout: The keys.
         instant: Tells the time; steps of a simulation, for instance.
         seen: Told of every head that is written, and at first of those that are there.
+        succeeds: Says what is wrong with a head that follows another.
 
     Attributes:
         wrong: What was found, oldest first.
@@ -63,6 +69,7 @@ class Watch:
         layout: Layout,
         instant: Callable[[], int] = lambda: 0,
         seen: Callable[[Head], None] = lambda _: None,
+        succeeds: Succeeds | None = None,
     ) -> None:
         self.wrong: list[str] = []
         self.written: dict[str, list[HeadWritten]] = {}
@@ -70,6 +77,7 @@ class Watch:
         self._layout = layout
         self._instant = instant
         self._seen = seen
+        self._succeeds = succeeds or succession
         self._named: dict[str, frozenset[str]] = {}
         self._packs = {row.key for row in store.list(layout.packs)}
         self._bytes: dict[str, bytes] = {}
@@ -158,7 +166,7 @@ class Watch:
             self.wrong.append(f"nothing dangles: {key} was published, and {error.key} is not there")
             return
         if before is not None:
-            self.wrong += succession(key, Head.decode(before, key=key), head)
+            self.wrong += self._succeeds(key, Head.decode(before, key=key), head)
         self._bytes[key] = data
         self._named[key] = named
         if head.status == TOMBSTONE:
@@ -191,10 +199,23 @@ def packs_named(store: ObjectStore, layout: Layout, head: Head) -> frozenset[str
 
 def succession(key: str, old: Head, new: Head) -> list[str]:
     """Return what is wrong with a head that follows another under one key (rules 2 and 3)."""
-    fell = [name for name in ("epoch", "fence", "revision") if getattr(new, name) < getattr(old, name)]
-    found = [f"heads only rise: the {name} of {key} fell" for name in fell]
+    found = _fallen(key, old, new)
     if new.revision - old.revision > 1 and old.status != RESERVED:
         found.append(f"heads only rise: {key} skipped a revision")
+    return found
+
+
+def succession_of_copies(key: str, old: Head, new: Head) -> list[str]:
+    """Return the same for a head of a tenant that is copied to (rules 2 to 4)."""
+    found = _fallen(key, old, new)
+    if old.status == new.status == LIVE and new.commits.commit_id(old.revision) != old.commit_id:
+        found.append(f"a copy goes on from itself: {key} has another revision {old.revision}")
+    return found
+
+
+def _fallen(key: str, old: Head, new: Head) -> list[str]:
+    fell = [name for name in ("epoch", "fence", "revision") if getattr(new, name) < getattr(old, name)]
+    found = [f"heads only rise: the {name} of {key} fell" for name in fell]
     if old.status == TOMBSTONE and new.status != TOMBSTONE:
         found.append(f"heads only rise: the tombstone {key} came back to life")
     if old.status == LIVE and new.status not in (LIVE, TOMBSTONE):
