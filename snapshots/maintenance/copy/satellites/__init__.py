@@ -15,7 +15,7 @@ from snapshots.maintenance.copy.satellites.comparison import Difference, Differe
 from snapshots.maintenance.copy.satellites.outcome import KINDS, KindCopied, SatelliteKind, SatellitesCopied
 from snapshots.maintenance.copy.satellites.realtime import copy_realtime
 from snapshots.maintenance.copy.satellites.registers import METADATA_COPY, RECORD_COPY, copy_register
-from snapshots.maintenance.copy.satellites.retirement import retire_satellites
+from snapshots.maintenance.copy.satellites.retirement import check_retirable, retire_satellites
 from snapshots.maintenance.copy.satellites.usage import copy_usage
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "KindCopied",
     "SatelliteKind",
     "SatellitesCopied",
+    "check_retirable",
     "compare_satellites",
     "copy_satellites",
     "retire_satellites",
