@@ -38,6 +38,13 @@ class Shop:
         in_order(self.repo)
         self.faulty.log.clear()
 
+    def cloned(self, seed: int) -> Shop:
+        """Return another shop that holds the same."""
+        other = Shop(seed)
+        for key, data in bytes_of(self.store).items():
+            other.store.put(key, data, Overwrite())
+        return other
+
     @property
     def records(self) -> SessionRecords:
         return SessionRecords(self.repo)
