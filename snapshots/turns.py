@@ -248,6 +248,16 @@ class _TurnRegister:
         return _Seen(record, stored.version)
 
 
+def turn_record(environment: Environment, session_id: str) -> TurnRecord:
+    """Return what the register holds, empty where there is none; the head is not looked at.
+
+    Raises:
+        CorruptSnapshotError, UnsupportedSchemaError: The record cannot be read, or is another session's.
+        UnavailableError: The store did not answer.
+    """
+    return _TurnRegister(environment, session_id).seen.record
+
+
 def take_over(environment: Environment, session_id: str, *, above: int, nonce: str) -> TurnJournal:
     """Move the register of the turn in flight to a new fence, or create it; the turn stays as it was left.
 

@@ -27,13 +27,13 @@ from snapshots.errors import FencedError, IllegalTransitionError, InvalidStateEr
 from snapshots.head import Head, Holder
 from snapshots.history import RESTORE, REWIND, HistoryRow, lineage
 from snapshots.publish import Ownership
-from snapshots.reading import read_live_head
+from snapshots.reading import read_history, read_live_head, retried_while_moving
 from snapshots.restore import load
 from snapshots.rewind import go_back
 from snapshots.rewrite import rewrite_head
 from snapshots.stamps import TurnStamp, mark
 from snapshots.state import CommitResult, PersistedSessionState, PluginSession, ResumeReport
-from snapshots.turns import TurnJournal, take_over
+from snapshots.turns import TurnJournal, take_over, turn_record
 from storage.clock import backoff_seconds
 from storage.digest import BlobRef
 from storage.errors import UnavailableError
@@ -97,6 +97,23 @@ class _Holding:
         if head.fence >= self.fence:
             raise _OvertakenError
         return replace(head, fence=self.fence, holder=Holder(self.owner, self.nonce))
+
+
+def turn_in_flight(environment: Environment, session_id: str) -> str:
+    """Return the id of the turn that whoever took over last has not finished, "" for none (rule 4); takes nothing over.
+
+    Raises:
+        SessionNotFoundError, SessionDeletedError, SessionMovedError: There is no such session here.
+        CorruptSnapshotError, UnsupportedSchemaError: Register or history cannot be read.
+        UnavailableError: The store did not answer.
+    """
+    record = turn_record(environment, session_id)
+    if not record.turn_id:
+        return ""
+    rows = retried_while_moving(environment, session_id, lambda read: read_history(environment, read.head))
+    return (
+        "" if any(row.revision > record.begun_on and stamped(row, record.turn_id) for row in rows) else record.turn_id
+    )
 
 
 def release(environment: Environment, session_id: str, owner: str) -> None:

@@ -62,13 +62,21 @@ def read(root: Path, *, at: datetime, names: Mapping[str, Sequence[str]], tenant
     found: Plain = {"read_at": at.isoformat(), "tenants": {}}
     for tenant in tenants:
         with opened(root, at, tenant) as repo:
-            found["tenants"][tenant] = {"sessions": {info.session_id: _session(repo, info) for info in repo.sessions()}}
+            found["tenants"][tenant] = {"sessions": sessions_of(repo)}
             if tenant == tenants[0]:
-                found["beside"] = {
-                    kind: {name: READERS[kind](repo, name) for name in sorted(some)} for kind, some in names.items()
-                }
-                found["records"] = {one.session_id: _plain(one) for one in SessionRecords(repo).list()}
+                found |= beside_of(repo, names)
     return json_of(found)
+
+
+def sessions_of(repo: SnapshotRepository) -> Plain:
+    """Return what is read of the sessions of one tenant."""
+    return {info.session_id: _session(repo, info) for info in repo.sessions()}
+
+
+def beside_of(repo: SnapshotRepository, names: Mapping[str, Sequence[str]]) -> Plain:
+    """Return what is read of what lies beside the sessions of one tenant."""
+    beside = {kind: {name: READERS[kind](repo, name) for name in sorted(some)} for kind, some in names.items()}
+    return {"beside": beside, "records": {one.session_id: _plain(one) for one in SessionRecords(repo).list()}}
 
 
 def json_of(found: Plain) -> Plain:

@@ -117,7 +117,7 @@ def verify_copy(
 
     Raises:
         SessionNotFoundError: One of `sessions` is not in the source.
-        CorruptSnapshotError: A head of the source cannot be read.
+        CorruptSnapshotError: A head of the source cannot be read, or what lies beside a session and alone has its id.
         UnavailableError: A store did not answer; begin again.
     """
     a, b = source.environment, copy.environment
@@ -137,8 +137,10 @@ def _all(environment: Environment) -> Iterator[tuple[str, bool, bool]]:
             yield read.head.session_id, True, has_satellites
         elif read.head.status == RESERVED and has_satellites:
             yield read.head.session_id, False, True
-    for name, _ in presence.others():
-        yield name, False, True
+    for other in presence.others():
+        if other.damage is not None:
+            raise other.damage
+        yield other.session_id, False, True
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ Rules:
 1. A plan reads heads, and of what is to be copied the books; it is a hint: what is done is decided session by session.
    Of a session that was there already nothing is done: what came since the plan is for the next run.
 2. A session comes after the one that it was forked from, so that it finds the packs there which both share.
-3. What is wrong with one session keeps no other one: it is named in the report. A store that answers
-   nobody ends the run.
+3. What is wrong with one session keeps no other one: it is named in the report. A store that answers for none of many
+   in a row, or for none at all, ends the run.
 4. A run that was interrupted is repeated: what is there already costs three reads of heads, and nothing else: the
    source's for the order, the copy's, and the source's once more, which cannot be behind the copy then.
 5. Nothing is ever deleted, here or there.
@@ -80,6 +80,8 @@ class PlannedSession:
         reason: Why it is skipped, or in conflict.
         depth: How many of those before it in the plan it descends from.
         beside: What lies beside it and is to be copied too, as far as it is there.
+        damage: Why it cannot be copied, None if it can as far as is known: its head cannot be read, or the register
+            that alone has its id. The job has the name then that its keys end with.
     """
 
     job: SessionJob
@@ -91,6 +93,7 @@ class PlannedSession:
     reason: str = ""
     depth: int = 0
     beside: tuple[SatelliteKind, ...] = ()
+    damage: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,8 +261,12 @@ class _Planning:
                     planned, packs=len(fresh), bytes=sum(fresh.values()), depth=family.depth(one), beside=beside
                 )
             progress("sessions compared", min(start + SIDE_BY_SIDE, len(order)), len(order))
-        for name, kinds in presence.others() if presence is not None else ():
-            yield PlannedSession(replace(self._job, session_id=name), "beside", 0, 0, depth=NOWHERE, beside=kinds)
+        for other in presence.others() if presence is not None else ():
+            job = replace(self._job, session_id=other.session_id)
+            reason = "" if other.damage is None else str(other.damage)
+            yield PlannedSession(
+                job, "beside", 0, 0, reason=reason, depth=NOWHERE, beside=other.kinds, damage=other.damage
+            )
 
     def _known(self, chosen: Sequence[str] | None, progress: Progress) -> Iterator[_Known]:
         if chosen is not None:
@@ -292,7 +299,7 @@ class _Planning:
         """Return what to do, and the packs to upload for it with their sizes, as far as that can be told."""
         planned = PlannedSession(job, "skipped", known.revision, 0)
         if known.damage is not None:
-            return replace(planned, action="new", reason=str(known.damage)), {}
+            return replace(planned, action="new", reason=str(known.damage), damage=known.damage), {}
         if known.status != LIVE:
             what = "it was deleted" if known.status == TOMBSTONE else "it was moved away"
             return replace(planned, reason=what), {}
@@ -418,6 +425,7 @@ class _Execution:
         clock = self._plan.destination.clock
         begun = clock.monotonic()
         done: list[SessionOutcome] = []
+        silent = 0
         for _, level in groupby(self._plan.sessions, lambda one: one.depth):  # Rule 2.
             for some in _slices(level, SIDE_BY_SIDE):
                 outcomes = list(self._plan.destination.executor.map(self._one, some))
@@ -425,7 +433,12 @@ class _Execution:
                 for one in outcomes:
                     self._told(one)
                 self._progress("sessions", len(done), len(self._plan.sessions))
-                _check_answered(outcomes)
+                silent = _unanswered(silent, outcomes)
+                if silent >= SIDE_BY_SIDE:
+                    raise _first_error(outcomes)
+        tried = [one for one in done if one.outcome != "skipped"]
+        if tried and silent == len(tried):
+            raise _first_error(tried)
         return CopyReport(tuple(done), clock.monotonic() - begun)
 
     def _one(self, planned: PlannedSession) -> SessionOutcome:
@@ -433,6 +446,8 @@ class _Execution:
         outcome = SessionOutcome(job.session_id, job.target_id, "same", planned.known, planned.revision)
         if planned.action == "skipped":
             return replace(outcome, outcome="skipped")
+        if planned.damage is not None:
+            return failed(outcome, planned.damage)
         try:
             if planned.action not in ("beside", "same"):
                 outcome = self._copied(outcome, job)
@@ -492,12 +507,14 @@ def _outcome_of(error: Exception) -> Outcome:
     return "unavailable" if isinstance(error, UnavailableError) else "failed"
 
 
-def _check_answered(outcomes: Sequence[SessionOutcome]) -> None:
-    """Raise what kept all of these sessions from being copied, if it was that nobody answered (rule 3)."""
-    failed = [one.error for one in outcomes if one.outcome == "unavailable"]
-    tried = [one for one in outcomes if one.outcome != "skipped"]
-    if failed and len(failed) == len(tried) and failed[0] is not None:
-        raise failed[0]
+def _unanswered(before: int, outcomes: Sequence[SessionOutcome]) -> int:
+    """Return how many sessions in a row nobody has answered for, after these (rule 3)."""
+    tried = [one.outcome for one in outcomes if one.outcome != "skipped"]
+    return before + len(tried) if set(tried) <= {"unavailable"} else 0
+
+
+def _first_error(outcomes: Sequence[SessionOutcome]) -> Exception:
+    return next(one.error for one in outcomes if one.error is not None)
 
 
 def _slices(every: Iterable[PlannedSession], count: int) -> Iterator[list[PlannedSession]]:

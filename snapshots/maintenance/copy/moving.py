@@ -4,9 +4,10 @@ Rules:
 1. Nobody writes a session while it is cut over: it is taken over first, and what was written meanwhile is copied.
 2. It is left behind only when its copy was compared with it, every byte of the copy read: the head then names nothing
    any more, and says where the session is. Its packs go with the next collection.
-3. A turn in flight does not move: its owner finishes it first. Neither does a session that somebody has leased.
-4. What lies beside it is left behind too: each register then says where it is. That is done before the head says so, as
-   it may be refused, and again after it, when nothing new can be made here any more.
+3. A turn in flight does not move: its owner finishes it first. Neither does a session that somebody has leased, or that
+   has an open realtime session. Whoever holds it then goes on holding it: that is asked before it is taken over.
+4. What lies beside it is left behind too, when all was compared: each register then says where it is. That is done
+   before the head says so, as it may be refused, and again after it, when nothing new can be made here any more.
 5. A failure before the end gives the session back. After a crash its head is still held: the move is run again, or it
    is released by its owner's name.
 
@@ -33,14 +34,19 @@ from snapshots.errors import (
 from snapshots.head import LIVE, MOVED, RESERVED, Head
 from snapshots.maintenance.copy.compare import Difference, verify_copy
 from snapshots.maintenance.copy.fleet import CopyPlan, CopyReport, SessionOutcome, Told, execute, failed, nobody
-from snapshots.maintenance.copy.satellites import compare_satellites, copy_satellites, retire_satellites
+from snapshots.maintenance.copy.satellites import (
+    check_retirable,
+    compare_satellites,
+    copy_satellites,
+    retire_satellites,
+)
 from snapshots.maintenance.copy.session import SessionJob, copy_session
 from snapshots.maintenance.progress import Progress, quiet
 from snapshots.reading import read_head, read_live_head
 from snapshots.repository import SnapshotRepository
 from snapshots.rewrite import rewrite_head
 from snapshots.state import ROOT
-from snapshots.writer import Writer
+from snapshots.writer import Writer, turn_in_flight
 from storage.errors import StorageError, UnavailableError
 from storage.keys import ID_BYTES_MAX
 from storage.leases import Lease
@@ -115,11 +121,15 @@ class _Moving:
     def _cut_over(self, copied: SessionOutcome) -> SessionOutcome:
         source, name = self._source, copied.session_id
         _check_not_leased(source, name)
+        _check_no_turn(name, turn_in_flight(source.environment, name))
+        check_retirable(source.environment, name)
         with _held(source, name, self._url) as writer:
             held = read_live_head(source.environment, name).head
             last = copy_session(source.environment, self._destination.environment, SessionJob(name, may_return=True))
-            beside = self._beside_left(name)
+            beside = copy_satellites(source.environment, self._destination.environment, name, name).bytes
             _check_equal(source, self._destination, name)
+            beside += self._beside_left(name)
+            _check_beside(source, self._destination, name)
             leave(source.environment, held, self._url, fence=writer.fence)
         uploaded = copied.uploaded_bytes + last.uploaded_bytes + beside + self._beside_left(name)
         return replace(copied, outcome="moved", revision=last.revision, uploaded_bytes=uploaded)
@@ -143,14 +153,18 @@ def _check_not_leased(source: SnapshotRepository, session_id: str) -> None:
         raise LeaseHeldError(session_id, holder=lease.owner, expires_at=lease.expires_at)
 
 
+def _check_no_turn(session_id: str, turn_id: str) -> None:
+    if turn_id:
+        reason = f"turn {turn_id!r} is in flight; its owner finishes or abandons it, then move it"
+        raise InvalidStateError(f"session {session_id!r} was not moved: {reason}")
+
+
 @contextmanager
 def _held(source: SnapshotRepository, session_id: str, url: str) -> Iterator[Writer]:
     """Take a session over, and give it back if it is not left behind."""
     writer = source.acquire(session_id, _owner(url))
     try:
-        if writer.turn.turn_id:
-            reason = f"turn {writer.turn.turn_id!r} is in flight; its owner finishes or abandons it, then move it"
-            raise InvalidStateError(f"session {session_id!r} was not moved: {reason}")
+        _check_no_turn(session_id, writer.turn.turn_id)
         yield writer
     except BaseException as error:
         try:

@@ -11,13 +11,30 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import groupby
 
 from snapshots import codec
 from snapshots.environment import Environment
+from snapshots.errors import CorruptSnapshotError, UnsupportedSchemaError
 from snapshots.fields import Fields
 from snapshots.maintenance.copy.satellites import SatelliteKind
 from storage.errors import NotFoundError
+
+
+@dataclass(frozen=True, slots=True)
+class Headless:
+    """What lies beside a session that has no head.
+
+    Attributes:
+        session_id: Its id; where that cannot be told, the name that its keys end with.
+        kinds: What there is.
+        damage: Why the id cannot be told: it stands in a register alone, and that cannot be read. None if it can.
+    """
+
+    session_id: str
+    kinds: tuple[SatelliteKind, ...]
+    damage: CorruptSnapshotError | UnsupportedSchemaError | None = None
 
 
 class Presence:
@@ -45,16 +62,15 @@ class Presence:
         self._seen.add(part)
         return self._kinds.get(part, ())
 
-    def others(self) -> Iterator[tuple[str, tuple[SatelliteKind, ...]]]:
-        """Yield the sessions that were not asked for, with what they have: they have no head.
-
-        Raises:
-            CorruptSnapshotError, UnsupportedSchemaError: An id stands in a register alone, and that cannot be read.
-        """
+    def others(self) -> Iterator[Headless]:
+        """Yield the sessions that were not asked for, with what they have: they have no head."""
         for part in sorted(self._kinds.keys() - self._seen):
-            session_id = self._session_of(part)
+            try:
+                session_id, damage = self._session_of(part), None
+            except (CorruptSnapshotError, UnsupportedSchemaError) as error:
+                session_id, damage = self._layout.family_id(part.rpartition("/")[2]), error
             if session_id:
-                yield session_id, self._kinds[part]
+                yield Headless(session_id, self._kinds[part], damage)
 
     def _session_of(self, part: str) -> str:
         """Return the id of a session from its part of a key, "" if it is gone meanwhile."""

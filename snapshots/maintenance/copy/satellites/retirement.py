@@ -15,6 +15,8 @@ Rules:
 
 from __future__ import annotations
 
+from functools import partial
+
 from snapshots.environment import Environment
 from snapshots.errors import InvalidStateError
 from snapshots.maintenance.copy.satellites.marks import mark_of_last
@@ -23,6 +25,19 @@ from snapshots.realtime.journal import load_progress, register_of
 from snapshots.realtime.progress import Checkpoint
 from snapshots.realtime.transitions import ENDED
 from snapshots.usage.index import index_register
+
+
+def check_retirable(source: Environment, session_id: str) -> None:
+    """Check that what lies beside a session can be left behind, as things stand (rule 2); nothing is written.
+
+    Raises:
+        InvalidStateError: Its realtime session has not ended.
+        CorruptSnapshotError, UnsupportedSchemaError: That cannot be read.
+        UnavailableError: The store did not answer.
+    """
+    found = register_of(source, session_id).look()
+    if found is not None and not found.destination:
+        _check_ended(source, session_id, found.value)
 
 
 def retire_satellites(source: Environment, session_id: str, destination: str) -> None:
@@ -41,18 +56,11 @@ def retire_satellites(source: Environment, session_id: str, destination: str) ->
         UnavailableError: The store did not answer; repeat it.
     """
 
-    def check_ended(checkpoint: Checkpoint) -> None:
-        progress = load_progress(source, session_id)
-        if progress.status not in ENDED or checkpoint.claim > progress.state.restart_count:
-            status = progress.status.value if progress.status not in ENDED else "about to be restarted"
-            raise InvalidStateError(
-                f"the realtime session {session_id!r} is {status}: close or detach it first, then move the session"
-            )
-
     def any_value(_value: object) -> None:
         """Refuse nothing."""
 
-    register_of(source, session_id).retire(destination, check_ended)  # first: it alone may refuse
+    check = partial(_check_ended, source, session_id)
+    register_of(source, session_id).retire(destination, check)  # first: it alone may refuse
     RECORD_COPY.register(source, session_id).retire(destination, any_value)
     METADATA_COPY.register(source, session_id).retire(destination, any_value)
     index_register(source, session_id).retire(destination, any_value)
@@ -69,3 +77,12 @@ def take_back_satellites(here: Environment, session_id: str) -> None:
     METADATA_COPY.register(here, session_id).take_back(mark_of_last)
     index_register(here, session_id).take_back(mark_of_last)
     register_of(here, session_id).take_back(mark_of_last)
+
+
+def _check_ended(source: Environment, session_id: str, checkpoint: Checkpoint) -> None:
+    progress = load_progress(source, session_id)
+    if progress.status not in ENDED or checkpoint.claim > progress.state.restart_count:
+        status = progress.status.value if progress.status not in ENDED else "about to be restarted"
+        raise InvalidStateError(
+            f"the realtime session {session_id!r} is {status}: close or detach it first, then move the session"
+        )
