@@ -1,7 +1,7 @@
 """One of many processes on one store: a writer, a forker, a neighbour or a collector, at work until it is told to end.
 
-It ends when its input does, or is killed. What it does follows from its seed, when it does it from the others. It writes
-everything down in its journal; an error that is not foreseen ends the process, with its traceback.
+What it does follows from its seed, when it does it from the others. Everything is written down in its journal; an error
+that is not foreseen ends the process, with its traceback. It is told by the end of its input.
 
     python -m tests.integration.soaker file:store writer 0 "seed" journal.jsonl
 """

@@ -23,8 +23,10 @@ from snapshots.errors import (
     SessionNotFoundError,
     SnapshotError,
 )
-from snapshots.head import MOVED, RELATION_BYTES_MAX, RESERVED, Origin
+from snapshots.head import INLINE_MANIFEST_BYTES_MAX, MOVED, RELATION_BYTES_MAX, RESERVED, Origin
 from snapshots.layout import Layout
+from snapshots.maintenance.findings import Finding
+from snapshots.maintenance.verify import verify
 from snapshots.overrides import OVERRIDES_BYTES_MAX
 from snapshots.state import (
     ROOT,
@@ -293,6 +295,20 @@ def test_deleting_one_leaves_the_other_whole(packing: Place, gone: str) -> None:
     packing.repo.delete(*expected)
     packing.collected()
     assert not list(packing.store.list(LAYOUT.packs))
+
+
+def test_a_fork_needs_no_pack_that_only_its_source_needs(packing: Place) -> None:
+    large = SessionPolicy(model=Random(7).randbytes(INLINE_MANIFEST_BYTES_MAX).hex(), session_id="s2")
+    state = take_turn(PersistedSessionState(session_id="s2", policy=large), "a1")
+    for number in range(4):  # but for the first and the last, nothing of them is the child's: rows of the history
+        packing.repo.commit(state, execution_state=STATE[number:])
+    assert raw_head(packing.store, "s2").reads
+    packing.repo.fork("s2", "c1")
+    expected = loaded(packing, "c1")
+    packing.repo.delete("s2")
+    assert packing.collected() == 2
+    assert loaded(packing, "c1") == expected
+    assert [one for one in verify(packing.repo) if isinstance(one, Finding)] == []
 
 
 def test_turn_ids_of_the_source_are_free_in_the_fork(place: Place) -> None:
