@@ -5,7 +5,8 @@ Rules (each a named check):
 2. "as it was": what a copier publishes as a revision is what that revision was in the source.
 3. "a copy goes on from itself": whoever commits in the copy is never overwritten (`watch.succession_of_copies`).
 4. "acknowledged": a copy that was told as done is there. "refused": a conflict is told of only if there is one.
-5. "registered": what a copier has named in a reservation is still named when that was raised once since.
+5. "registered": what a copier has named in a reservation is still named when that was raised once since. (A creation
+   that began before there was one takes it over without the list, at the same epoch: then it is named again.)
 """
 
 from __future__ import annotations
@@ -236,7 +237,7 @@ class Registered:
         if key == self._key:
             head = Head.decode(found.data, key=key)
             lost = sorted(self._names.difference(_named(head))) if head.status == RESERVED else []
-            assert not lost or head.epoch > self._epoch + 1, f"registered: {lost} is no longer named"
+            assert not lost or head.epoch != self._epoch + 1, f"registered: {lost} is no longer named"
         return found
 
     def put(self, key: str, data: bytes | BinaryIO, mode: PutMode) -> Version:

@@ -45,8 +45,9 @@ from snapshots.usage import compaction, writing
 from snapshots.usage import log as logs
 from snapshots.usage.index import index_register, logs_in
 from snapshots.verdict import Intent, Retry
-from storage import frame, packs
+from storage import packs
 from storage.errors import PreconditionFailedError, UnavailableError
+from storage.frame import FrameCheck
 from storage.testing.disk import SimulatedDisk
 from storage.testing.plan import IgnoreCondition, On
 from tests.simulation.worlds import GIVEN_UP, IN_COPY, IN_FLIGHT
@@ -399,7 +400,7 @@ def lost_answers_taken_for_stored(patch: pytest.MonkeyPatch) -> None:
 
 def frames_copied_unchecked(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(packs, "check_frames", lambda stored, key: None)  # noqa: ARG005  the signature that it stands for
-    patch.setattr(frame.FrameCheck, "update", lambda self, stored: None)  # noqa: ARG005  a method
+    patch.setattr(FrameCheck, "update", lambda self, stored: None)  # noqa: ARG005  a method
 
 
 def relative_read_in_an_earlier_attempt(patch: pytest.MonkeyPatch) -> None:
