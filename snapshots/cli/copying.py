@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -43,6 +43,8 @@ from storage.clock import SystemClock
 from storage.wrappers.throttled import ThrottledStore
 
 commands = typer.Typer()
+Verb = Literal["copied", "moved"]
+"""What a command does with sessions."""
 
 
 class HistoryName(StrEnum):
@@ -61,7 +63,7 @@ class LevelName(StrEnum):
 
 Source = Annotated[str, typer.Argument(metavar="SRC", help="URL of the store to copy from; it is only read.")]
 Destination = Annotated[str, typer.Argument(metavar="DST", help="URL of the store to copy to; created if need be.")]
-Sessions = Annotated[list[str] | None, typer.Argument(metavar="[S]...", help="Sessions; all of them without.")]
+Sessions = Annotated[list[str] | None, typer.Argument(metavar="S", help="Sessions; all of them without.")]
 ToTenant = Annotated[str, typer.Option("--to-tenant", metavar="T", help="Tenant there, if it is another one.")]
 HistoryOption = Annotated[
     HistoryName, typer.Option("--history", help="retained: every revision that is. head: the present one alone.")
@@ -77,6 +79,7 @@ _ACTIONS: Mapping[str, str] = {
     "same": "there already",
     "conflict": "in conflict",
     "skipped": "skipped",
+    "beside": "that are no sessions here, with what lies beside one",
 }
 PLANNED_COLUMNS: Columns = {
     "session": "session_id",
@@ -136,7 +139,7 @@ def migrate(
                 there, here, plan, url=places.address, progress=progress, told=lambda one: _told(run.output, one)
             )
         requests = there.metrics.snapshot().total_requests + here.metrics.snapshot().total_requests
-    _end(run.output, report, places.there, requests)
+    _end(run.output, report, places.there, requests, verb="moved")
 
 
 @commands.command()
@@ -196,6 +199,7 @@ def export_archive(run: Invocation, sessions: Sequence[str], path: Path) -> None
         with export_of(repo, path) as archive:
             report = _copied(run, repo, archive, sessions)
             _check_any(report)
+            _check_some(run, report, path)
         requests = repo.metrics.snapshot().total_requests
     _end(run.output, report, str(path), requests)
 
@@ -221,6 +225,18 @@ def _check_any(report: CopyReport) -> None:
     """Raise what kept the only session there is from being copied: then no file is written."""
     if len(report.sessions) == 1 and report.sessions[0].error is not None:
         raise report.sessions[0].error
+
+
+def _check_some(run: Invocation, report: CopyReport, path: Path) -> None:
+    """Raise if no session was copied: then no file is written, and one that is there stays."""
+    if report.copied:
+        return
+    if not report.not_copied:
+        raise StoreNotFoundError(run.store, "there are no sessions to export")
+    for line in _failures(report.not_copied, "copied"):
+        run.output.line(line)
+    run.output.note(f"{path} was not written")
+    raise typer.Exit(PARTLY)
 
 
 class _Places:
@@ -341,10 +357,10 @@ def _tell(output: Output, one: Difference) -> None:
     output.line(str(one))
 
 
-def _end(output: Output, report: CopyReport, there: str, requests: int) -> None:
+def _end(output: Output, report: CopyReport, there: str, requests: int, *, verb: Verb = "copied") -> None:
     failed = report.not_copied
     _check_any(report)
-    for line in _failures(failed):
+    for line in _failures(failed, verb):
         output.line(line)
     counts: Counter[str] = Counter(one.outcome for one in report.sessions)
     summary = {
@@ -358,18 +374,19 @@ def _end(output: Output, report: CopyReport, there: str, requests: int) -> None:
     }
     if output.as_json:
         output.record(summary)
-    output.note(f"{_done(counts)} to {there} ({human_bytes(report.uploaded_bytes)}), {count(requests, 'request')}")
+    output.note(
+        f"{_done(counts, verb)} to {there} ({human_bytes(report.uploaded_bytes)}), {count(requests, 'request')}"
+    )
     if failed:
         raise typer.Exit(PARTLY)
 
 
-def _done(counts: Mapping[str, int]) -> str:
+def _done(counts: Mapping[str, int], verb: Verb) -> str:
     """Return what was done with how many: only what there is of it."""
-    verb = "moved" if counts["moved"] else "copied"
     said = f"{count(counts[verb], 'session')} {verb}"
     return f"{said}, {counts['same']:,} there already," if counts["same"] else said
 
 
-def _failures(failed: Sequence[SessionOutcome]) -> Iterator[str]:
+def _failures(failed: Sequence[SessionOutcome], verb: Verb) -> Iterator[str]:
     for one in failed:
-        yield f"{one.session_id} was not copied: {one.error}"
+        yield f"{one.session_id} was not {verb}: {one.error}"

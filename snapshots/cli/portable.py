@@ -101,24 +101,30 @@ def import_(
     context: typer.Context,
     file: Annotated[str, typer.Argument(metavar="FILE", help="An export, recognised by its content; - for stdin.")],
     sessions: Annotated[
-        list[str] | None, typer.Argument(metavar="[S]...", help="Of an archive: which; all of them without.")
+        list[str] | None, typer.Argument(metavar="S", help="Of an archive: which; all of them without.")
     ] = None,
     policy: Annotated[
-        ImportPolicy,
+        ImportPolicy | None,
         typer.Option(
-            help="What to do with the id of a document: keep-id makes it the next revision of a session that has it."
+            help="What to do with the id of a document: keep-id makes it the next revision of a session that has it.",
+            show_default=ImportPolicy.FAIL_IF_EXISTS,
         ),
-    ] = ImportPolicy.FAIL_IF_EXISTS,
+    ] = None,
 ) -> None:
     """Store the sessions of an export. Creates the store."""
     run = invocation(context)
     if file != STANDARD and is_archive(Path(file)):
+        if policy is not None:
+            raise UsageError(
+                "the sessions of an archive keep their ids, and go on where they stand; leave --policy out"
+            )
         import_archive(run, Path(file), sessions)
         return
     if sessions:
         raise UsageError(f"{file} is no archive: it has one session")
     source = "stdin" if file == STANDARD else file
     session = read_session(_read(file, source), source)
+    policy = policy or ImportPolicy.FAIL_IF_EXISTS
     check_storable(session, policy, source=source)
     with run.repository(create=True) as repo:
         stored = SessionService(repo).store_session(session, policy=policy, source=source)

@@ -6,8 +6,8 @@ Rules:
 2. A session comes after the one that it was forked from, so that it finds the packs there which both share.
 3. What is wrong with one session keeps no other one: it is named in the report. A store that answers for none of many
    in a row, or for none at all, ends the run.
-4. A run that was interrupted is repeated: what is there already costs three reads of heads, and nothing else: the
-   source's for the order, the copy's, and the source's once more, which cannot be behind the copy then.
+4. A run that was interrupted is repeated: what is there already costs two reads of its head in the source, the second
+   of which cannot be behind the copy, one here, and what it takes to see that what lies beside it is there too.
 5. Nothing is ever deleted, here or there.
 
     plan = plan_copy(source, destination)
@@ -207,7 +207,6 @@ def plan_copy(
     Raises:
         SessionNotFoundError, SessionDeletedError, SessionMovedError: One of `sessions` is not there.
         InvalidStateError: `target` is given for several sessions, or source and destination are one and the same.
-        CorruptSnapshotError: A head of the destination cannot be read.
         UnavailableError: A store did not answer.
     """
     chosen = None if sessions is None else list(dict.fromkeys(sessions))
