@@ -13,9 +13,9 @@ from snapshots.maintenance.copy.compare import Compared, Difference, Differs, Le
 from snapshots.maintenance.copy.fleet import execute, plan_copy
 from snapshots.maintenance.prune import Retention, plan_prune
 from snapshots.maintenance.prune import execute as execute_prune
-from snapshots.reading import named_by
 from snapshots.runtime import RuntimeSessionStore
 from snapshots.state import HandoffRelation
+from storage.digest import blob_ref
 from storage.errors import UnavailableError
 from storage.store import Overwrite
 from storage.testing.faults import FailBefore
@@ -166,7 +166,7 @@ def test_pins(pair: Pair, level: Level) -> None:
 
 CHANGES: dict[str, Callable[[Head], Head]] = {
     "relation": lambda head: replace(head, relation=HandoffRelation(parent_session_id="s2", reason="night")),
-    "origin": lambda head: replace(head, origin=Origin("s2", 1, named_by(head).checkpoint_ref)),
+    "origin": lambda head: replace(head, origin=Origin("s2", 1, blob_ref(b"a checkpoint"))),
     "created_at": lambda head: replace(head, created_at=head.updated_at.replace(year=2020)),
 }
 
@@ -227,11 +227,8 @@ BESIDE: dict[str, tuple[str, Callable[[Pair], object]]] = {
         "s1",
         lambda pair: RuntimeSessionStore(pair.source.repo).update_metadata("s1", lambda one: one.changed(title="x")),
     ),
-    "no record there": ("s1", lambda pair: pair.here.store.delete(LAYOUT.record("s1"))),
-    "no log there": (
-        "s1",
-        lambda pair: pair.here.store.delete_many(list(bytes_of(pair.here.store, "default/usage/"))),
-    ),
+    "no record there": ("s1", lambda pair: pair.here.store.delete_many([LAYOUT.record("s1")])),
+    "no log there": ("s1", lambda pair: pair.here.store.delete_many(bytes_of(pair.here.store, "default/usage/"))),
 }
 
 
