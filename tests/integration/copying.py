@@ -111,12 +111,14 @@ class KillingProxy(FaultProxy):
         endpoint: In front of which server.
         number: At which request, from 1; 0 for none.
         when: Whether the server still hears of it.
+        part: What path and query must contain for a request to count.
     """
 
-    def __init__(self, endpoint: str, number: int = 0, when: When = "before") -> None:
+    def __init__(self, endpoint: str, number: int = 0, when: When = "before", part: str = "") -> None:
         super().__init__(endpoint)
         self._number = number
         self._when = when
+        self._part = part
         self._passed = 0
         self._victim: subprocess.Popen[str] | None = None
 
@@ -135,8 +137,9 @@ class KillingProxy(FaultProxy):
 
     def _forward(self, request: Seen) -> _Reply:
         with self._lock:
-            self._passed += 1
-            is_due = self._passed == self._number
+            counts = request.matches("*", self._part)
+            self._passed += counts
+            is_due = counts and self._passed == self._number
         if is_due and self._when == "before":
             self._kill()
             raise _Closed
@@ -173,13 +176,20 @@ def ended(process: subprocess.Popen[str]) -> dict[str, Any]:
     return summary
 
 
-def copied(source: str, destination: str, endpoint: str, number: int = 0, when: When = "before") -> dict[str, Any]:
-    """Copy, killed at a request to the destination; return the summary, {} if it was killed, and "passed" requests."""
-    with KillingProxy(endpoint, number, when) as proxy:
+def copied(
+    source: str, destination: str, endpoint: str, number: int = 0, when: When = "before", part: str = ""
+) -> dict[str, Any]:
+    """Copy, killed at a request to the destination; return the summary, {} if it was killed.
+
+    It tells the requests that came there too: "passed", and "large" those for the large session.
+    """
+    with KillingProxy(endpoint, number, when, part) as proxy:
         process = copying(source, destination.replace(endpoint, proxy.url))
         proxy.kills(process)
         summary = ended(process)
-    return {**summary, "passed": len(proxy.requests)} if summary else {}
+    if summary:
+        summary |= {"passed": len(proxy.requests), "large": len(proxy.seen("*", LARGE))}
+    return summary
 
 
 # What must be.

@@ -16,14 +16,26 @@ from pathlib import Path
 import pytest
 
 from snapshots import SnapshotRepository
+from snapshots.reading import read_head
 from storage.testing.draws import Draws
-from tests.integration.copying import LOGGED, When, check_copy, check_usage, collected_bytes, copied, fill, fill_large
+from tests.integration.copying import (
+    LARGE,
+    LOGGED,
+    When,
+    check_copy,
+    check_usage,
+    collected_bytes,
+    copied,
+    fill,
+    fill_large,
+)
 from tests.servers import new_bucket_url
 
 KILLS = int(os.environ.get("SNAPSHOTS_COPY_KILLS", "10"))
 SEED = int(os.environ.get("SNAPSHOTS_COPY_SEED", "20260104"))
 SIZE_RATIO_MAX = 1.1  # of what is left after a collection, over a copy that nobody disturbed
 KILLS_OF_ONE_MAX = 5  # of a copy to one place
+AGAIN = 3  # a copy that was begun takes so many times fewer requests, at most
 WHEN: tuple[When, ...] = ("before", "after")
 
 
@@ -36,40 +48,43 @@ class Leg:
         source: What is copied.
         endpoint: The server of the destinations.
         url: Of the copy that nobody disturbed.
-        requests: That it took there.
+        requests: That it took there, by what their path contains.
         bytes: Of its packs, after a collection.
-        kills: At which requests, and how far from the server.
+        kills: At which requests, and whether the server heard of them.
+        staged: How many of them left a reserved head that names packs.
     """
 
     name: str
     source: str
     endpoint: str
     url: str
-    requests: int
+    requests: dict[str, int]
     bytes: int
     kills: list[str] = field(default_factory=list)
+    staged: int = 0
 
 
 def undisturbed(name: str, source: str, endpoint: str) -> Leg:
     url = new_bucket_url(endpoint)
     done = copied(source, url, endpoint)
     with SnapshotRepository.open(url) as repo:
-        return Leg(name, source, endpoint, url, done["passed"], collected_bytes(repo))
+        return Leg(name, source, endpoint, url, {"": done["passed"], LARGE: done["large"]}, collected_bytes(repo))
 
 
 def disturbed(leg: Leg, first: SnapshotRepository, kills: int, draws: Draws) -> tuple[int, int]:
     """Copy to a new place, killed so many times, and check it. Return how many collections came between, and runs."""
     url, collections, runs, left = new_bucket_url(leg.endpoint), 0, 0, kills
     while True:
-        number = 1 + draws.below(leg.requests) if left else 0
-        when = draws.pick(WHEN)
+        part, when = LARGE if draws.below(2) and not runs else "", draws.pick(WHEN)
+        number = 1 + draws.below(leg.requests[part] // (1 if not runs else AGAIN)) if left else 0
         runs += 1
-        if copied(leg.source, url, leg.endpoint, number, when):
+        if copied(leg.source, url, leg.endpoint, number, when, part):
             break  # before that request, if one was chosen: most of it was there
         left -= 1
-        leg.kills.append(f"{when} {number}")
-        if draws.below(3) == 0:
-            collections += collects(url)
+        leg.kills.append(f"{when} {number} {part}".strip())
+        is_staged, collects = look(url, draws.below(2))
+        leg.staged += is_staged
+        collections += collects
     with SnapshotRepository.open(url) as repo:
         assert collected_bytes(repo) <= SIZE_RATIO_MAX * leg.bytes, "something lies twice"
         check_copy(first, repo)
@@ -78,10 +93,13 @@ def disturbed(leg: Leg, first: SnapshotRepository, kills: int, draws: Draws) -> 
     return collections, runs
 
 
-def collects(url: str) -> int:
+def look(url: str, collections: int) -> tuple[bool, int]:
+    """Say whether packs of the large session are named by its reservation; collect as often as is said."""
     with SnapshotRepository.open(url) as repo:
-        collected_bytes(repo)
-    return 1
+        found = read_head(repo.environment, LARGE)
+        for _ in range(collections):
+            collected_bytes(repo)
+    return found is not None and found.head.staged is not None, collections
 
 
 def killed(legs: Sequence[Leg]) -> int:
@@ -100,7 +118,7 @@ def test_a_killed_copy_goes_on_where_it_was(tmp_path: Path, ministack_endpoint: 
         legs.append(undisturbed("ministack to Ceph", legs[0].url, ceph_endpoint))
         stack.callback(lambda: print(f"\nseed {SEED}, kills: " + "; ".join(f"{leg.name} {leg.kills}" for leg in legs)))
         while killed(legs) < KILLS:
-            kills = min(1 + draws.below(KILLS_OF_ONE_MAX), KILLS - killed(legs))
+            kills = min(2 + draws.below(KILLS_OF_ONE_MAX - 1), KILLS - killed(legs))
             more, again = disturbed(legs[rounds % len(legs)], first, kills, draws)
             collections, runs, rounds = collections + more, runs + again, rounds + 1
     print(
@@ -109,7 +127,8 @@ def test_a_killed_copy_goes_on_where_it_was(tmp_path: Path, ministack_endpoint: 
             "copies": rounds,
             "runs": runs,
             "collections between": collections,
-            "requests undisturbed": {leg.name: leg.requests for leg in legs},
+            "kills that left packs staged": sum(leg.staged for leg in legs),
+            "requests undisturbed": {leg.name: leg.requests[""] for leg in legs},
             "packs, bytes": {leg.name: leg.bytes for leg in legs},
             "seconds": round(time.monotonic() - begun),
         }
