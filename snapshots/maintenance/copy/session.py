@@ -292,11 +292,16 @@ class _SessionCopy:
             return read_live_head(self._here, self._job.target_id)
 
     def _source_head(self, there: HeadRead, here: Head) -> HeadRead:
-        """Return the head of the source: as it is now, if somebody else may have copied a later one."""
-        if here.revision <= there.head.revision:
+        """Return the head of the source: as it is now, if somebody else may have copied a later one, or moved it.
+
+        What was moved here and on from here was left in the source before: nobody brings it back from there.
+        """
+        if here.status != MOVED and here.revision <= there.head.revision:
             return there
-        self._found = None
-        return read_live_head(self._source, self._job.session_id)
+        again = read_live_head(self._source, self._job.session_id)
+        if again.version != there.version:
+            self._found = None
+        return again
 
     def _is_done(self, there: Head, here: Head) -> bool:
         """Say whether everything was copied. Raises CopyConflictError by rule 3."""

@@ -1,4 +1,4 @@
-"""A fork is copied while the session that it came from comes or goes here: its packs lie in the family it ends up in."""
+"""A fork is copied while what it came from comes or goes here: its packs lie in the family that it ends in."""
 
 from __future__ import annotations
 
