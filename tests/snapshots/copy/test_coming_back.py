@@ -11,6 +11,7 @@ from snapshots.maintenance.copy.moving import move
 from snapshots.maintenance.copy.session import SessionJob, copy_session
 from snapshots.maintenance.prune import Retention, plan_prune
 from snapshots.maintenance.prune import execute as execute_prune
+from snapshots.records import SessionRecords
 from snapshots.runtime import RuntimeSession, RuntimeSessionStore
 from snapshots.usage import UsageLog
 from storage.backends.memory import MemoryStore
@@ -147,3 +148,39 @@ def test_who_read_it_before_it_came_back_does_not_bring_it_back_again() -> None:
         copy_session(second.environment, late.environment, SessionJob("s1", may_return=True))
     with pytest.raises(SessionMovedError, match="third:"):
         first.load("s1")
+
+
+def test_what_lies_alone_does_not_come_in_the_place_of_another() -> None:
+    first, second, other = repository(1), repository(2), repository(3)
+    for number, repo in enumerate((first, second, other)):
+        repo.commit(new_session(f"a{number}"))
+    for name in ("logged", "recorded"):
+        UsageLog(first, name).append('{"row_id": "first", "model": "m", "input_tokens": 1}')
+        UsageLog(other, name).append('{"row_id": "other", "model": "m", "input_tokens": 2}')
+    SessionRecords(first).create("recorded", provider_id="p", model="first")
+    SessionRecords(other).create("recorded", provider_id="p", model="other")
+    assert not moved(first, second, "second:").not_copied
+    outcomes = {one.session_id: one.outcome for one in moved(other, first, "first:").sessions}
+    assert outcomes == {"a2": "moved", "logged": "conflict", "recorded": "conflict"}
+    for name in ("logged", "recorded"):
+        with pytest.raises(SessionMovedError, match="second:"):
+            UsageLog(first, name).append('{"model": "m", "input_tokens": 4}')
+        assert [row.record.input_tokens for row in UsageLog(other, name).read()] == [2]
+    with pytest.raises(SessionMovedError, match="second:"):
+        SessionRecords(first).activate("recorded")
+
+
+def test_what_lies_alone_does_not_come_back_from_where_it_was_left_too() -> None:
+    first, second, third = repository(1), repository(2), repository(3)
+    for number, repo in enumerate((first, second, third)):
+        repo.commit(new_session(f"a{number}"))
+    UsageLog(first, "alone").append('{"row_id": "1", "model": "m", "input_tokens": 1}')
+    assert not moved(first, second, "second:").not_copied
+    assert not moved(second, third, "third:").not_copied
+    UsageLog(third, "alone").append('{"row_id": "2", "model": "m", "input_tokens": 2}')
+    assert [one.session_id for one in moved(second, first, "first:").not_copied] == ["alone"]
+    with pytest.raises(SessionMovedError, match="second:"):
+        UsageLog(first, "alone").append('{"model": "m", "input_tokens": 4}')
+    assert not moved(third, first, "first:").not_copied  # by a way of its own
+    UsageLog(first, "alone").append('{"row_id": "3", "model": "m", "input_tokens": 4}')
+    assert sum(row.record.input_tokens for row in UsageLog(first, "alone").read()) == 7

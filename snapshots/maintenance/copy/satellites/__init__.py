@@ -15,7 +15,11 @@ from snapshots.maintenance.copy.satellites.comparison import Difference, Differe
 from snapshots.maintenance.copy.satellites.outcome import KINDS, KindCopied, SatelliteKind, SatellitesCopied
 from snapshots.maintenance.copy.satellites.realtime import copy_realtime
 from snapshots.maintenance.copy.satellites.registers import METADATA_COPY, RECORD_COPY, copy_register
-from snapshots.maintenance.copy.satellites.retirement import retire_satellites, take_back_satellites
+from snapshots.maintenance.copy.satellites.retirement import (
+    check_returns,
+    retire_satellites,
+    take_back_satellites,
+)
 from snapshots.maintenance.copy.satellites.usage import copy_usage
 
 __all__ = [
@@ -25,6 +29,7 @@ __all__ = [
     "KindCopied",
     "SatelliteKind",
     "SatellitesCopied",
+    "check_returns",
     "compare_satellites",
     "copy_satellites",
     "retire_satellites",
