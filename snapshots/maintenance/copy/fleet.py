@@ -41,6 +41,7 @@ from snapshots.maintenance.copy.satellites import (
     KINDS,
     SatelliteKind,
     SatellitesCopied,
+    check_returns,
     copy_satellites,
     take_back_satellites,
 )
@@ -484,6 +485,7 @@ class _Execution:
         except CopyConflictError as error:
             if not job.may_return or not isinstance(error.__cause__, SessionMovedError):
                 raise
+        check_returns(source, here, job.session_id, job.target_id)
         take_back_satellites(here, job.target_id)  # the session came back before
         return copy()
 

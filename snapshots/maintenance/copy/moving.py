@@ -8,8 +8,8 @@ Rules:
    has an open realtime session. Whoever holds it then goes on holding it: that is asked before it is taken over.
 4. What lies beside it is left behind too, when all was compared: each register then says where it is. That is done
    before the head says so, as it may be refused, and again after it, when nothing new can be made here any more.
-5. A failure before the end gives the session back. After a crash its head is still held: the move is run again, or it
-   is released by its owner's name.
+5. A failure before the end gives the session back, with what lies beside it. After a crash its head is still held: the
+   move is run again, or it is released by its owner's name.
 
     plan = plan_copy(source, destination, may_return=True)
     report = move(source, destination, plan, url="s3://bucket/agents")
@@ -39,6 +39,7 @@ from snapshots.maintenance.copy.satellites import (
     compare_satellites,
     copy_satellites,
     retire_satellites,
+    take_back_satellites,
 )
 from snapshots.maintenance.copy.session import SessionJob, copy_session
 from snapshots.maintenance.progress import Progress, quiet
@@ -125,7 +126,8 @@ class _Moving:
         check_retirable(source.environment, name)
         with _held(source, name, self._url) as writer:
             held = read_live_head(source.environment, name).head
-            last = copy_session(source.environment, self._destination.environment, SessionJob(name, may_return=True))
+            job = SessionJob(name)  # it came back when it was copied first: what is moved there now was moved on since
+            last = copy_session(source.environment, self._destination.environment, job)
             beside = copy_satellites(source.environment, self._destination.environment, name, name).bytes
             _check_equal(source, self._destination, name)
             beside += self._beside_left(name)
@@ -168,10 +170,20 @@ def _held(source: SnapshotRepository, session_id: str, url: str) -> Iterator[Wri
         yield writer
     except BaseException as error:
         try:
-            writer.release()
+            _give_back(source.environment, writer)
         except (SnapshotError, StorageError) as kept:
             error.add_note(f"the session could not be given back: {kept}")
         raise
+
+
+def _give_back(environment: Environment, writer: Writer) -> None:
+    """Release a session that is not left behind, and then what lies beside it, unless another move left it since."""
+    name = writer.session_id
+    writer.release()
+    take_back_satellites(environment, name)
+    read = read_head(environment, name)
+    if read is not None and read.head.status == MOVED:
+        retire_satellites(environment, name, read.head.destination)
 
 
 def _owner(url: str) -> str:

@@ -188,11 +188,13 @@ class _Uploaded:
         pack: The pack here.
         start: Its first byte there.
         epoch: Of the head that was read before the upload began.
+        family: In which the pack lies.
     """
 
     pack: str
     start: int
     epoch: int
+    family: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,11 +292,16 @@ class _SessionCopy:
             return read_live_head(self._here, self._job.target_id)
 
     def _source_head(self, there: HeadRead, here: Head) -> HeadRead:
-        """Return the head of the source: as it is now, if somebody else may have copied a later one."""
-        if here.revision <= there.head.revision:
+        """Return the head of the source: as it is now, if somebody else may have copied a later one, or moved it.
+
+        What was moved here and on from here was left in the source before: nobody brings it back from there.
+        """
+        if here.status != MOVED and here.revision <= there.head.revision:
             return there
-        self._found = None
-        return read_live_head(self._source, self._job.session_id)
+        again = read_live_head(self._source, self._job.session_id)
+        if again.version != there.version:
+            self._found = None
+        return again
 
     def _is_done(self, there: Head, here: Head) -> bool:
         """Say whether everything was copied. Raises CopyConflictError by rule 3."""
@@ -356,7 +363,7 @@ class _SessionCopy:
     def _registration(self, work: _Work) -> Head:
         """Return the reserved head with the packs that were uploaded in its list (rule 2)."""
         clock, head = self._here.clock, work.read.head
-        uploads = {one.pack: one.epoch for one in self._uploaded.values() if self._may_name(one, head)}
+        uploads = {one.pack: one.epoch for one in self._uploaded.values() if self._may_name(one, head, work.family)}
         return staged_with(head, uploads, family=work.family, write_id=clock.new_id(), at=clock.now())
 
     def _published(self, work: _Work, retention: Retention, laid: _Laid) -> Head:
@@ -410,7 +417,7 @@ class _SessionCopy:
         here = {name: place for name, place in known.items() if name in needed}
         self._shared.update(here)
         for name, one in self._uploaded.items():
-            if name in needed and self._may_name(one, read.head):
+            if name in needed and self._may_name(one, read.head, family):
                 here.setdefault(name, (one.pack, one.start))
         return _Work(read, found, before, family, here, _groups(found, needed.difference(here)))
 
@@ -447,8 +454,9 @@ class _SessionCopy:
 
     # Packs.
 
-    def _may_name(self, uploaded: _Uploaded, head: Head) -> bool:
-        return admits(head, uploaded.pack, uploaded.epoch)
+    def _may_name(self, uploaded: _Uploaded, head: Head, family: str) -> bool:
+        """Say whether a head may name what was uploaded; its family may be another one than when that was (rule 4)."""
+        return uploaded.family == family and admits(head, uploaded.pack, uploaded.epoch)
 
     def _fetched(self, found: Survey, names: Sequence[str]) -> list[PackBody]:
         tail = {pack.name: PackBody(pack.name, pack.data, (), found.runs_in(pack.name)) for pack in found.head.tail}
@@ -478,7 +486,7 @@ class _SessionCopy:
         left = []
         for pack in before.head.tail:
             kept = self._uploaded.get(pack.name)
-            if kept is not None and self._may_name(kept, before.head):
+            if kept is not None and self._may_name(kept, before.head, work.family):
                 work.here[pack.name] = (kept.pack, kept.start)
             elif pack.name not in work.here:
                 left.append(PackBody(pack.name, pack.data, (), before.runs_in(pack.name)))
@@ -494,7 +502,7 @@ class _SessionCopy:
         start = 0
         for one in bodies:
             places[one.name] = (name, start)
-            self._uploaded[one.name] = _Uploaded(name, start, work.read.head.epoch)
+            self._uploaded[one.name] = _Uploaded(name, start, work.read.head.epoch, work.family)
             start += one.size_bytes
         return places
 
@@ -565,7 +573,7 @@ def _carried(here: Environment, head: Head, name: str) -> dict[str, _Uploaded]:
     start = 0
     for one in facts.get(CARRIES, "").split():
         pack, _, size = one.partition(":")
-        carried[pack] = _Uploaded(name, start, head.staged.epoch)
+        carried[pack] = _Uploaded(name, start, head.staged.epoch, head.staged.family)
         start += int(size)
     return carried
 

@@ -17,6 +17,7 @@ from snapshots.maintenance.copy.satellites.realtime import copy_realtime
 from snapshots.maintenance.copy.satellites.registers import METADATA_COPY, RECORD_COPY, copy_register
 from snapshots.maintenance.copy.satellites.retirement import (
     check_retirable,
+    check_returns,
     retire_satellites,
     take_back_satellites,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "SatelliteKind",
     "SatellitesCopied",
     "check_retirable",
+    "check_returns",
     "compare_satellites",
     "copy_satellites",
     "retire_satellites",

@@ -76,6 +76,12 @@ class SatellitesCopied:
         return any(one.outcome == "copied" for one in self.kinds)
 
 
+def not_from_there(target_id: str, what: str, destination: str) -> CopyConflictError:
+    """Return why something that was left behind here does not come back from a source that does not go on from it."""
+    reason = f"it was moved on from here, to {destination}, and what is to be copied does not go on from it"
+    return CopyConflictError(target_id, 0, reason, what=what)
+
+
 @contextmanager
 def writing_here(target_id: str, what: str) -> Iterator[None]:
     """Let a session that is no longer here be a conflict: nothing can be copied onto it.

@@ -29,7 +29,7 @@ from snapshots.errors import (
     SessionDeletedError,
 )
 from snapshots.maintenance.copy.satellites.marks import made_by, mark_of
-from snapshots.maintenance.copy.satellites.outcome import KindCopied, writing_here
+from snapshots.maintenance.copy.satellites.outcome import KindCopied, not_from_there, writing_here
 from snapshots.realtime.journal import (
     ATTEMPTS_MAX,
     RECORDS_BEHIND_MAX,
@@ -167,6 +167,20 @@ def copy_realtime(source: Environment, here: Environment, session_id: str, targe
     if present is not None and mark in present.ring:
         return KindCopied("realtime", "same" if present.ring[-1] == mark else "ahead")
     return _RealtimeCopy(source, here, session_id, target_id, log, mark).run(present)
+
+
+def check_realtime_returns(source: Environment, here: Environment, session_id: str, target_id: str) -> None:
+    """Check that the source has all records that were left behind here, if any were. Raises CopyConflictError."""
+    left = read_source(here, target_id)
+    if left is None or not left.found.destination:
+        return
+    log, numbers = read_source(source, session_id), range(1, left.last + 1)
+    if log is not None and not log.found.destination and log.last >= left.last:
+        mine = mapped_records(here, here, target_id, target_id, numbers)
+        theirs = mapped_records(source, here, session_id, target_id, numbers)
+        if all(one.data == other.data for one, other in zip(mine, theirs, strict=True)):
+            return
+    raise not_from_there(target_id, WHAT, left.found.destination)
 
 
 class _RealtimeCopy:

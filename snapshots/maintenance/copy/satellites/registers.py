@@ -11,15 +11,15 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from snapshots import codec
 from snapshots.environment import Environment
 from snapshots.errors import CopyConflictError
 from snapshots.layout import Layout
-from snapshots.maintenance.copy.satellites.marks import made_by, mark_of, standing
-from snapshots.maintenance.copy.satellites.outcome import KindCopied, SatelliteKind, writing_here
+from snapshots.maintenance.copy.satellites.marks import made_by, mark_of, mark_of_last, standing
+from snapshots.maintenance.copy.satellites.outcome import KindCopied, SatelliteKind, not_from_there, writing_here
 from snapshots.records.record import SessionStatus, StoredRecord
 from snapshots.records.stored import check_room
 from snapshots.records.stored import register_of as record_register
@@ -91,6 +91,19 @@ def copy_register(
     return _RegisterCopy(how, found, here, target_id).run()
 
 
+def check_register_returns(
+    how: RegisterCopy[T], source: Environment, here: Environment, session_id: str, target_id: str
+) -> None:
+    """Check that the source goes on from what was left behind here, if anything was. Raises CopyConflictError."""
+    register = how.register(here, target_id)
+    left = register.look()
+    if left is None or not left.destination:
+        return
+    found = how.register(source, session_id).look()
+    if found is None or found.destination or not _RegisterCopy(how, found, here, target_id).goes_on_from(left):
+        raise not_from_there(target_id, register.kind.name, left.destination)
+
+
 class _RegisterCopy(Generic[T]):
     """One call of `copy_register`."""
 
@@ -110,6 +123,12 @@ class _RegisterCopy(Generic[T]):
             return KindCopied(self._how.kind, "copied", 1, len(self._plain(self._value)))
         is_ahead = standing(self._found.ring, stored.ring) == "ahead"
         return KindCopied(self._how.kind, "ahead" if is_ahead else "same")
+
+    def goes_on_from(self, left: Found[T]) -> bool:
+        """Say whether what was left behind, taken back, could be replaced. Raises CopyConflictError as well."""
+        back = replace(left, ring=(*left.ring, mark_of_last(left.ring)))
+        is_ahead = standing(self._found.ring, back.ring) == "ahead"
+        return self._is_behind(back) or not is_ahead or self._plain(back.value) == self._plain(self._value)
 
     def _next(self, present: Found[T] | None) -> T:
         """Return what is to stand here (rule 1). Raises CopyConflictError."""

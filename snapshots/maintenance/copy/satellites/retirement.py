@@ -6,10 +6,11 @@ Rules:
 2. A realtime session must have ended: whoever still has its connection would go on recording here. Its own host and any
    other one announce a restart in the state first, and so learn that it was moved.
 3. What is not there is not made. The head says that the session was moved, to whoever would make it: it comes first.
-
-4. What was left behind can be taken back, as it was then: by whoever moves the session back.
+4. What was left behind can be taken back, as it was then: by whoever moves the session back, or did not move it after
+   all. It comes back only from where all of it is: not in the place of another one, nor from where it was left as well.
 
     retire_satellites(source, "s1", "s3://bucket/new")
+    check_returns(destination, source, "s1", "s1")
     take_back_satellites(source, "s1")
 """
 
@@ -20,7 +21,9 @@ from functools import partial
 from snapshots.environment import Environment
 from snapshots.errors import InvalidStateError
 from snapshots.maintenance.copy.satellites.marks import mark_of_last
-from snapshots.maintenance.copy.satellites.registers import METADATA_COPY, RECORD_COPY
+from snapshots.maintenance.copy.satellites.realtime import check_realtime_returns
+from snapshots.maintenance.copy.satellites.registers import METADATA_COPY, RECORD_COPY, check_register_returns
+from snapshots.maintenance.copy.satellites.usage import check_usage_returns
 from snapshots.realtime.journal import load_progress, register_of
 from snapshots.realtime.progress import Checkpoint
 from snapshots.realtime.transitions import ENDED
@@ -64,6 +67,20 @@ def retire_satellites(source: Environment, session_id: str, destination: str) ->
     RECORD_COPY.register(source, session_id).retire(destination, any_value)
     METADATA_COPY.register(source, session_id).retire(destination, any_value)
     index_register(source, session_id).retire(destination, any_value)
+
+
+def check_returns(source: Environment, here: Environment, session_id: str, target_id: str) -> None:
+    """Check that what was left behind of a session here can come back from a source (rule 4). Reads only.
+
+    Raises:
+        CopyConflictError: The source does not go on from it, or left it behind itself.
+        CorruptSnapshotError, UnsupportedSchemaError: Something cannot be read.
+        UnavailableError: A store did not answer.
+    """
+    check_register_returns(RECORD_COPY, source, here, session_id, target_id)
+    check_register_returns(METADATA_COPY, source, here, session_id, target_id)
+    check_usage_returns(source, here, session_id, target_id)
+    check_realtime_returns(source, here, session_id, target_id)
 
 
 def take_back_satellites(here: Environment, session_id: str) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from snapshots.environment import Environment
 from snapshots.maintenance.copy.satellites.marks import made_by, mark_of
-from snapshots.maintenance.copy.satellites.outcome import KindCopied, writing_here
+from snapshots.maintenance.copy.satellites.outcome import KindCopied, not_from_there, writing_here
 from snapshots.satellite import Found
 from snapshots.usage import UsageLog, UsageRow
 from snapshots.usage.callers import ID_BYTES_MAX
@@ -59,6 +59,23 @@ def copy_usage(source: Environment, here: Environment, session_id: str, target_i
     with writing_here(target_id, KIND.name):
         register.check_not_moved(register.copy_in(_unchanged, (mark,)))
     return KindCopied("usage", "copied" if count else "same", count, size)
+
+
+def check_usage_returns(source: Environment, here: Environment, session_id: str, target_id: str) -> None:
+    """Check that the source has all rows that were left behind here, if any were. Raises CopyConflictError."""
+    left = index_register(here, target_id).look()
+    if left is None or not left.destination:
+        return
+    found = index_register(source, session_id).look()
+    if found is None or found.destination:
+        raise not_from_there(target_id, KIND.name, left.destination)
+    if mark_of(made_by(left.ring)) in found.ring:
+        return
+    unseen = Distinct()
+    for rows in _rows_of(source, session_id):
+        unseen.note(rows)
+    if any(True for _ in unseen.of(row for rows in _rows_of(here, target_id) for row in rows)):
+        raise not_from_there(target_id, KIND.name, left.destination)
 
 
 def _rows_of(source: Environment, session_id: str) -> Iterator[Iterator[UsageRow]]:
