@@ -182,11 +182,13 @@ class _Uploaded:
         pack: The pack here.
         start: Its first byte there.
         epoch: Of the head that was read before the upload began.
+        family: In which it lies.
     """
 
     pack: str
     start: int
     epoch: int
+    family: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,7 +355,7 @@ class _SessionCopy:
     def _registration(self, work: _Work) -> Head:
         """Return the reserved head with the packs that were uploaded in its list (rule 2)."""
         clock, head = self._here.clock, work.read.head
-        uploads = {one.pack: one.epoch for one in self._uploaded.values() if self._may_name(one, head)}
+        uploads = {one.pack: one.epoch for one in self._uploaded.values() if self._may_name(one, work)}
         return staged_with(head, uploads, family=work.family, write_id=clock.new_id(), at=clock.now())
 
     def _published(self, work: _Work, retention: Retention, laid: _Laid) -> Head:
@@ -405,10 +407,12 @@ class _SessionCopy:
         needed = found.needed(self._job.history)
         here = {name: place for name, place in known.items() if name in needed}
         self._shared.update(here)
+        work = _Work(read, found, before, family, here, [])
         for name, one in self._uploaded.items():
-            if name in needed and self._may_name(one, read.head):
+            if name in needed and self._may_name(one, work):
                 here.setdefault(name, (one.pack, one.start))
-        return _Work(read, found, before, family, here, _groups(found, needed.difference(here)))
+        work.groups = _groups(found, needed.difference(here))
+        return work
 
     def _resume(self, head: Head) -> None:
         """Find out what the packs carry that the reservation names, by whoever uploaded them."""
@@ -440,8 +444,9 @@ class _SessionCopy:
 
     # Packs.
 
-    def _may_name(self, uploaded: _Uploaded, head: Head) -> bool:
-        return admits(head, uploaded.pack, uploaded.epoch)
+    def _may_name(self, uploaded: _Uploaded, work: _Work) -> bool:
+        """Say whether the head may name a pack (rule 2): of its family, which may be another one in each attempt."""
+        return uploaded.family == work.family and admits(work.read.head, uploaded.pack, uploaded.epoch)
 
     def _fetched(self, found: Survey, names: Sequence[str]) -> list[PackBody]:
         tail = {pack.name: PackBody(pack.name, pack.data, (), found.runs_in(pack.name)) for pack in found.head.tail}
@@ -472,7 +477,7 @@ class _SessionCopy:
         start = 0
         for one in bodies:
             places[one.name] = (name, start)
-            self._uploaded[one.name] = _Uploaded(name, start, work.read.head.epoch)
+            self._uploaded[one.name] = _Uploaded(name, start, work.read.head.epoch, work.family)
             start += one.size_bytes
         return places
 
@@ -514,7 +519,7 @@ class _SessionCopy:
         builder = PackBuilder(name)
         for body in last:
             work.here[body.name] = (name, builder.carry(body))
-            self._uploaded[body.name] = _Uploaded(*work.here[body.name], work.read.head.epoch)
+            self._uploaded[body.name] = _Uploaded(*work.here[body.name], work.read.head.epoch, work.family)
         books = CopiedBooks(found, work.before, work.here, self._job.history)
         rows = books.rows()
         data = encode_rows(rows)
@@ -554,7 +559,7 @@ def _carried(here: Environment, head: Head, name: str) -> dict[str, _Uploaded]:
     start = 0
     for one in facts.get(CARRIES, "").split():
         pack, _, size = one.partition(":")
-        carried[pack] = _Uploaded(name, start, head.staged.epoch)
+        carried[pack] = _Uploaded(name, start, head.staged.epoch, head.staged.family)
         start += int(size)
     return carried
 

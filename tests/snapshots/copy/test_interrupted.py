@@ -207,3 +207,21 @@ def test_what_somebody_else_copied_meanwhile_is_no_conflict(place: Place, verb: 
     assert found.revision == place.repo.load("s1").head_revision
     differences = verify_copy(place.repo, here.repo, sessions=["s1"])
     assert [str(one) for one in differences if isinstance(one, Difference)] == []
+
+
+def test_what_was_uploaded_into_a_family_that_is_gone_is_uploaded_again(place: Place) -> None:
+    """The parent's copy is deleted between two attempts to publish its fork, which lies by itself then."""
+    here = Here()
+    place.repo.fork("s1", "child")
+    place.repo.commit(take_turn(place.repo.load("child"), "child-2"))
+    there, copy = place.repo.environment, here.repo.environment
+    copy_session(there, copy, SessionJob("s1"))
+    beside = SnapshotRepository(here.store, clock=ManualClock(seed=8))
+    here.faulty.plan.on("put", LAYOUT.head("child"), nth=2, fault=FailBefore("unknown"))
+    here.faulty.plan.on("get", LAYOUT.head("s1"), nth=2, fault=Meanwhile(lambda: beside.delete("s1")))
+    found = copy_session(there, copy, SessionJob("child", relatives=("s1",)))
+    assert found.is_changed
+    collected(here.repo)
+    differences = verify_copy(place.repo, here.repo, sessions=["child"])
+    assert [str(one) for one in differences if isinstance(one, Difference)] == []
+    assert not findings(here.repo)
