@@ -400,7 +400,7 @@ def lost_answers_taken_for_stored(patch: pytest.MonkeyPatch) -> None:
 
 def uploads_named_in_any_family(patch: pytest.MonkeyPatch) -> None:
     def anyhow(self: Any, uploaded: Any, work: Any) -> bool:  # noqa: ARG001  a method
-        return copying.admits(work.read.head, uploaded.pack, uploaded.epoch)
+        return staged.admits(work.read.head, uploaded.pack, uploaded.epoch)
 
     patch.setattr(copying._SessionCopy, "_may_name", anyhow)
 
