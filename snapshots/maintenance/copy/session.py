@@ -351,7 +351,7 @@ class _SessionCopy:
         work = self._work(read, found, before)
         self._put_own_tail(work)
         while work.groups:
-            bodies = self._fetched(found, work.groups.pop(0))
+            bodies = self._fetched(work)
             work.here.update(self._put(work, bodies))
             if read.head.status == RESERVED and (work.groups or sum(body.size_bytes for body in bodies) >= PACK_BYTES):
                 return self._registration(work)
@@ -416,10 +416,12 @@ class _SessionCopy:
         needed = found.needed(self._job.history)
         here = {name: place for name, place in known.items() if name in needed}
         self._shared.update(here)
+        work = _Work(read, found, before, family, here, [])
         for name, one in self._uploaded.items():
             if name in needed and self._may_name(one, read.head, family):
                 here.setdefault(name, (one.pack, one.start))
-        return _Work(read, found, before, family, here, _groups(found, needed.difference(here)))
+        work.groups = _groups(found, needed.difference(here))
+        return work
 
     def _resume(self, head: Head) -> None:
         """Find out what the packs carry that the reservation names, by whoever uploaded them."""
@@ -458,17 +460,23 @@ class _SessionCopy:
         """Say whether a head may name what was uploaded; its family may be another one than when that was (rule 4)."""
         return uploaded.family == family and admits(head, uploaded.pack, uploaded.epoch)
 
-    def _fetched(self, found: Survey, names: Sequence[str]) -> list[PackBody]:
+    def _fetched(self, work: _Work) -> list[PackBody]:
+        """Read the packs of the next group, as many as make a pack here; the others stay a group."""
+        found, names = work.found, work.groups.pop(0)
         tail = {pack.name: PackBody(pack.name, pack.data, (), found.runs_in(pack.name)) for pack in found.head.tail}
         sizes = self._sizes(found)
-        stored = [name for name in names if name not in tail]
-        fetched = dict(tail)
-        for start in range(0, len(stored), FETCHED_AT_ONCE):
-            some = stored[start : start + FETCHED_AT_ONCE]
+
+        def fetched(name: str) -> PackBody:
+            return tail[name] if name in tail else self._body(found, name, sizes[name])
+
+        bodies: list[PackBody] = []
+        while names and sum(body.size_bytes for body in bodies) < PACK_BYTES:
+            some, names = names[:FETCHED_AT_ONCE], names[FETCHED_AT_ONCE:]
             with _reading(_SourceMovedError):
-                bodies = self._source.executor.map(lambda name: self._body(found, name, sizes[name]), some)
-                fetched |= dict(zip(some, bodies, strict=True))
-        return [fetched[name] for name in names]
+                bodies += self._source.executor.map(fetched, some)
+        if names:
+            work.groups.insert(0, names)
+        return bodies
 
     def _body(self, found: Survey, name: str, size_bytes: int) -> PackBody:
         key = self._source.layout.pack(found.head.family, name)
