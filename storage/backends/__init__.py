@@ -158,6 +158,10 @@ def _bucket_parts(scheme: str, url: str) -> tuple[str, str, dict[str, str]]:
     if not url.startswith(f"{scheme}://") or parts.fragment:
         raise InvalidKeyError(_without_credentials(url), f"not the URL of a bucket; want {_FORMS}")
     given = _parameters(url, parts.query, _PARAMETERS[scheme])
+    endpoint = urlsplit(given.get("endpoint_url", ""))
+    if "@" in endpoint.netloc or endpoint.query or endpoint.fragment:
+        reason = "endpoint_url is scheme, host and port, and holds no credentials; give them by the environment"
+        raise InvalidKeyError(_without_credentials(url), reason)
     return parts.netloc, parts.path.removeprefix("/").removesuffix("/"), given
 
 

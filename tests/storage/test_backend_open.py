@@ -193,3 +193,11 @@ def test_a_backend_is_imported_when_asked_for() -> None:
     )
     output = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
     assert output.strip() == "[]"
+
+
+@pytest.mark.parametrize("endpoint", ["https://host/?token=abc", "https://user:word@host", "https://host/%23part"])
+def test_an_endpoint_holds_no_credentials(endpoint: str) -> None:
+    with pytest.raises(InvalidKeyError, match="endpoint_url") as refused:
+        open_store(f"s3://bucket/x?endpoint_url={endpoint}")
+    assert "abc" not in str(refused.value)
+    assert "word" not in str(refused.value)
