@@ -451,7 +451,7 @@ def missing_source_packs_taken_for_damage(patch: pytest.MonkeyPatch) -> None:
 
 
 def copied_onto_whatever_stands_there(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(copying, "conflict_of", lambda there, here: "")  # noqa: ARG005  the signature that it stands for
+    patch.setattr(copying, "conflict_of", lambda there, here, job: "")  # noqa: ARG005  the signature that it stands for
     patch.setattr(survey.Survey, "checkpoint_ref", lambda self, revision: ANY)  # noqa: ARG005  a method
 
 

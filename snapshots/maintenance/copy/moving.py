@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 
+from snapshots.delete import tombstone
 from snapshots.environment import Environment
 from snapshots.errors import (
     CorruptSnapshotError,
@@ -46,7 +47,6 @@ from snapshots.maintenance.progress import Progress, quiet
 from snapshots.reading import read_head, read_live_head
 from snapshots.repository import SnapshotRepository
 from snapshots.rewrite import rewrite_head
-from snapshots.state import ROOT
 from snapshots.writer import Writer, turn_in_flight
 from storage.errors import StorageError, UnavailableError
 from storage.keys import ID_BYTES_MAX
@@ -243,20 +243,5 @@ def leave(environment: Environment, compared: Head, url: str, *, fence: int) -> 
 
 def left_behind(head: Head, url: str, *, state_id: str, at: datetime) -> Head:
     """Return the last state of a head whose session was moved: it names nothing, and keeps epoch, fence and rings."""
-    return replace(
-        head,
-        status=MOVED,
-        state_id=state_id,
-        holder=None,
-        manifest=None,
-        inline_manifest=b"",
-        reads=(),
-        stretches=(),
-        tail=(),
-        kept=(),
-        pins=(),
-        overrides=None,
-        relation=ROOT,
-        destination=url,
-        updated_at=at,
-    )
+    ended = tombstone(head, state_id=state_id, at=at)
+    return replace(ended, status=MOVED, checkpoint_ref=head.checkpoint_ref, destination=url)

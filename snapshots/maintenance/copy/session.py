@@ -363,7 +363,7 @@ class _SessionCopy:
     def _registration(self, work: _Work) -> Head:
         """Return the reserved head with the packs that were uploaded in its list (rule 2)."""
         clock, head = self._here.clock, work.read.head
-        uploads = {one.pack: one.epoch for one in self._uploaded.values() if self._may_name(one, head, work.family)}
+        uploads = {one.pack: one.epoch for one in self._uploaded.values() if self._may_name(one, work)}
         return staged_with(head, uploads, family=work.family, write_id=clock.new_id(), at=clock.now())
 
     def _published(self, work: _Work, retention: Retention, laid: _Laid) -> Head:
@@ -418,7 +418,7 @@ class _SessionCopy:
         self._shared.update(here)
         work = _Work(read, found, before, family, here, [])
         for name, one in self._uploaded.items():
-            if name in needed and self._may_name(one, read.head, family):
+            if name in needed and self._may_name(one, work):
                 here.setdefault(name, (one.pack, one.start))
         work.groups = _groups(found, needed.difference(here))
         return work
@@ -456,9 +456,9 @@ class _SessionCopy:
 
     # Packs.
 
-    def _may_name(self, uploaded: _Uploaded, head: Head, family: str) -> bool:
-        """Say whether a head may name what was uploaded; its family may be another one than when that was (rule 4)."""
-        return uploaded.family == family and admits(head, uploaded.pack, uploaded.epoch)
+    def _may_name(self, uploaded: _Uploaded, work: _Work) -> bool:
+        """Say whether the head may name a pack (rule 2): of its family, which may be another one in each attempt."""
+        return uploaded.family == work.family and admits(work.read.head, uploaded.pack, uploaded.epoch)
 
     def _fetched(self, work: _Work) -> list[PackBody]:
         """Read the packs of the next group, as many as make a pack here; the others stay a group."""
@@ -494,7 +494,7 @@ class _SessionCopy:
         left = []
         for pack in before.head.tail:
             kept = self._uploaded.get(pack.name)
-            if kept is not None and self._may_name(kept, before.head, work.family):
+            if kept is not None and self._may_name(kept, work):
                 work.here[pack.name] = (kept.pack, kept.start)
             elif pack.name not in work.here:
                 left.append(PackBody(pack.name, pack.data, (), before.runs_in(pack.name)))
