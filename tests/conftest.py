@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -73,7 +74,8 @@ def _works_of(item: pytest.Item) -> Iterator[tuple[Callable[[Any], object], Any]
     if _is_aside(item):
         assert isinstance(item, pytest.Function), "only functions are marked"
         params = item.callspec.params if hasattr(item, "callspec") else {}
-        assert set(item.fixturenames) <= params.keys(), f"{item.name} has fixtures, which are of this process"
+        asked = signature(item.function).parameters.keys()
+        assert asked <= params.keys(), f"{item.name} asks for fixtures, which are of this process"
         call: Callable[[], object] = partial(item.function, **params)
         item.stash[CALL] = call
         yield run_test, call

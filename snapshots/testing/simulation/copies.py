@@ -20,6 +20,7 @@ from snapshots.environment import Environment
 from snapshots.errors import SnapshotError
 from snapshots.head import LIVE, Head
 from snapshots.maintenance.copy.compare import Difference, Differs, verify_copy
+from snapshots.maintenance.copy.satellites import copy_satellites
 from snapshots.maintenance.copy.session import SessionJob, copy_session
 from snapshots.reading import named_by
 from snapshots.repository import SnapshotRepository
@@ -77,6 +78,7 @@ def differences(notes: CopyNotes, source: Environment, here: Environment, names:
             continue
         try:
             copy_session(source, here, SessionJob(name))
+            copy_satellites(source, here, name, name)
         except SnapshotError as error:
             yield f"whole: {name} cannot be copied: {error}"
             continue
