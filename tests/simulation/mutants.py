@@ -398,13 +398,6 @@ def lost_answers_taken_for_stored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(copying._SessionCopy, "_sent", believing)
 
 
-def uploads_named_in_any_family(patch: pytest.MonkeyPatch) -> None:
-    def anyhow(self: Any, uploaded: Any, work: Any) -> bool:  # noqa: ARG001  a method
-        return staged.admits(work.read.head, uploaded.pack, uploaded.epoch)
-
-    patch.setattr(copying._SessionCopy, "_may_name", anyhow)
-
-
 def frames_copied_unchecked(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(packs, "check_frames", lambda stored, key: None)  # noqa: ARG005  the signature that it stands for
     patch.setattr(FrameCheck, "update", lambda self, stored: None)  # noqa: ARG005  a method
@@ -786,8 +779,7 @@ MUTANTS = (
     Mutant("copy what identifies a revision as it is", copied_under_another_commit_id, "a copy under way", 1),
     Mutant("read the head that was not replaced", refused_copies_taken_for_stored, "a copy that went on", 1),
     Mutant("read the head when an answer was lost", lost_answers_taken_for_stored, first_seed=26),
-    Mutant("check the frames before a head names them", frames_copied_unchecked, first_seed=190),
-    Mutant("name what was uploaded in its own family", uploads_named_in_any_family, first_seed=41304),
+    Mutant("check the frames before a head names them", frames_copied_unchecked, first_seed=464),
     Mutant("copy onto a part of its own past alone", copied_onto_whatever_stands_there, "a copy that went on", 1),
     Mutant("read the source again before it is a conflict", conflicts_told_of_by_an_older_head, TWO_AND_WRITER, 1),
     Mutant("know a change by its write id", lost_answers_sent_again, first_seed=145),

@@ -20,7 +20,6 @@ from snapshots.environment import Environment
 from snapshots.errors import SnapshotError
 from snapshots.head import LIVE, Head
 from snapshots.maintenance.copy.compare import Difference, Differs, verify_copy
-from snapshots.maintenance.copy.satellites import copy_satellites
 from snapshots.maintenance.copy.session import SessionJob, copy_session
 from snapshots.reading import named_by
 from snapshots.repository import SnapshotRepository
@@ -78,11 +77,11 @@ def differences(notes: CopyNotes, source: Environment, here: Environment, names:
             continue
         try:
             copy_session(source, here, SessionJob(name))
-            copy_satellites(source, here, name, name)
         except SnapshotError as error:
             yield f"whole: {name} cannot be copied: {error}"
             continue
         for found in verify_copy(*repositories, sessions=[name], level="names"):
-            may_be = name in notes.partial and isinstance(found, Difference) and found.what in BY_ITSELF
-            if isinstance(found, Difference) and not may_be:
+            if not isinstance(found, Difference) or found.what is Differs.BESIDE:  # only sessions are copied here
+                continue
+            if name not in notes.partial or found.what not in BY_ITSELF:
                 yield f"whole: {found}"
