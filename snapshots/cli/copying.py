@@ -101,10 +101,16 @@ def copy(
     to_tenant: ToTenant = "",
     history: HistoryOption = HistoryName.RETAINED,
     target: TargetOption = "",
+    leave: Annotated[bool, typer.Option("--move", help="Leave the source behind, as migrate does.")] = False,
     dry_run: DryRun = False,
     rate_limit: RateLimit = "",
 ) -> None:
     """Copy sessions to another store, or what is new of them. Run it again if it was interrupted."""
+    if leave:
+        if target or history != HistoryName.RETAINED:
+            raise UsageError("what is moved goes whole, under its own id: leave --as and --history out")
+        migrate(context, source, destination, sessions, to_tenant, dry_run, rate_limit)
+        return
     run = invocation(context)
     _copy(_Places(run, source, destination, to_tenant, rate_limit), sessions, history, target, is_dry=dry_run)
 

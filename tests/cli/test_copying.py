@@ -195,6 +195,14 @@ def test_what_moved_on_there_is_a_conflict(two: Command, url: str, there: str) -
     assert bytes_of(store_of(there)) == kept
 
 
+def test_a_copy_that_moves_is_a_migration(two: Command, url: str, there: str) -> None:
+    for option in ("--as=new", "--history=head"):
+        assert "whole" in two("--yes", "copy", url, there, "kid", "--move", option, code=2).err
+    assert "1 session moved" in two("--yes", "copy", url, there, "kid", "--move").out
+    assert there.partition(":")[2] in two("--store", url, "log", "kid", code=3).err
+    two("--store", there, "log", "kid")
+
+
 def test_an_archive_is_no_destination(two: Command, url: str, tmp_path: Path) -> None:
     path = tmp_path / "my.snapshots"
     two("export", "kid", str(path))
