@@ -335,7 +335,7 @@ GATES = (
     Gate("a copy of a fork", 2),
     Gate("a copy of a fork beside its parent's", 2, 0, IN_COPY),
     Gate("a copy that went on", 2),
-    Gate("an upgrade", 1, 1),
+    Gate("an upgrade", 1),
     Gate("two upgrades", 1),
     Gate("a usage log", 1),
     Gate("a usage log collected", 2, 1),

@@ -18,6 +18,7 @@ from snapshots.errors import (
     SessionNotFoundError,
     UnsupportedSchemaError,
 )
+from snapshots.fields import NEWEST_VERSION
 from snapshots.layout import pack_name
 from snapshots.maintenance.collect import execute as collect
 from snapshots.maintenance.collect import plan_collect
@@ -227,7 +228,7 @@ def of_three(place: Place) -> RepairPlan:
 
 def later_schema(store: ObjectStore, key: str) -> None:
     plain = codec.decode(codec.unguarded(store.get(key).data, key=key), key=key)
-    store.put(key, codec.guarded(codec.encode({**plain, "schema_version": 2})), Overwrite())
+    store.put(key, codec.guarded(codec.encode({**plain, "schema_version": NEWEST_VERSION + 1})), Overwrite())
 
 
 @pytest.mark.parametrize(
