@@ -211,9 +211,12 @@ class Layout:
         return check_key(f"{self._root}/quarantine/{segment}/{check_pack_name(name)}.{content.hex()}")
 
 
-def is_head(key: str) -> bool:
-    """Say whether a key is that of a head, of whatever tenant."""
-    return key.count("/") == 3 and key.split("/")[1] == "heads"
+def says_tenant(key: str) -> bool:
+    """Say whether the record under a key, of whatever tenant, is a guarded one that says whose it is in `tenant`."""
+    parts = key.split("/")
+    if len(parts) == 4:
+        return parts[1] in ("heads", "records", "metadata")
+    return len(parts) == 5 and (parts[1], parts[4]) in (("usage", "index"), ("realtime", "state"))
 
 
 def pack_name(commit_id: str, random_id: str) -> str:

@@ -132,7 +132,7 @@ class MeteredStore:
             if isinstance(data, bytes):
                 self.metrics.add("put", bytes_out=len(data))
                 return self._store.put(key, data, mode)
-            counting = _CountingReader(data, lambda count: self.metrics.add("put", bytes_out=count))
+            counting = CountedReader(data, lambda count: self.metrics.add("put", bytes_out=count))
             return self._store.put(key, cast(BinaryIO, counting), mode)
 
     def stat(self, key: str) -> ObjectMeta:
@@ -198,7 +198,7 @@ class MeteredStore:
             raise
 
 
-class _CountingReader:
+class CountedReader:
     """A readable stream that reports how much was read of it."""
 
     def __init__(self, stream: BinaryIO, report: Callable[[int], None]) -> None:
@@ -206,6 +206,7 @@ class _CountingReader:
         self._report = report
 
     def read(self, size: int = -1) -> bytes:
+        """Return up to `size` bytes of the stream, all of it below 0, and report how many they are."""
         data = self._stream.read(size)
         self._report(len(data))
         return data

@@ -9,7 +9,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from threading import Lock
 from typing import BinaryIO, cast
 
@@ -24,6 +24,7 @@ from storage.store import (
     StoredObject,
     Version,
 )
+from storage.wrappers.metered import CountedReader
 
 
 class ThrottledStore:
@@ -56,7 +57,7 @@ class ThrottledStore:
             version = self._store.put(key, data, mode)
             self._wait(len(data))
             return version
-        return self._store.put(key, cast("BinaryIO", _SlowReader(data, self._wait)), mode)
+        return self._store.put(key, cast("BinaryIO", CountedReader(data, self._wait)), mode)
 
     def stat(self, key: str) -> ObjectMeta:
         """Return size and version. See `ObjectStore.stat`."""
@@ -81,16 +82,3 @@ class ThrottledStore:
             seconds = self._free_at - now
         if seconds > 0:
             self._clock.sleep(seconds)
-
-
-class _SlowReader:
-    """A readable stream that is read at a rate."""
-
-    def __init__(self, stream: BinaryIO, wait: Callable[[int], None]) -> None:
-        self._stream = stream
-        self._wait = wait
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(size)
-        self._wait(len(data))
-        return data

@@ -17,9 +17,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from snapshots import codec
 from snapshots.errors import StoreNotFoundError
-from snapshots.head import Head
-from snapshots.layout import is_head
+from snapshots.fields import Fields
+from snapshots.layout import says_tenant
 from snapshots.repository import SnapshotRepository
 from storage.backends.archive import ArchiveStore, ArchiveWriter
 from storage.store import ObjectStore
@@ -60,8 +61,9 @@ def open_export(path: Path) -> Iterator[SnapshotRepository]:
 
 
 def _tenant(store: ObjectStore, path: Path) -> str:
-    """Return whose sessions are in an archive: those of the first head are those of all."""
+    """Return whose sessions are in an archive: those of its first record are those of all."""
     for row in store.list(""):
-        if is_head(row.key):
-            return Head.decode(store.get(row.key).data, key=row.key).tenant
+        if says_tenant(row.key):
+            record = codec.decode(codec.unguarded(store.get(row.key).data, key=row.key), key=row.key)
+            return Fields(record, key=row.key, record="record").text("tenant")
     raise StoreNotFoundError(f"archive:{path}", "there are no sessions in it")

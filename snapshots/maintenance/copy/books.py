@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from snapshots.errors import LimitExceededError
 from snapshots.head import KEPT_MAX, Head
@@ -94,13 +95,22 @@ class CopiedBooks:
         places: Where each pack that the copy needs lies here, and each of those that lay in the head here and that
             revisions need which are retained here alone.
         history: What is copied.
+        body_bytes: Sizes of packs here, as far as they are known.
     """
 
-    def __init__(self, source: Survey, before: Survey | None, places: Places, history: History) -> None:
+    def __init__(
+        self,
+        source: Survey,
+        before: Survey | None,
+        places: Places,
+        history: History,
+        body_bytes: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         self._source = source
         self._before = before
         self._places = places
         self._history = history
+        self._body_bytes = body_bytes
 
     @property
     def revision(self) -> int:
@@ -142,10 +152,9 @@ class CopiedBooks:
             rows[-1] = replace(rows[-1], ended=ended, moved=tuple(self._moves()))
         return tuple(rows)
 
-    def present_uses(self, sizes: Mapping[str, int]) -> tuple[PackUse, ...]:
-        """Return the packs that the present revision needs; `sizes` are those of their frames, as far as known."""
-        uses = (use for use in self._uses() if not use.last_revision)
-        return tuple(replace(use, body_bytes=sizes.get(use.pack, 0)) for use in uses)
+    def present_uses(self) -> tuple[PackUse, ...]:
+        """Return the packs that the present revision needs."""
+        return tuple(use for use in self._uses() if not use.last_revision)
 
     def _moves(self) -> list[Move]:
         """Return where all packs lie, by every name that a manifest may have for them."""
@@ -170,7 +179,11 @@ class CopiedBooks:
             if use.pack in self._places
         ]
         spans += self._spans_only_here()
-        return [PackUse(pack, first, 0 if end == present else end) for pack, first, end in _merged(spans)]
+        sizes = self._body_bytes
+        return [
+            PackUse(pack, first, 0 if end == present else end, sizes.get(pack, 0))
+            for pack, first, end in _merged(spans)
+        ]
 
     def _spans_only_here(self) -> list[tuple[str, int, int]]:
         """Return what revisions need that are retained here alone: whatever their packs lie in now."""

@@ -229,9 +229,10 @@ class _Pair:
             if one != other:
                 yield self._differs(Differs.FIELD, f"{name} is {other}, and {one} in the source")
         wanted = set(self._wanted(there))
-        pins = {(pin.name, pin.revision) for pin in there.pins if pin.revision in wanted}
-        for name, revision in sorted(pins.difference((pin.name, pin.revision) for pin in here.pins)):
-            yield self._differs(Differs.FIELD, f"there is no pin {name!r} of it", revision)
+        missing = {pin for pin in there.pins if pin.revision in wanted}.difference(here.pins)
+        for pin in sorted(missing, key=lambda one: one.name):
+            until = "" if pin.expires_at is None else f" that expires at {pin.expires_at.isoformat()}"
+            yield self._differs(Differs.FIELD, f"there is no pin {pin.name!r} of it{until}", pin.revision)
 
     def _revisions(self, numbers: Sequence[int]) -> Iterator[Difference]:
         a = _all_revisions(self.source, self.session_id, numbers)

@@ -35,7 +35,7 @@ from snapshots.errors import (
     SnapshotError,
     UnsupportedSchemaError,
 )
-from snapshots.head import LIVE, RESERVED, TOMBSTONE
+from snapshots.head import LIVE, RESERVED, TOMBSTONE, Head
 from snapshots.maintenance.copy.presence import presence_in
 from snapshots.maintenance.copy.satellites import (
     KINDS,
@@ -331,8 +331,16 @@ class _Planning:
         names = found.needed(self._job.history).difference(known)
         sizes = {use.pack: use.body_bytes for use in found.uses if use.pack in names}
         sizes |= {pack.name: len(pack.data) for pack in found.head.tail if pack.name in names}
+        sizes |= {name: self._size(found.head, name) for name, size in sizes.items() if not size}
         action: Action = "new" if here is None else "further"
         return replace(planned, action=action, revision=found.head.revision), sizes
+
+    def _size(self, head: Head, name: str) -> int:
+        """Ask for the size of a pack of which the books do not tell it; 0 where it is gone: a plan is a hint."""
+        try:
+            return self._source.store.stat(self._source.layout.pack(head.family, name)).size_bytes
+        except NotFoundError:
+            return 0
 
 
 class _Families:

@@ -56,6 +56,7 @@ from storage.packs import PackBody, PackBuilder, PackData, carrying, finished, r
 ATTEMPTS_MAX = 8  # of a publish, with jitter between them
 SURVEYS_MAX = 32  # of a source that is collected while it is copied
 PACK_BYTES = 8 << 20  # packs are copied into packs of about this size
+KEPT_CHANGING = "the head kept changing"
 CARRIES = "carries"  # the fact in the index of a pack that says what was copied into it
 FETCHED_AT_ONCE = 8  # packs of a session, WHOLE_BYTES_MAX each at most
 
@@ -241,6 +242,8 @@ class _SessionCopy:
         self._uploaded: dict[str, _Uploaded] = {}
         self._shared: set[str] = set()
         self._uploaded_bytes = 0
+        self._body_bytes: dict[str, int] = {}  # of packs here, as far as they are known
+        self._reason = KEPT_CHANGING  # why the last head that was sent was not stored
 
     def run(self) -> SessionCopied:
         there = read_live_head(self._source, self._job.session_id)
@@ -263,7 +266,7 @@ class _SessionCopy:
                 stored = self._target()
             attempt = 1 if stored.head.write_id == head.write_id else attempt + 1
             read = stored
-        raise UnavailableError(self._register.key, "the head kept changing; copy it again", applied="unknown")
+        raise UnavailableError(self._register.key, f"{self._reason}; copy it again", applied="unknown")
 
     def _copied(self, before: int, head: Head, *, is_changed: bool) -> SessionCopied:
         return SessionCopied(
@@ -288,8 +291,13 @@ class _SessionCopy:
         intent = intent_on(self._here, self._job.target_id, None, identity)
         try:
             return Publication(self._here, intent, identity).reserve()
-        except RevisionConflictError:
-            return read_live_head(self._here, self._job.target_id)
+        except (RevisionConflictError, SessionDeletedError, SessionMovedError) as error:  # what stands there is judged
+            read = read_head(self._here, self._job.target_id)
+            if read is None:
+                raise CorruptSnapshotError(
+                    self._register.key, "the head is gone, and heads are never deleted"
+                ) from error
+            return read
 
     def _source_head(self, there: HeadRead, here: Head) -> HeadRead:
         """Return the head of the source: as it is now, if somebody else may have copied a later one, or moved it.
@@ -316,8 +324,11 @@ class _SessionCopy:
         limit = HEAD_COMMIT_BYTES_MAX if head.status == LIVE else HEAD_BYTES_MAX
         try:
             return HeadRead(head, self._register.swap_once(read.version, head.encode(limit_bytes=limit)))
-        except (PreconditionFailedError, UnavailableError):
-            return None
+        except PreconditionFailedError:
+            self._reason = KEPT_CHANGING
+        except UnavailableError as error:
+            self._reason = error.reason
+        return None
 
     def _read_again(
         self, there: HeadRead, read: HeadRead, moved: _SourceMovedError | _HereMovedError, surveys: int
@@ -409,6 +420,7 @@ class _SessionCopy:
     def _work(self, read: HeadRead, found: Survey, before: Survey | None) -> _Work:
         """Return what there is to do: where packs lie here that the head may name, and which are missing."""
         if before is not None:
+            self._body_bytes |= _body_bytes(before)
             family, known = read.head.family, places_in(before)
         else:
             self._resume(read.head)
@@ -441,6 +453,7 @@ class _SessionCopy:
             except (SessionNotFoundError, SessionDeletedError, SessionMovedError):
                 continue
             if family in ("", shared.head.family):
+                self._body_bytes |= _body_bytes(shared)
                 return shared.head.family, places_in(shared)
         return family or self._job.target_id, {}
 
@@ -505,6 +518,7 @@ class _SessionCopy:
         """Upload packs as one; return where they lie."""
         name = self._new_name(work.found)
         body = carrying(name, bodies)
+        self._body_bytes[name] = body.size_bytes
         self._write(name, work.family, finished(body, self._facts(work, bodies)))
         places: dict[str, tuple[str, int]] = {}
         start = 0
@@ -541,7 +555,7 @@ class _SessionCopy:
         found = work.found
         books = CopiedBooks(found, work.before, work.here, self._job.history)
         place = books.first_place()
-        placement = Placement(books.extents(), books.present_uses({}), NO_LOG)
+        placement = Placement(books.extents(), books.present_uses(), NO_LOG)
         inline = found.head.inline_manifest
         reads = () if inline else reads_of(found.manifest.checkpoint, placement, place)
         return _Laid(place, inline, reads, ())
@@ -550,14 +564,14 @@ class _SessionCopy:
         """Upload the log of places and the manifest: a pack by itself, as the next copy writes another one."""
         found, name = work.found, self._new_name(work.found)
         builder = PackBuilder(name)
-        books = CopiedBooks(found, work.before, work.here, self._job.history)
+        books = CopiedBooks(found, work.before, work.here, self._job.history, self._body_bytes)
         rows = books.rows()
         data = encode_rows(rows)
         log: HeldLog[PlaceRow] = HeldLog()
         log = log.appended(data, rows)
         builder.add_spliced(PLACES, log.at.ref, [memoryview(data)])
         extents = books.extents() | {log.at.ref.digest: builder.extents_of(log.at.ref)}
-        uses = {use.pack: use for use in books.present_uses({name: builder.size_bytes})}
+        uses = {use.pack: use for use in books.present_uses()}
         uses.setdefault(name, PackUse(name, books.revision, 0, builder.size_bytes))
         placement = Placement(extents, tuple(uses.values()), log.at)
         raw = manifest_bytes(found.record, placement.encode())
@@ -568,6 +582,10 @@ class _SessionCopy:
         reads = () if inline else reads_of(found.manifest.checkpoint, placement, place)
         stretch = last_rows(Spliceable(extents[log.at.ref.digest]), len(data), range(1, books.revision), 0)
         return _Laid(place, inline, reads, as_many_as_fit([stretch]))
+
+
+def _body_bytes(found: Survey) -> dict[str, int]:
+    return {use.pack: use.body_bytes for use in found.uses if use.body_bytes}
 
 
 def _carried(here: Environment, head: Head, name: str) -> dict[str, _Uploaded]:

@@ -164,6 +164,16 @@ def test_copies_of_a_golden_store_are_worked_on(name: str, tmp_path: Path) -> No
     assert findings(travelling.first) == []
 
 
+def test_an_archive_of_what_lies_beside_sessions_alone_says_whose_it_is(tmp_path: Path) -> None:
+    source, path = Shop(tenant="other"), tmp_path / "beside.snapshots"
+    source.record("s1")
+    with export_of(source.repo, path) as archive:
+        assert not execute(plan_copy(source.repo, archive)).not_copied
+    with open_export(path) as archive:
+        assert archive.tenant == "other"
+        assert differences(source.repo, archive) == []
+
+
 # Again.
 
 
@@ -527,6 +537,8 @@ def test_a_plan_says_about_how_much_is_uploaded(here: Shop) -> None:
     report = execute(plan)
     assert plan.bytes == pytest.approx(report.uploaded_bytes, rel=0.1)
     assert report.uploaded_bytes == pack_bytes(here.store)
+    again = plan_copy(here.repo, Shop(seed=3).repo)  # a copy of the copy
+    assert again.bytes == pytest.approx(execute(again).uploaded_bytes, rel=0.1)
     source.commit("s1", "more")
     plan = plan_copy(source.repo, here.repo)
     assert plan.bytes < 64 << 10
