@@ -55,12 +55,14 @@ class Call:
     Attributes:
         verb: Of `ObjectStore`; "part" is a step of a multipart upload, which shows nothing to readers.
         mode: Of a put.
+        tells_absent: Whether the server is known to answer If-Match with 404 where nothing is.
     """
 
     verb: Literal["get", "put", "stat", "list", "delete", "part"]
     key: str
     bucket: str
     mode: PutMode | None = None
+    tells_absent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ def _refused(call: Call, answer: Refused) -> StorageError:
     if answer.status == 404:
         return _not_found(call, answer)
     if answer.status == 412 and call.mode is not None:
-        return PreconditionFailedError(call.key, f"{answer}: the object changed or exists already")
+        return PreconditionFailedError(call.key, f"{answer}: {_what_is_there(call)}")
     if answer.status == 416:
         return CorruptObjectError(call.key, "the range begins at or behind the object's end")
     if answer.status in (405, 501):
@@ -117,6 +119,12 @@ def _refused(call: Call, answer: Refused) -> StorageError:
     # 409 ConditionalRequestConflict: another write is under way. Ours is said not to have landed; not all keep to it.
     certainly_not = 400 <= answer.status < 500 and answer.status != 409
     return UnavailableError(call.key, str(answer), applied=_applied(call, not certainly_not))
+
+
+def _what_is_there(call: Call) -> str:
+    if isinstance(call.mode, Replace):
+        return "the object changed" if call.tells_absent else "the object changed or is gone"
+    return "the object changed or exists already"
 
 
 def _not_found(call: Call, answer: Refused) -> StorageError:

@@ -3,11 +3,14 @@
 Rules:
 1. Requests that may be repeated (reads, deletes, parts) go through `_retrying`; what makes an object visible is sent
    exactly once, through `_once`: a hidden retry would turn a lost answer into a false 412.
-2. A version is the ETag without quotes, and is sent without: some servers compare it literally.
+2. A version is the ETag without quotes, and is sent without until a probe learnt otherwise: some servers compare it
+   literally.
 3. Nothing rests on the condition of a multipart upload (some servers ignore it): only names that are never used twice
    grow beyond one request.
 4. A body is returned only if it has the length that was announced.
 5. A multipart upload that nobody completed is an unfinished write (`storage.unfinished`).
+6. How the server wants a version written, and whether it checks checksums, is what it was told (`storage.server`);
+   a checksum is sent where the server checks it and the body is not signed; what goes in parts has only its digests.
 
     store = S3Store("bucket", endpoint_url="http://127.0.0.1:9000")
     store.put("a/b", b"one", Create())
@@ -20,11 +23,13 @@ import hashlib
 import io
 import itertools
 import re
+import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, BinaryIO
+from functools import partial
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 from urllib.parse import urlsplit
 
 import boto3
@@ -38,6 +43,7 @@ from storage.backends.answers import Call, Failure, NoAnswer, NoCredentials, Ref
 from storage.backends.limits import check_put, is_key, read_up_to
 from storage.errors import InvalidKeyError, PermissionDeniedError, UnavailableError, UnsupportedServerError
 from storage.keys import check_key, check_prefix
+from storage.server import Attempt, ServerFacts, Variant
 from storage.store import (
     LIST_PAGE_KEYS,
     ByteRange,
@@ -53,6 +59,7 @@ from storage.store import (
 from storage.unfinished import UnfinishedWrite
 
 if TYPE_CHECKING:
+    from botocore.awsrequest import AWSPreparedRequest
     from mypy_boto3_s3.client import S3Client
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
@@ -113,6 +120,7 @@ class S3Store:
         _check_endpoint(endpoint_url)
         self.bucket = bucket
         self._place = endpoint_url or "AWS"
+        self._facts = ServerFacts()
         with _configured(bucket, region):
             origin = session or boto3.session.Session()
             common = Config(
@@ -124,10 +132,39 @@ class S3Store:
                 # Checksums of the newer kinds confuse other servers; every byte is verified by its digest anyway.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
-                s3={"addressing_style": "path" if endpoint_url else "auto"},
+                s3={"addressing_style": _style(endpoint_url)},
             )
             self._retrying = _client(origin, endpoint_url, common, ATTEMPTS_MAX)
             self._once = _client(origin, endpoint_url, common, 1)
+            self._odd = partial(_client, origin, endpoint_url, common.merge(_signing(endpoint_url)), 1)
+
+    @property
+    def endpoint(self) -> str:
+        """Return the server's URL, as requests are sent to it. See `Server.endpoint`."""
+        return self._once.meta.endpoint_url
+
+    @property
+    def variants(self) -> frozenset[Variant]:
+        """Return all of them. See `Server.variants`."""
+        return frozenset(Variant)
+
+    def attempt(self, key: str, data: bytes, variant: Variant, version: Version) -> Attempt:
+        """Send one put of its own kind, once. See `Server.attempt`."""
+        call = Call("put", check_key(key), self.bucket)
+        with self._typed(call), closing(self._odd()) as client:
+            if variant is Variant.WRONG_PAYLOAD:
+                client.meta.events.register_last("before-send.s3.PutObject", _alter)
+            try:
+                answer = client.put_object(Bucket=self.bucket, Key=key, Body=data, **_oddity(variant, data, version))
+            except bce.ClientError as error:
+                if isinstance(storage_error(call, _failure(error, self._place)), PermissionDeniedError):
+                    raise
+                return _attempt(error.response)
+            return _attempt(answer)
+
+    def adapt(self, facts: ServerFacts) -> None:
+        """Send what follows as this server understands it. See `Server.adapt`."""
+        self._facts = facts
 
     def close(self) -> None:
         """Close the connections. The store is not used afterwards."""
@@ -216,9 +253,10 @@ class S3Store:
         if isinstance(mode, Create):
             condition = {"IfNoneMatch": "*"}
         elif isinstance(mode, Replace):
-            condition = {"IfMatch": mode.version}
-        with self._typed(Call("put", key, self.bucket, mode)):
-            answer = self._once.put_object(Bucket=self.bucket, Key=key, Body=data, **condition)
+            condition = {"IfMatch": f'"{mode.version}"' if self._facts.quoted else mode.version}
+        call = Call("put", key, self.bucket, mode, tells_absent=self._facts.absent_status == 404)
+        with self._typed(call):
+            answer = self._once.put_object(Bucket=self.bucket, Key=key, Body=data, **condition, **self._checksum(data))
         if not answer.get("ETag"):  # stored, but under no version that could be named: the caller must read it back
             raise UnavailableError(key, "the write was acknowledged without an ETag", applied="unknown")
         return _version(answer.get("ETag"))
@@ -254,6 +292,11 @@ class S3Store:
                 Bucket=self.bucket, Key=key, UploadId=upload, PartNumber=number, Body=part
             )
         return {"PartNumber": number, "ETag": answer["ETag"]}
+
+    def _checksum(self, data: bytes) -> Any:
+        """Return what covers a body on its way (rule 6): botocore signs bodies only where nothing encrypts them."""
+        is_covered = self._facts.refuses_payload and self.endpoint.startswith("http:")
+        return {"ChecksumCRC32": _crc32(data)} if self._facts.refuses_checksum and not is_covered else {}
 
     def _complete(self, key: str, upload: str, sent: Sequence[CompletedPartTypeDef]) -> Version:
         with self._typed(Call("put", key, self.bucket, Create())):
@@ -305,6 +348,45 @@ class S3Store:
             raise  # our own mistake, not the store's
         except _ANY_FAILURE as error:
             raise storage_error(call, _failure(error, self._place)) from error
+
+
+def _signing(endpoint_url: str | None) -> Config:
+    """Return what makes bodies signed also where TLS makes it needless."""
+    return Config(s3={"addressing_style": _style(endpoint_url), "payload_signing_enabled": True})
+
+
+def _style(endpoint_url: str | None) -> Literal["auto", "path"]:
+    return "path" if endpoint_url else "auto"
+
+
+def _oddity(variant: Variant, data: bytes, version: Version) -> Any:
+    """Return what makes a put a variant."""
+    match variant:
+        case Variant.BARE:
+            return {"IfMatch": version}
+        case Variant.QUOTED:
+            return {"IfMatch": f'"{version}"'}
+        case Variant.WRONG_CHECKSUM:
+            return {"ChecksumCRC32": _crc32(data + b"other")}
+        case Variant.WRONG_PAYLOAD:
+            return {}
+
+
+def _alter(request: AWSPreparedRequest, **_: object) -> None:
+    """Send as many other bytes than those that were signed."""
+    assert isinstance(request.body, io.BytesIO), "botocore makes a stream of bytes"
+    request.body = bytes(byte ^ 1 for byte in request.body.getvalue())
+
+
+def _attempt(answer: Any) -> Attempt:
+    told = answer.get("ResponseMetadata", {})
+    code = answer.get("Error", {}).get("Code", "")
+    return Attempt(told.get("HTTPStatusCode", 0), code, told.get("HTTPHeaders", {}).get("date", ""))
+
+
+def _crc32(data: bytes) -> str:
+    """Return a checksum as S3 writes it: big-endian, in base64."""
+    return base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
 
 
 def _client(session: boto3.session.Session, endpoint_url: str | None, common: Config, attempts: int) -> S3Client:

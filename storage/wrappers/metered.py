@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import BinaryIO, cast
 
+from storage.server import Attempt, ServerWithin, Variant
 from storage.store import (
     LIST_PAGE_KEYS,
     ByteRange,
@@ -112,7 +113,7 @@ class Metrics:
             return MetricsSnapshot(MappingProxyType(dict(self._counts)))
 
 
-class MeteredStore:
+class MeteredStore(ServerWithin):
     """An `ObjectStore` that counts what passes through it, in `metrics`."""
 
     def __init__(self, store: ObjectStore, metrics: Metrics | None = None) -> None:
@@ -164,6 +165,12 @@ class MeteredStore:
         """Discard an unfinished write. See `KeepsUnfinished.discard`."""
         with self._request("delete"):
             discard_in(self._store, write)
+
+    def attempt(self, key: str, data: bytes, variant: Variant, version: Version) -> Attempt:
+        """Try a variant on the store within: a put. See `Server.attempt`."""
+        with self._request("put"):
+            self.metrics.add("put", bytes_out=len(data))
+            return super().attempt(key, data, variant, version)
 
     def _counted_writes(self, store: KeepsUnfinished, prefix: str) -> Iterator[UnfinishedWrite]:
         with self._request("list"):

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from storage.keys import check_key, check_prefix
+from storage.server import Attempt, ServerWithin, Variant
 from storage.store import (
     ByteRange,
     DeleteFailure,
@@ -28,7 +29,7 @@ from storage.store import (
 from storage.unfinished import UnfinishedWrite, discard_in, unfinished_in
 
 
-class PrefixedStore:
+class PrefixedStore(ServerWithin):
     """An `ObjectStore` whose keys all lie under `prefix` of another store.
 
     Args:
@@ -76,3 +77,7 @@ class PrefixedStore:
     def discard(self, write: UnfinishedWrite) -> None:
         """Discard an unfinished write. See `KeepsUnfinished.discard`."""
         discard_in(self._store, replace(write, key=self._prefix + write.key if write.key else ""))
+
+    def attempt(self, key: str, data: bytes, variant: Variant, version: Version) -> Attempt:
+        """Try a variant on the store within. See `Server.attempt`."""
+        return super().attempt(self._prefix + key, data, variant, version)

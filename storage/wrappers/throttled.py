@@ -9,25 +9,22 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from threading import Lock
 from typing import BinaryIO, cast
 
 from storage.clock import Clock
 from storage.store import (
     ByteRange,
-    DeleteFailure,
-    ListedObject,
-    ObjectMeta,
     ObjectStore,
     PutMode,
     StoredObject,
     Version,
 )
 from storage.wrappers.metered import CountedReader
+from storage.wrappers.passing import PassingStore
 
 
-class ThrottledStore:
+class ThrottledStore(PassingStore):
     """An `ObjectStore` that takes its time.
 
     Args:
@@ -39,7 +36,7 @@ class ThrottledStore:
     def __init__(self, store: ObjectStore, *, bytes_per_second: int, clock: Clock) -> None:
         if bytes_per_second < 1:
             raise ValueError(f"a rate of {bytes_per_second} bytes a second moves nothing")
-        self._store = store
+        super().__init__(store)
         self._rate = bytes_per_second
         self._clock = clock
         self._lock = Lock()
@@ -58,22 +55,6 @@ class ThrottledStore:
             self._wait(len(data))
             return version
         return self._store.put(key, cast("BinaryIO", CountedReader(data, self._wait)), mode)
-
-    def stat(self, key: str) -> ObjectMeta:
-        """Return size and version. See `ObjectStore.stat`."""
-        return self._store.stat(key)
-
-    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ListedObject]:
-        """Yield objects in key order. See `ObjectStore.list`."""
-        return self._store.list(prefix, start_after=start_after)
-
-    def delete(self, key: str) -> None:
-        """Remove an object. See `ObjectStore.delete`."""
-        self._store.delete(key)
-
-    def delete_many(self, keys: Iterable[str]) -> tuple[DeleteFailure, ...]:
-        """Remove many objects. See `ObjectStore.delete_many`."""
-        return self._store.delete_many(keys)
 
     def _wait(self, size_bytes: int) -> None:
         with self._lock:

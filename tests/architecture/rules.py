@@ -18,7 +18,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("storage.clock", "storage.executor", "storage.frame", "storage.heap", "storage.keys", "storage.store"),
     ("storage", "storage.extents", "storage.matching"),
     ("storage.cuts", "storage.spools"),
-    ("storage.archives", "storage.packs", "storage.registers", "storage.unfinished"),
+    ("storage.archives", "storage.packs", "storage.registers", "storage.server", "storage.unfinished"),
     ("storage.leases", "storage.pack_copies", "storage.pack_reader", "storage.wrappers.*"),
     ("storage.backends.*",),
     ("storage.probe", "storage.testing.*"),

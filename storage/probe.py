@@ -1,0 +1,376 @@
+"""`probe`: asks a server whether it keeps what commits rest on, and in what it differs from others.
+
+Rules:
+1. Everything that an `ObjectStore` promises and a server may break is tried, each promise under keys of its own, which
+   are removed at the end. Nothing else of the store is touched.
+2. What one writer alone sees is asked first; then crowds, several times: a server that looks and then writes is right
+   until two ask at once.
+3. A broken promise is a finding, and the server is refused. What merely differs is a fact, and used.
+4. No answer is no finding: who probes is told to try again.
+
+    report = probe(store, "~probe/", SystemClock())
+    for check in report.checks:
+        print(check.name, check.seen, check.meaning)
+    print(report.verdict.findings)
+
+Source: what servers were seen to break, 2026: conditions ignored (rclone, s3rver), kept only while nobody else asks
+(Swift, SeaweedFS issue 8800), If-Match on nothing creating it (MinIO issue 21526), quotes taken for a part of the
+version (Ceph 16).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Literal
+
+from storage.clock import Clock
+from storage.errors import (
+    CorruptObjectError,
+    NotFoundError,
+    PreconditionFailedError,
+    StorageError,
+    UnavailableError,
+    UnsupportedServerError,
+)
+from storage.server import ServerFacts, Variant, adapt, attempt_on, endpoint_of, variants_of
+from storage.store import ByteRange, Create, ObjectStore, PutMode, Replace, Version
+
+ACTORS = 16  # in a crowd
+ROUNDS = 4  # of each crowd: what is kept by luck fails in one of a few
+OBJECTS = 8  # listed after they were written
+
+Meaning = Literal["right", "wrong", "fact"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was tried.
+
+    Attributes:
+        name: What was asked.
+        seen: What the server did.
+        meaning: "wrong" is a finding; a "fact" is neither right nor wrong.
+    """
+
+    name: str
+    seen: str
+    meaning: Meaning
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is kept of a probe.
+
+    Attributes:
+        endpoint: Which server, as the store names it.
+        probed_at: When.
+        findings: Why it is refused; none for a server that keeps its promises.
+        facts: What it is like.
+    """
+
+    endpoint: str
+    probed_at: datetime
+    findings: tuple[str, ...]
+    facts: ServerFacts
+
+    @property
+    def is_safe(self) -> bool:
+        """Say whether several writers can trust the server."""
+        return not self.findings
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeReport:
+    """All that was tried, in order, and what it comes to."""
+
+    checks: tuple[Check, ...]
+    verdict: Verdict
+
+
+def probe(store: ObjectStore, prefix: str, clock: Clock) -> ProbeReport:
+    """Try a server: about 200 small requests. The store is told the facts.
+
+    Args:
+        store: Any; of one without a server the same promises are tried.
+        prefix: Of keys that are nobody's, with a slash at its end.
+        clock: Time, and an id for the scratch below the prefix.
+
+    Raises:
+        PermissionDeniedError: The credentials may not read, write, list or delete below the prefix.
+        NotFoundError: There is no such bucket.
+        UnavailableError: The server did not answer; nothing is known. Try again.
+    """
+    probing = _Probing(store, f"{prefix}{clock.new_id()}/", clock)
+    try:
+        checks = tuple(probing.checks())
+    except BaseException:
+        with suppress(StorageError):  # the error of the block is the one to tell; what is left disturbs no later probe
+            probing.clear()
+        raise
+    probing.clear()
+    findings = tuple(f"{check.name}: {check.seen}" for check in checks if check.meaning == "wrong")
+    return ProbeReport(checks, Verdict(endpoint_of(store), clock.now(), findings, probing.facts))
+
+
+class _Probing:
+    def __init__(self, store: ObjectStore, scratch: str, clock: Clock) -> None:
+        self.facts = ServerFacts()
+        self._store = store
+        self._scratch = scratch
+        self._clock = clock
+        self._can_replace = True
+
+    def checks(self) -> Iterator[Check]:
+        created = self._expect("create", "stored", self._key("create"), b"first", Create())
+        yield created
+        if created.meaning == "wrong":  # everything that follows begins with it
+            return
+        yield from self._creating()
+        yield from self._how_conditions_are_written()
+        yield from self._replacing()
+        yield from self._crowds()
+        yield from self._reading()
+        yield from self._bodies()
+        adapt(self._store, self.facts)
+
+    def clear(self) -> None:
+        """Remove what was written. Raises what keeps the first of it from being removed."""
+        for failure in self._store.delete_many([row.key for row in self._store.list(self._scratch)]):
+            raise failure.error
+
+    def _key(self, name: str) -> str:
+        return self._scratch + name
+
+    def _holds(self, key: str, wanted: bytes) -> bool:
+        return self._read(key) == wanted
+
+    def _read(self, key: str) -> bytes:
+        """Return what is there; b"" for nothing: no probe writes that."""
+        try:
+            return self._store.get(key).data
+        except NotFoundError:
+            return b""
+
+    # What the store's library leaves open.
+
+    def _how_conditions_are_written(self) -> Iterator[Check]:
+        """Learn first how a version is written: everything that follows needs it."""
+        taken: dict[Variant, bool] = {}
+        for variant in (Variant.BARE, Variant.QUOTED):
+            if variant not in variants_of(self._store):
+                continue
+            key = self._key(variant.value)
+            version = self._store.put(key, b"first", Create())
+            answer = attempt_on(self._store, key, b"second", variant, version)
+            taken[variant] = answer.is_stored
+            yield Check(f"If-Match, {variant}", "taken" if answer.is_stored else f"refused ({answer})", "fact")
+        if taken.get(Variant.QUOTED) and not taken.get(Variant.BARE):
+            self._learn(replace(self.facts, quoted=True))
+
+    def _learn(self, facts: ServerFacts) -> None:
+        self.facts = facts
+        adapt(self._store, facts)
+
+    # One writer.
+
+    def _creating(self) -> Iterator[Check]:
+        key = self._key("create")
+        yield self._expect("create where something is", "refused", key, b"second", Create())
+        yield self._kept("what a refused create left", key, b"first")
+
+    def _replacing(self) -> Iterator[Check]:
+        key = self._key("replace")
+        first = self._store.put(key, b"A", Create())
+        right = self._expect("replace the present version", "stored", key, b"B", Replace(first))
+        yield right
+        self._can_replace = right.meaning == "right"
+        if not self._can_replace:
+            return
+        yield self._expect("replace an earlier version", "refused", key, b"lost", Replace(first))
+        yield self._kept("what a refused replace left", key, b"B")
+        again = self._store.put(key, b"A", Replace(self._store.stat(key).version))
+        self._learn(replace(self.facts, same_versions=again == first))
+        yield Check("version of the same content again", "the same" if again == first else "another", "fact")
+        yield from self._replacing_nothing(first)
+
+    def _replacing_nothing(self, version: Version) -> Iterator[Check]:
+        key = self._key("nothing")
+        yield self._expect("replace where nothing is", "refused", key, b"made up", Replace(version))
+        if Variant.BARE in variants_of(self._store):
+            variant = Variant.QUOTED if self.facts.quoted else Variant.BARE
+            answer = attempt_on(self._store, key, b"made up", variant, version)
+            if not answer.is_stored:
+                self._learn(replace(self.facts, absent_status=answer.status))
+            yield Check("If-Match where nothing is", str(answer), "fact")
+        yield self._gone("what it left", key)
+
+    def _expect(self, name: str, wanted: Literal["stored", "refused"], key: str, data: bytes, mode: PutMode) -> Check:
+        try:
+            self._store.put(key, data, mode)
+        except PreconditionFailedError:
+            seen = "refused"
+        except UnsupportedServerError as error:
+            seen = f"not understood ({'; '.join(error.findings)})"
+        else:
+            seen = "stored"
+        if seen == wanted:
+            return Check(name, seen, "right")
+        return Check(name, "stored all the same" if seen == "stored" else seen, "wrong")
+
+    def _kept(self, name: str, key: str, wanted: bytes) -> Check:
+        is_kept = self._holds(key, wanted)
+        return Check(name, "as it was" if is_kept else "overwritten", "right" if is_kept else "wrong")
+
+    def _gone(self, name: str, key: str) -> Check:
+        try:
+            self._store.get(key)
+        except NotFoundError:
+            return Check(name, "nothing", "right")
+        return Check(name, "an object", "wrong")
+
+    # Many writers.
+
+    def _crowds(self) -> Iterator[Check]:
+        with ThreadPoolExecutor(ACTORS, thread_name_prefix="probe") as actors:
+            creators = [self._round(actors, self._key(f"creators-{number}"), Create()) for number in range(ROUNDS)]
+            yield _crowd(f"{ACTORS} create at once, {ROUNDS} times", creators)
+            if self._can_replace:
+                updaters = [self._updaters(actors, self._key(f"updaters-{number}")) for number in range(ROUNDS)]
+                yield _crowd(f"{ACTORS} replace at once, {ROUNDS} times", updaters)
+
+    def _updaters(self, actors: ThreadPoolExecutor, key: str) -> _Crowd:
+        return self._round(actors, key, Replace(self._store.put(key, b"before", Create())))
+
+    def _round(self, actors: ThreadPoolExecutor, key: str, mode: PutMode) -> _Crowd:
+        """Let all send at once; return how it went. Raises UnavailableError if it cannot be told."""
+        together = threading.Barrier(ACTORS)
+
+        def act(number: int) -> str:
+            together.wait()
+            return _outcome(lambda: self._store.put(key, _body(number), mode))
+
+        outcomes = list(actors.map(act, range(ACTORS)))
+        if "won" not in outcomes and "busy" in outcomes:
+            raise UnavailableError(key, "the server was too busy to be probed", applied="no")
+        there = self._read(key)
+        stored = [outcome for number, outcome in enumerate(outcomes) if _body(number) == there]
+        return _Crowd(Counter(outcomes), stored[0] if stored else "none")
+
+    # Readers.
+
+    def _reading(self) -> Iterator[Check]:
+        keys = [self._key(f"list/{number}") for number in range(OBJECTS)]
+        for key in keys:
+            self._store.put(key, key.encode(), Create())
+        yield _right("read after write", all(self._holds(key, key.encode()) for key in keys))
+        yield _right("list after write, in order", self._listed() == keys)
+        after = [row.key for row in self._store.list(self._key("list/"), start_after=keys[2])]
+        yield _right("list from a key on", after == keys[3:])
+        self._store.delete(keys[0])
+        yield self._gone("read after delete", keys[0])
+        yield _right("list after delete", self._listed() == keys[1:])
+        yield self._ranges()
+
+    def _listed(self) -> list[str]:
+        return [row.key for row in self._store.list(self._key("list/"))]
+
+    def _ranges(self) -> Check:
+        key = self._key("range")
+        self._store.put(key, b"0123456789", Create())
+        try:
+            middle = self._store.get(key, ByteRange(2, 3)).data
+            end = self._store.get(key, ByteRange(8, 100)).data
+        except (CorruptObjectError, UnavailableError, UnsupportedServerError) as error:
+            return Check("read a range", str(error), "wrong")
+        try:
+            beyond = self._store.get(key, ByteRange(10, 1)).data
+        except CorruptObjectError:
+            return _right("read a range", (middle, end) == (b"234", b"89"))
+        return Check("read a range", f"{len(beyond)} bytes from behind the end", "wrong")
+
+    # Bodies.
+
+    def _bodies(self) -> Iterator[Check]:
+        known = variants_of(self._store)
+        date = ""
+        for variant in (Variant.WRONG_CHECKSUM, Variant.WRONG_PAYLOAD):
+            if variant in known:
+                answer = attempt_on(self._store, self._key(variant.value), b"as sent", variant, Version(""))
+                self._note(variant, not answer.is_stored)
+                yield Check(variant.value, "stored" if answer.is_stored else f"refused ({answer})", "fact")
+                date = answer.date
+        if known:
+            yield self._clock_of(date)
+
+    def _note(self, variant: Variant, is_refused: bool) -> None:
+        if variant is Variant.WRONG_CHECKSUM:
+            self.facts = replace(self.facts, refuses_checksum=is_refused)
+        else:
+            self.facts = replace(self.facts, refuses_payload=is_refused)
+
+    def _clock_of(self, date: str) -> Check:
+        if not date:
+            return Check("clock", "answers carry no date", "fact")
+        try:
+            seconds = round((parsedate_to_datetime(date) - self._clock.now()).total_seconds())
+        except (ValueError, TypeError):
+            return Check("clock", f"no date: {date[:40]!r}", "fact")
+        said = "as ours" if abs(seconds) <= 1 else f"{abs(seconds)} s {'ahead' if seconds > 0 else 'behind'}"
+        return Check("clock", said, "fact")
+
+
+@dataclass(frozen=True, slots=True)
+class _Crowd:
+    """How it went.
+
+    Attributes:
+        outcomes: How many had which.
+        stored: The outcome of the one whose bytes are there now.
+    """
+
+    outcomes: Counter[str]
+    stored: str
+
+    @property
+    def is_right(self) -> bool:
+        won = self.outcomes["won"]
+        if won == 1:
+            return self.stored == "won"
+        return won == 0 and self.stored == "unknown"
+
+
+def _crowd(name: str, crowds: Iterable[_Crowd]) -> Check:
+    crowds = list(crowds)
+    if all(crowd.is_right for crowd in crowds):
+        return Check(name, "one wins each time", "right")
+    numbers = sorted({crowd.outcomes["won"] for crowd in crowds})
+    said = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}"
+    lost = sum(bool(crowd.outcomes["won"]) and crowd.stored != "won" for crowd in crowds)
+    return Check(name, f"{said} win" + (f", {lost} times none of those is stored" if lost else ""), "wrong")
+
+
+def _outcome(put: Callable[[], object]) -> str:
+    try:
+        put()
+    except PreconditionFailedError:
+        return "lost"
+    except UnavailableError as error:
+        return "unknown" if error.applied == "unknown" else "busy"
+    except UnsupportedServerError:
+        return "lost"
+    return "won"
+
+
+def _right(name: str, is_right: bool) -> Check:
+    return Check(name, "right" if is_right else "wrong", "right" if is_right else "wrong")
+
+
+def _body(number: int) -> bytes:
+    return b"actor %d" % number
