@@ -16,7 +16,7 @@ from typing import Any
 
 from snapshots import codec
 from snapshots.errors import CorruptSnapshotError
-from snapshots.fields import SCHEMA_VERSION, Fields, is_whole, ref_from_plain, ref_to_plain
+from snapshots.fields import SCHEMA_VERSION, Fields, is_whole, ref_from_plain, ref_to_plain, text_of
 from snapshots.logs import NO_LOG, LogRef, log_ref_from_plain
 from snapshots.parts import EXECUTION_STATE, PLUGIN_SNAPSHOT, TOMBSTONES, TOOL_STATE
 from snapshots.state import CommitManifest, ModeTurnOptions, PersistedTurnState, SessionPolicy, TokenUsage
@@ -125,7 +125,7 @@ class SessionCheckpoint:
         small = SmallFields(
             policy=fields.parsed("policy", policy_from_plain, fields.value("policy")),
             turn=fields.parsed("turn", _turn, fields.value("turn")),
-            leaf_node_id=fields.optional("leaf", _text),
+            leaf_node_id=fields.optional("leaf", text_of),
             tool_state_generation=fields.optional("tool_state_generation", _count),
             plugin_snapshot_revision=fields.optional("plugin_snapshot_revision", _count),
         )
@@ -155,12 +155,6 @@ class SessionCheckpoint:
 
 def _optional_ref(ref: BlobRef | None) -> list[Any] | None:
     return None if ref is None else ref_to_plain(ref)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError("not a text")
-    return value
 
 
 def _count(value: Any) -> int:

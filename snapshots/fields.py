@@ -74,6 +74,10 @@ class Fields:
             raise self.wrong(f"has no integer of {low}..{high} in {name!r}")
         return int(value)
 
+    def flag(self, name: str) -> bool:
+        """Return a field that is true or false."""
+        return self.parsed(name, flag_of, self.value(name))
+
     def raw(self, name: str, size: int | None = None) -> bytes:
         """Return a field of bytes, of exactly `size` if given."""
         value = self.value(name)
@@ -121,6 +125,20 @@ class Fields:
 def is_whole(value: Any, low: int = 0, high: int = U64_MAX) -> bool:
     """Say whether `value` is an integer within bounds; `true` is none."""
     return type(value) is int and low <= value <= high
+
+
+def text_of(plain: Any) -> str:
+    """Return `plain` if it is a text. Raises TypeError."""
+    if not isinstance(plain, str):
+        raise TypeError("not a text")
+    return plain
+
+
+def flag_of(plain: Any) -> bool:
+    """Return `plain` if it is true or false. Raises TypeError."""
+    if not isinstance(plain, bool):
+        raise TypeError("neither true nor false")
+    return plain
 
 
 def columns(plain: Any, count: int) -> Sequence[Any]:

@@ -1,6 +1,7 @@
 """Every key that the project writes. The only file that builds keys. Pure.
 
     ~store                                       the store itself
+    ~probe/<id>/…                                scratch of a probe, which removes it
     <tenant>/heads/<hh>/<s>                      head
     <tenant>/packs/<family>/<commit id>.<random> pack
     <tenant>/turns/<hh>/<s>                      the turn in flight
@@ -31,6 +32,7 @@ from storage.errors import InvalidKeyError
 from storage.keys import check_key, encode_id, fan_out
 
 STORE_KEY = "~store"
+PROBE_PREFIX = "~probe/"
 SatelliteName = Literal["record", "metadata", "usage", "realtime"]
 
 _PACK_NAME = re.compile(r"[0-9a-f]{32}\.[0-9a-f]{16}")

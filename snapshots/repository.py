@@ -32,7 +32,6 @@ from snapshots import (
     restore,
     rewind,
     sessions,
-    store_object,
     writer,
 )
 from snapshots.children import ChildRequest, CurrentStart, Start, start_child
@@ -45,6 +44,7 @@ from snapshots.fork import ForkRequest, ForkResult, InitialNodes
 from snapshots.head import TAIL_PACK_BYTES_MAX
 from snapshots.history import RESTORE, REWIND
 from snapshots.layout import Layout
+from snapshots.opening import open_store_object
 from snapshots.overrides import INHERIT
 from snapshots.pins import Pin
 from snapshots.restore import Loaded
@@ -68,6 +68,7 @@ from storage.executor import NestingExecutor
 from storage.leases import Free, Lease
 from storage.store import ObjectStore
 from storage.wrappers.metered import MeteredStore, Metrics
+from storage.wrappers.one_writer import OneWriterStore
 
 RevisionOf = str | tuple[str, int | str | None]
 """A session id for its present revision, or a pair of session id and number or pin of a revision."""
@@ -90,6 +91,8 @@ class SnapshotRepository:
     Raises:
         StoreNotFoundError: There is no store and `create` is False.
         UnsupportedSchemaError: The store is of a later format.
+        UnsupportedServerError: A probe found that the server would lose work.
+        PermissionDeniedError: There is no store, and these credentials may not make one.
     """
 
     def __init__(
@@ -104,19 +107,25 @@ class SnapshotRepository:
     ) -> None:
         if not 0 <= inline_limit_bytes <= TAIL_PACK_BYTES_MAX:
             raise LimitExceededError(f"inline_limit_bytes of 0..{TAIL_PACK_BYTES_MAX}", inline_limit_bytes)
-        metered = MeteredStore(store)
+        one_writer = isinstance(store, OneWriterStore)
+        metered = MeteredStore(store.within if isinstance(store, OneWriterStore) else store)
         self._metrics = metered.metrics
         self._executor = NestingExecutor(THREADS_MAX, thread_name_prefix="snapshots")
         limits = Limits(tail_pack_bytes=inline_limit_bytes)
         self._environment = Environment(metered, Layout(tenant), clock or SystemClock(), self._executor, limits=limits)
         try:
-            facts = store_object.open_or_create(self._environment, create=create, url=url)
+            opened = open_store_object(self._environment, create=create, url=url, one_writer=one_writer)
         except BaseException:
             self._executor.shutdown()
             raise
+        facts = opened.facts
         self._environment = replace(
-            self._environment, home=(facts.store_id, tenant), schema_version=facts.schema_version
+            self._environment,
+            store=opened.store,
+            home=(facts.store_id, tenant),
+            schema_version=facts.schema_version,
         )
+        self._server_findings = opened.findings
         self._updates = Updates(self._environment)
 
     @classmethod
@@ -135,6 +144,8 @@ class SnapshotRepository:
             StoreNotFoundError: There is none, and `create` is False.
             InvalidKeyError: Not such a URL, or no tenant's name.
             PermissionDeniedError: The store refused us.
+            UnsupportedServerError: A probe found that the server would lose work. `one_writer=yes` in the URL allows it
+                for a single writer at a time.
             CorruptObjectError: An archive that was cut or altered.
             UnavailableError: The store did not answer.
         """
@@ -153,6 +164,11 @@ class SnapshotRepository:
     def environment(self) -> Environment:
         """Return what the operations work with; for maintenance, which takes a repository."""
         return self._environment
+
+    @property
+    def server_findings(self) -> tuple[str, ...]:
+        """Return what the server does not keep, if it was admitted for one writer at a time all the same; else none."""
+        return self._server_findings
 
     @property
     def metrics(self) -> Metrics:

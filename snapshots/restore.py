@@ -20,7 +20,7 @@ from snapshots.base import Base
 from snapshots.checkpoint import SessionCheckpoint
 from snapshots.environment import Environment
 from snapshots.errors import CorruptSnapshotError, InvalidStateError
-from snapshots.fields import Fields
+from snapshots.fields import Fields, text_of
 from snapshots.logs import HeldLog, held_log
 from snapshots.parts import Parts, held_part
 from snapshots.reading import Blobs, HeadRead, base_from, manifest_of, pack_reader, retried_while_moving, revision_of
@@ -172,13 +172,7 @@ def tombstoned_in(data: bytes, *, key: str) -> tuple[str, ...]:
     if not data:
         return ()
     plain = {"ids": codec.decode(data, key=key)}
-    return Fields(plain, key=key, record="list of tombstoned nodes").rows("ids", _text)
-
-
-def _text(plain: Any) -> str:
-    if not isinstance(plain, str):
-        raise TypeError("not an id")
-    return plain
+    return Fields(plain, key=key, record="list of tombstoned nodes").rows("ids", text_of)
 
 
 def _mapping(plain: Any) -> dict[str, Any]:

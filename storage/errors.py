@@ -110,8 +110,9 @@ class CorruptObjectError(StorageError):
 
 
 class UnsupportedServerError(StorageError):
-    """The server does not keep the conditions that commits rest on. Remedy: use another server."""
+    """The server does not keep what commits rest on. Remedy: use another server, or what `remedy` says."""
 
-    def __init__(self, findings: Sequence[str]) -> None:
+    def __init__(self, findings: Sequence[str], *, remedy: str = "use a server that keeps them") -> None:
         self.findings = tuple(findings)
-        super().__init__("this server would lose data: " + "; ".join(self.findings))
+        self.remedy = remedy
+        super().__init__(f"this server would lose data: {'; '.join(self.findings)}; {remedy}")

@@ -26,7 +26,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
@@ -39,7 +38,7 @@ from storage.errors import (
     UnavailableError,
     UnsupportedServerError,
 )
-from storage.server import ServerFacts, Variant, adapt, attempt_on, endpoint_of, variants_of
+from storage.server import ServerFacts, Variant, Verdict, adapt, attempt_on, endpoint_of, variants_of
 from storage.store import ByteRange, Create, ObjectStore, PutMode, Replace, Version
 
 ACTORS = 16  # in a crowd
@@ -62,28 +61,6 @@ class Check:
     name: str
     seen: str
     meaning: Meaning
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What is kept of a probe.
-
-    Attributes:
-        endpoint: Which server, as the store names it.
-        probed_at: When.
-        findings: Why it is refused; none for a server that keeps its promises.
-        facts: What it is like.
-    """
-
-    endpoint: str
-    probed_at: datetime
-    findings: tuple[str, ...]
-    facts: ServerFacts
-
-    @property
-    def is_safe(self) -> bool:
-        """Say whether several writers can trust the server."""
-        return not self.findings
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +277,7 @@ class _Probing:
     def _bodies(self) -> Iterator[Check]:
         known = variants_of(self._store)
         date = ""
-        for variant in (Variant.WRONG_CHECKSUM, Variant.WRONG_PAYLOAD):
+        for variant in (Variant.WRONG_CRC32, Variant.WRONG_PAYLOAD):
             if variant in known:
                 answer = attempt_on(self._store, self._key(variant.value), b"as sent", variant, Version(""))
                 self._note(variant, not answer.is_stored)
@@ -310,8 +287,8 @@ class _Probing:
             yield self._clock_of(date)
 
     def _note(self, variant: Variant, is_refused: bool) -> None:
-        if variant is Variant.WRONG_CHECKSUM:
-            self.facts = replace(self.facts, refuses_checksum=is_refused)
+        if variant is Variant.WRONG_CRC32:
+            self.facts = replace(self.facts, refuses_crc32=is_refused)
         else:
             self.facts = replace(self.facts, refuses_payload=is_refused)
 

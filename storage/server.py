@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
@@ -25,7 +26,7 @@ class Variant(StrEnum):
     """If-Match, the version without quotes."""
     QUOTED = "quoted"
     """If-Match, the version in quotes, as RFC 9110 §8.8.3 writes it."""
-    WRONG_CHECKSUM = "wrong-checksum"
+    WRONG_CRC32 = "wrong-crc32"
     """With the CRC32 of other bytes (`x-amz-checksum-crc32`)."""
     WRONG_PAYLOAD = "wrong-payload"
     """With other bytes than those whose SHA-256 was signed (`x-amz-content-sha256`)."""
@@ -61,16 +62,38 @@ class ServerFacts:
     Attributes:
         quoted: Whether If-Match is understood only with the version in quotes.
         absent_status: What If-Match is answered with where nothing is: 404 tells that, 412 leaves it open.
-        refuses_checksum: Whether a body that does not fit its CRC32 is refused.
+        refuses_crc32: Whether a body that does not fit its CRC32 is refused.
         refuses_payload: Whether a body that does not fit its signed SHA-256 is refused.
         same_versions: Whether the same content has the same version again.
     """
 
     quoted: bool = False
     absent_status: int = 412
-    refuses_checksum: bool = False
+    refuses_crc32: bool = False
     refuses_payload: bool = False
     same_versions: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is kept of a probe.
+
+    Attributes:
+        endpoint: Which server, as the store names it.
+        probed_at: When.
+        findings: Why it is refused; none for a server that keeps its promises.
+        facts: What it is like.
+    """
+
+    endpoint: str
+    probed_at: datetime
+    findings: tuple[str, ...]
+    facts: ServerFacts
+
+    @property
+    def is_safe(self) -> bool:
+        """Say whether several writers can trust the server."""
+        return not self.findings
 
 
 @runtime_checkable

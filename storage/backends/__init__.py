@@ -23,15 +23,16 @@ from storage.errors import InvalidKeyError
 from storage.keys import check_key
 from storage.store import ObjectStore
 
+ONE_WRITER = "one_writer"
 _FORMS = (
     "memory:, file:PATH, archive:PATH, s3://BUCKET/PREFIX?endpoint_url=URL&region=NAME, "
     "gs://BUCKET/PREFIX?endpoint_url=URL, az://CONTAINER/PREFIX?account=NAME&endpoint_url=URL"
 )
 # Of each kind of bucket, by scheme.
 _PARAMETERS = {
-    "s3": frozenset({"endpoint_url", "region"}),
-    "gs": frozenset({"endpoint_url"}),
-    "az": frozenset({"account", "endpoint_url"}),
+    "s3": frozenset({"endpoint_url", "region", ONE_WRITER}),
+    "gs": frozenset({"endpoint_url", ONE_WRITER}),
+    "az": frozenset({"account", "endpoint_url", ONE_WRITER}),
 }
 
 
@@ -41,7 +42,8 @@ def open_store(url: str) -> ObjectStore:
     Args:
         url: `memory:` (a new one each time); `file:PATH` or `file:///PATH`, taken literally; so `archive:PATH`, which
             is read-only; `s3://bucket/prefix` with the parameters `endpoint_url` and `region`; `gs://bucket/prefix`
-            with `endpoint_url`; `az://container/prefix` with `account` and `endpoint_url`.
+            with `endpoint_url`; `az://container/prefix` with `account` and `endpoint_url`. Each bucket takes
+            `one_writer=yes`: a server that keeps no conditions will do, for one writer at a time (`OneWriterStore`).
 
     Raises:
         InvalidKeyError: Not such a URL; the reason says what is wrong.
@@ -118,12 +120,18 @@ def _root_of(url: str, rest: str) -> str:
 
 def _bucket(scheme: str, url: str) -> ObjectStore:
     bucket, prefix, given = _bucket_parts(scheme, url)
+    if given.get(ONE_WRITER, "yes") != "yes":
+        raise InvalidKeyError(_without_credentials(url), f"{ONE_WRITER} is yes, or left out")
     store = _s3(bucket, given) if scheme == "s3" else _cloud(scheme, bucket, given)
-    if not prefix:
-        return store
-    from storage.wrappers.prefixed import PrefixedStore
+    if prefix:
+        from storage.wrappers.prefixed import PrefixedStore
 
-    return PrefixedStore(store, prefix)
+        store = PrefixedStore(store, prefix)
+    if ONE_WRITER not in given:
+        return store
+    from storage.wrappers.one_writer import OneWriterStore
+
+    return OneWriterStore(store)
 
 
 def _s3(bucket: str, given: Mapping[str, str]) -> ObjectStore:

@@ -47,6 +47,7 @@ from storage.errors import (
     UnsupportedServerError,
 )
 from storage.keys import check_key, check_prefix
+from storage.server import Attempt, ServerFacts, Variant
 from storage.store import (
     LIST_PAGE_KEYS,
     ByteRange,
@@ -165,6 +166,23 @@ class CloudStore:
         self._retrying = retrying
         self._token: Token = token
         self._place = place
+
+    @property
+    def endpoint(self) -> str:
+        """Return the service's URL, or its name. See `Server.endpoint`."""
+        return self._place
+
+    @property
+    def variants(self) -> frozenset[Variant]:
+        """Return none: the library writes conditions as the service has them. See `Server.variants`."""
+        return frozenset()
+
+    def attempt(self, key: str, data: bytes, variant: Variant, version: Version) -> Attempt:  # noqa: ARG002  there are none
+        """Refuse. Raises TypeError."""
+        raise TypeError(f"{self._place} cannot be asked for {variant}")
+
+    def adapt(self, facts: ServerFacts) -> None:
+        """Change nothing. See `Server.adapt`."""
 
     def get(self, key: str, byte_range: ByteRange | None = None) -> StoredObject:
         """Return the object's bytes, or those of `byte_range`. See `ObjectStore.get`."""

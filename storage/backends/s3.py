@@ -296,7 +296,7 @@ class S3Store:
     def _checksum(self, data: bytes) -> Any:
         """Return what covers a body on its way (rule 6): botocore signs bodies only where nothing encrypts them."""
         is_covered = self._facts.refuses_payload and self.endpoint.startswith("http:")
-        return {"ChecksumCRC32": _crc32(data)} if self._facts.refuses_checksum and not is_covered else {}
+        return {"ChecksumCRC32": _crc32(data)} if self._facts.refuses_crc32 and not is_covered else {}
 
     def _complete(self, key: str, upload: str, sent: Sequence[CompletedPartTypeDef]) -> Version:
         with self._typed(Call("put", key, self.bucket, Create())):
@@ -366,7 +366,7 @@ def _oddity(variant: Variant, data: bytes, version: Version) -> Any:
             return {"IfMatch": version}
         case Variant.QUOTED:
             return {"IfMatch": f'"{version}"'}
-        case Variant.WRONG_CHECKSUM:
+        case Variant.WRONG_CRC32:
             return {"ChecksumCRC32": _crc32(data + b"other")}
         case Variant.WRONG_PAYLOAD:
             return {}

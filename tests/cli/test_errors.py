@@ -68,8 +68,9 @@ def test_json_errors_have_their_facts() -> None:
     fields = error_fields(LeaseHeldError("s", holder="h", expires_at=until), "held", 7)
     assert list(fields)[:3] == ["error", "message", "exit_code"]
     assert fields["expires_at"] == "2026-01-01T00:00:00+00:00"
-    found = error_fields(storage.errors.UnsupportedServerError(["a", "b"]), "m", 9)
-    assert found == {"error": "UnsupportedServerError", "message": "m", "exit_code": 9, "findings": ["a", "b"]}
+    found = error_fields(storage.errors.UnsupportedServerError(["a", "b"], remedy="r"), "m", 9)
+    facts = {"error": "UnsupportedServerError", "message": "m", "exit_code": 9, "findings": ["a", "b"]}
+    assert found == {**facts, "remedy": "r"}
 
 
 @pytest.mark.parametrize(

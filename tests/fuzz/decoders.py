@@ -69,6 +69,7 @@ from storage.frame import (
 from storage.leases import LeaseRegister
 from storage.pack_reader import PackReader
 from storage.packs import PackBuilder, read_index
+from storage.server import ServerFacts, Verdict
 from storage.store import Overwrite, Version
 from storage.testing.clock import ManualClock
 from tests.fuzz.inputs import Form
@@ -278,7 +279,7 @@ def read_epoch(data: bytes) -> object:
 
 
 def read_store_object(data: bytes) -> object:
-    return store_object.open_or_create(environment_with({STORE_KEY: data}), create=False, url="here")
+    return store_object.read(environment_with({STORE_KEY: data}))
 
 
 def read_pack_index(data: bytes) -> object:
@@ -492,7 +493,13 @@ def encoded(plain: Any) -> bytes:
 
 HEADS = tuple(unguarded(one.encode()) for one in (valid.HEAD, valid.FORK_HEAD, valid.STAGING_HEAD, reserved_head()))
 EPOCH = unguarded(written_by(take_number, Layout("default").epoch))
-IDENTITY = written_by(lambda environment: store_object.open_or_create(environment, create=True, url="here"), STORE_KEY)
+VERDICT = Verdict(
+    "http://127.0.0.1:9000", ManualClock().now(), ("create where something is: stored all the same",), ServerFacts()
+)
+IDENTITIES = (
+    written_by(store_object.make, STORE_KEY),
+    written_by(lambda environment: store_object.make(environment, VERDICT), STORE_KEY),
+)
 FRAMES = tuple(map(seal_frame, (b"x" * 100, bytes(range(256)) * 40, b"\x00" * FRAME_BYTES_MAX)))
 PREFIX = Prefix(CHECKPOINT_BYTES)
 CONTINUED = tuple(seal_frame(raw, PREFIX) for raw in (CHECKPOINT_BYTES[9:], CHECKPOINT_BYTES * 30, b"x" * 100))
@@ -596,7 +603,7 @@ DECODERS: tuple[Decoder, ...] = (
         examples=(unguarded(example_marks()),),
         wrap=codec.guarded,
     ),
-    cbor("store object", read_store_object, RECORD, examples=(IDENTITY,)),
+    cbor("store object", read_store_object, RECORD, examples=IDENTITIES),
     cbor("graph", read_graph, (*RECORD, InvalidStateError, ValidationError), examples=(GRAPH,)),
     cbor(
         "tool state",

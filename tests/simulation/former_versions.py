@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from snapshots import PersistedSessionState
+from snapshots import PersistedSessionState, store_object
 from snapshots.commit import commit
 from snapshots.environment import Environment
 from snapshots.fields import NEWEST_VERSION
 from snapshots.fork import ForkRequest, fork
 from snapshots.maintenance.upgrade import execute, plan_on
 from snapshots.reading import head_at
-from snapshots.store_object import open_or_create
 from storage.clock import Clock
 from storage.store import ObjectStore
 from storage.testing.simulation import Actor
@@ -25,7 +24,7 @@ def of_version_1() -> Start:
 
     def begin(environment: Environment) -> Mapping[str, PersistedSessionState]:
         former = replace(environment, schema_version=1)
-        open_or_create(former, create=True, url="here")
+        store_object.make(former)
         state = new_session("s")
         for number in (1, 2):
             commit(former, take_turn(state, f"s{number}"), None, execution_state=None)

@@ -1,0 +1,185 @@
+"""Opening a store: its store object is read, or made, and its server is admitted.
+
+Rules:
+1. A server is asked before a store is made there, and when a store is opened at an endpoint that it does not know; the
+   verdict lands in the store object. A store without a server (memory, a directory) is not asked.
+2. A server that would lose work is refused. `OneWriterStore` admits it, for one writer at a time, and each opening
+   says so.
+3. Who may not ask, as credentials of readers may not, reads, and writes nothing.
+4. A process asks a server once and believes a good verdict; `probe_server` asks again.
+
+    opened = open_store_object(environment, create=True, url="s3://bucket", one_writer=False)
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from snapshots import store_object
+from snapshots.environment import Environment
+from snapshots.errors import StoreNotFoundError
+from snapshots.layout import PROBE_PREFIX
+from snapshots.store_object import StoreFacts
+from storage.errors import NotFoundError, PermissionDeniedError, UnsupportedServerError
+from storage.server import Verdict, adapt, endpoint_of
+from storage.store import ObjectStore
+from storage.wrappers.one_writer import OneWriterStore
+from storage.wrappers.read_only import ReadOnlyStore
+
+NOT_PROBED = "nobody has probed this server, and these credentials may not"
+PROBE_IT = "run snapshots probe with credentials that may write ~probe/ and ~store"
+ONE_WRITER = (
+    "use a server that keeps the conditions of writes; only where a single process at a time writes, "
+    "add one_writer=yes to the URL"
+)
+if TYPE_CHECKING:
+    from storage.probe import ProbeReport
+
+logger = logging.getLogger("snapshots")
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A store that may be worked on.
+
+    Attributes:
+        facts: What its store object says.
+        store: What to work with: the store, or what guards it.
+        findings: What its server does not keep, where one writer at a time was allowed; else none.
+    """
+
+    facts: StoreFacts
+    store: ObjectStore
+    findings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What `probe_server` did.
+
+    Attributes:
+        report: What was tried, and the verdict.
+        is_recorded: Whether the verdict stands in a store object.
+        is_made: Whether that was made now.
+    """
+
+    report: ProbeReport
+    is_recorded: bool
+    is_made: bool
+
+
+def open_store_object(environment: Environment, *, create: bool, url: str, one_writer: bool) -> Opened:
+    """Check that there is a store of our format on a server that can be trusted, or make one.
+
+    Args:
+        environment: Where; its store is the server's own.
+        create: Whether to make a store of the environment's version where there is none.
+        url: How to name the store in errors.
+        one_writer: Whether a server that keeps no conditions will do.
+
+    Raises:
+        StoreNotFoundError: There is none, and `create` is False; or there cannot be one (no such bucket).
+        UnsupportedSchemaError: It is of another format.
+        CorruptSnapshotError: `~store` cannot be read.
+        UnsupportedServerError: The server would lose work.
+        PermissionDeniedError: A store is to be made, and these credentials may not.
+        UnavailableError: The store did not answer.
+    """
+    endpoint = endpoint_of(environment.store)
+    try:
+        facts = store_object.read(environment)
+    except NotFoundError as error:
+        if not create:
+            raise StoreNotFoundError(url, f"there is no store here ({error.message})") from error
+        try:
+            facts = _made(environment, one_writer=one_writer)
+        except NotFoundError as missing:
+            raise StoreNotFoundError(url, missing.message) from missing
+    if not endpoint:
+        return Opened(facts, environment.store)
+    verdict = facts.verdict_at(endpoint)
+    if verdict is None:
+        try:
+            verdict = _asked(environment)
+            facts = store_object.record(environment, verdict)
+        except PermissionDeniedError as error:
+            logger.info("%s is open for reading only: %s (%s)", url, NOT_PROBED, error)
+            return Opened(facts, ReadOnlyStore(environment.store, NOT_PROBED, remedy=PROBE_IT))
+    adapt(environment.store, verdict.facts)
+    if verdict.is_safe:
+        return Opened(facts, environment.store)
+    _check(verdict, one_writer=one_writer)
+    logger.warning("%s: one writer at a time, or work is lost: %s", url, "; ".join(verdict.findings))
+    return Opened(facts, OneWriterStore(environment.store), verdict.findings)
+
+
+def probe_server(environment: Environment, *, create: bool = False) -> Probed:
+    """Probe the server of a store, whatever is known of it, and write the verdict down where there is a store.
+
+    Args:
+        environment: Where; its store is the server's own.
+        create: Whether to make a store where there is none, if the server is safe.
+
+    Raises:
+        NotFoundError: There is no such bucket.
+        PermissionDeniedError: The credentials may not probe, or not write the store object.
+        UnavailableError: The server did not answer; nothing is known.
+    """
+    report = _report(environment)
+    if not report.verdict.endpoint:
+        return Probed(report, is_recorded=False, is_made=False)
+    try:
+        store_object.record(environment, report.verdict)
+    except NotFoundError:
+        if not (create and report.verdict.is_safe):
+            return Probed(report, is_recorded=False, is_made=False)
+        store_object.make(environment, report.verdict)
+        return Probed(report, is_recorded=True, is_made=True)
+    return Probed(report, is_recorded=True, is_made=False)
+
+
+def _made(environment: Environment, *, one_writer: bool) -> StoreFacts:
+    if not endpoint_of(environment.store):
+        return store_object.make(environment)
+    verdict = _asked(environment)
+    _check(verdict, one_writer=one_writer)
+    if verdict.is_safe:
+        return store_object.make(environment, verdict)
+    return store_object.make(replace(environment, store=OneWriterStore(environment.store)), verdict)
+
+
+def _check(verdict: Verdict, *, one_writer: bool) -> None:
+    if not verdict.is_safe and not one_writer:
+        raise UnsupportedServerError(verdict.findings, remedy=ONE_WRITER)
+
+
+def _report(environment: Environment) -> ProbeReport:
+    from storage.probe import probe  # a process that opens a known store does without
+
+    return probe(environment.store, PROBE_PREFIX, environment.clock)
+
+
+class _Asked:
+    """The good verdicts of this process, by endpoint (rule 4)."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._verdicts: dict[str, Verdict] = {}
+
+    def __call__(self, environment: Environment) -> Verdict:
+        endpoint = endpoint_of(environment.store)
+        known = self._verdicts.get(endpoint)
+        if known is not None:
+            adapt(environment.store, known.facts)
+            return known
+        verdict = _report(environment).verdict
+        if verdict.is_safe:
+            with self._lock:
+                self._verdicts[endpoint] = verdict
+        return verdict
+
+
+_asked = _Asked()
