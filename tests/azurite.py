@@ -15,14 +15,13 @@ import hmac
 import http.client
 import itertools
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from email.utils import formatdate
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from tests.servers import running
+from infra.servers.process import LOOPBACK, Command, one_process, program
 
 PROGRAM = "azurite-blob"
 INSTALL = "npm install --global --no-audit --no-fund azurite@3.35.0"
@@ -33,34 +32,17 @@ API_VERSION = "2021-12-02"
 _numbers = itertools.count(1)
 
 
-class AzuriteMissingError(Exception):
-    """Azurite is not installed here."""
-
-    def __init__(self) -> None:
-        super().__init__(f"{PROGRAM} is not installed: {INSTALL}")
-
-
-def check_azurite_installed() -> None:
-    """Check that Azurite can be started.
-
-    Raises:
-        AzuriteMissingError: It is not installed.
-    """
-    if shutil.which(PROGRAM) is None:
-        raise AzuriteMissingError
-
-
 @contextmanager
 def azurite_running(directory: Path) -> Iterator[str]:
-    """Run Azurite; yield its endpoint, which ends with the account."""
-    check_azurite_installed()
+    """Run Azurite; yield its endpoint, which ends with the account. Raises ServerMissingError, ServerStartError."""
+    azurite = program(PROGRAM, INSTALL)
 
-    def command(port: int) -> tuple[list[str], dict[str, str]]:
-        place = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--inMemoryPersistence"]
+    def command(port: int) -> Command:
+        place = ["--blobHost", LOOPBACK, "--blobPort", str(port), "--inMemoryPersistence"]
         # obstore speaks a later version of the protocol than this Azurite knows by name.
-        return [PROGRAM, *place, "--skipApiVersionCheck", "--silent", "--disableTelemetry"], {}
+        return Command([azurite, *place, "--skipApiVersionCheck", "--silent", "--disableTelemetry"])
 
-    with running("azurite", command, directory) as endpoint:
+    with one_process("azurite", command, directory) as endpoint:
         yield f"{endpoint}/{ACCOUNT}"
 
 

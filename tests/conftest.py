@@ -15,16 +15,16 @@ from typing import Any
 
 import pytest
 
+from infra.servers.ceph import ceph_running, check_installed
+from infra.servers.ministack import ministack_running
+from infra.servers.moto import moto_running
+from infra.servers.process import CREDENTIALS, NOT_INHERITED, ServerMissingError, program
+from infra.servers.rclone import rclone_running
+from infra.servers.swift import swift_running
+from tests import azurite
 from tests.aside import Aside, another_process, run_test
-from tests.azurite import (
-    AZURITE_CREDENTIALS,
-    AzuriteMissingError,
-    azurite_running,
-    check_azurite_installed,
-    new_container_url,
-)
-from tests.ceph import CephMissingError, ceph_running, check_installed
-from tests.servers import CREDENTIALS, NOT_FOR_TESTS, ministack_running, moto_running, new_bucket_url
+from tests.azurite import AZURITE_CREDENTIALS, azurite_running, new_container_url
+from tests.servers import new_bucket_url
 from tests.simulation.table import find
 from tests.simulation.worlds import explored
 
@@ -94,7 +94,7 @@ def aside(request: pytest.FixtureRequest) -> Aside:
 def s3_credentials() -> Iterator[None]:
     """Test credentials, and nothing of the machine's own configuration."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in NOT_FOR_TESTS:
+        for name in NOT_INHERITED:
             patch.delenv(name, raising=False)
         for name, value in CREDENTIALS.items():
             patch.setenv(name, value)
@@ -116,11 +116,25 @@ def ministack_endpoint(s3_credentials: None, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="session")
+def rclone_endpoint(s3_credentials: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:  # noqa: ARG001  for its effect
+    """Give the endpoint of an rclone, which keeps no condition; one for the whole session."""
+    with rclone_running(tmp_path_factory.mktemp("rclone")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def swift_endpoint(s3_credentials: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:  # noqa: ARG001  for its effect
+    """Give the endpoint of a Swift, which knows no If-Match; one for the whole session."""
+    with swift_running(tmp_path_factory.mktemp("swift")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
 def ceph_installed() -> None:
     """Skip what needs Ceph where it is not installed."""
     try:
         check_installed()
-    except CephMissingError as error:
+    except ServerMissingError as error:
         if ALL_SERVERS:
             raise
         pytest.skip(str(error))  # on a machine without Ceph; CI sets ALL_SERVERS
@@ -141,13 +155,13 @@ def ceph_endpoint(
 def azurite_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Give the endpoint of an Azurite, one for the whole session; skip what needs it where it is not installed."""
     try:
-        check_azurite_installed()
-    except AzuriteMissingError as error:
+        program(azurite.PROGRAM, azurite.INSTALL)
+    except ServerMissingError as error:
         if ALL_SERVERS:
             raise
         pytest.skip(str(error))  # on a machine without Azurite; CI sets ALL_SERVERS
     with pytest.MonkeyPatch.context() as patch, azurite_running(tmp_path_factory.mktemp("azurite")) as endpoint:
-        for name in (*NOT_FOR_TESTS, *(name for name in os.environ if name.startswith("AZURE_"))):
+        for name in (*NOT_INHERITED, *(name for name in os.environ if name.startswith("AZURE_"))):
             patch.delenv(name, raising=False)
         for name, value in AZURITE_CREDENTIALS.items():
             patch.setenv(name, value)
@@ -170,6 +184,18 @@ def ministack_url(ministack_endpoint: str) -> str:
 def ceph_url(ceph_endpoint: str) -> str:
     """Give the URL of a store in a fresh bucket on Ceph, which carries out many requests at once."""
     return new_bucket_url(ceph_endpoint)
+
+
+@pytest.fixture
+def rclone_url(rclone_endpoint: str) -> str:
+    """Give the URL of a store in a fresh bucket on rclone, which overwrites in spite of any condition."""
+    return new_bucket_url(rclone_endpoint)
+
+
+@pytest.fixture
+def swift_url(swift_endpoint: str) -> str:
+    """Give the URL of a store in a fresh bucket on Swift, which refuses If-Match."""
+    return new_bucket_url(swift_endpoint)
 
 
 @pytest.fixture

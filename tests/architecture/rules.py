@@ -72,12 +72,14 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("snapshots.maintenance.*",),
     ("snapshots.adapters.*", "snapshots.benchmarks.*", "snapshots.testing.*"),
     ("snapshots.cli.*",),
+    ("infra.servers.*",),
+    ("infra.*",),
 )
 
 # Third parties with one home each.
 HOMES: Mapping[str, tuple[str, ...]] = {
-    "boto3": ("storage.backends.s3",),
-    "botocore": ("storage.backends.s3",),
+    "boto3": ("storage.backends.s3", "infra.servers.buckets"),
+    "botocore": ("storage.backends.s3", "infra.servers.buckets"),
     "obstore": ("storage.backends.cloud",),
     "zstandard": ("storage.frame",),
     "cbor2": ("snapshots.codec",),
@@ -96,7 +98,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
         "snapshots.cli.*",
     ),
     "pydantic_core": ("snapshots.state.*",),
-    "time": ("storage.clock", "snapshots.benchmarks.meters"),
+    "time": ("storage.clock", "snapshots.benchmarks.meters", "infra.servers.process"),
     "random": (
         "storage.clock",
         "snapshots.benchmarks.agent_turns",
@@ -220,7 +222,7 @@ def row_of(name: str) -> tuple[int, str] | None:
 
 
 def _ours(names: Iterable[str]) -> list[str]:
-    return sorted(name for name in names if name.split(".")[0] in ("storage", "snapshots"))
+    return sorted(name for name in names if name.split(".")[0] in ("storage", "snapshots", "infra"))
 
 
 def without_a_row(module: Module) -> list[str]:
@@ -245,6 +247,12 @@ def sessions_in_storage(module: Module, known: Iterable[str]) -> list[str]:
         return []
     up = [name for name in _ours(imports_of(module, known)) if matches("snapshots.*", name)]
     return [f"{module.name} imports {name}: storage has never heard of a session" for name in up]
+
+
+def of_tests(module: Module, known: Iterable[str]) -> list[str]:
+    """Return what a module imports from the tests, which may import everything."""
+    found = [name for name in sorted(imports_of(module, known)) if matches("tests.*", name)]
+    return [f"{module.name} imports {name}" for name in found]
 
 
 TESTS_FOR_USERS = frozenset({"snapshots.cli.simulate"})  # what it runs is the simulation

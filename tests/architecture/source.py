@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("storage", "snapshots")
+PACKAGES = ("storage", "snapshots", "infra")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Module:
 
 
 def read_modules() -> dict[str, Module]:
-    """Return all modules of both packages by name."""
+    """Return all modules of the packages by name."""
     found = {}
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):

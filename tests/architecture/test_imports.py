@@ -15,7 +15,14 @@ EACH = pytest.mark.parametrize("module", MODULES.values(), ids=MODULES)
 
 
 def test_every_module_is_read() -> None:
-    assert {"storage", "storage.packs", "storage.backends.s3", "snapshots", "snapshots.state.graph"} <= MODULES.keys()
+    assert {
+        "storage",
+        "storage.packs",
+        "storage.backends.s3",
+        "snapshots",
+        "snapshots.state.graph",
+        "infra.servers.process",
+    } <= MODULES.keys()
 
 
 def test_no_module_stands_on_two_rows() -> None:
@@ -37,6 +44,11 @@ def test_storage_has_never_heard_of_a_session(module: Module) -> None:
 @EACH
 def test_nothing_in_earnest_rests_on_testing(module: Module) -> None:
     assert not rules.testing_in_earnest(module, MODULES)
+
+
+@EACH
+def test_nothing_rests_on_the_tests(module: Module) -> None:
+    assert not rules.of_tests(module, MODULES)
 
 
 @EACH
@@ -113,6 +125,12 @@ BAD: list[tuple[Rule, str, str]] = [
     (_known(rules.upward_imports), "storage.packs", "from storage.backends.memory import MemoryStore"),
     (_known(rules.sessions_in_storage), "storage.packs", "from snapshots.errors import SnapshotError"),
     (_known(rules.sessions_in_storage), "storage.backends.s3", LAZY.format("import snapshots")),
+    (_known(rules.upward_imports), "snapshots.cli.use", "from infra.servers.process import free_port"),
+    (_known(rules.upward_imports), "storage.probe", LAZY.format("import infra.local_s3")),
+    (_known(rules.upward_imports), "infra.servers.process", "from infra.local_s3 import main"),
+    (_known(rules.of_tests), "infra.servers.process", "from tests.proxy import FaultProxy"),
+    (_known(rules.of_tests), "snapshots.commit", LAZY.format("import tests")),
+    (_known(rules.homeless), "infra.local_s3", "import boto3"),
     (_known(rules.testing_in_earnest), "snapshots.commit", "from storage.testing.faults import FaultyStore"),
     (_known(rules.homeless), "storage.backends.local", "import boto3"),
     (_known(rules.homeless), "storage.backends.answers", "from botocore.exceptions import ClientError"),

@@ -21,6 +21,8 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from unittest.mock import patch
 
+from infra.servers.ministack import ministack_running
+from infra.servers.process import server_environment
 from snapshots.benchmarks.contention import (
     READY_SECONDS,
     ROUNDS,
@@ -33,7 +35,7 @@ from snapshots.benchmarks.contention import (
 )
 from snapshots.maintenance.progress import quiet
 from storage.backends import open_store
-from tests.servers import clean_environment, ministack_running, new_bucket_url
+from tests.servers import new_bucket_url
 
 SERVERS = ("file", "ministack")
 
@@ -81,7 +83,7 @@ def places(server: str, directory: Path) -> Iterator[Iterator[str]]:
     if server == "file":
         yield (f"file:{directory / str(number)}" for number in range(1 << 30))
         return
-    with patch.dict(os.environ, clean_environment(), clear=True), ministack_running(directory) as endpoint:
+    with patch.dict(os.environ, server_environment(), clear=True), ministack_running(directory) as endpoint:
         yield (new_bucket_url(endpoint) for _ in range(1 << 30))
 
 

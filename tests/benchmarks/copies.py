@@ -22,12 +22,14 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from infra.servers.ministack import ministack_running
+from infra.servers.process import server_environment
 from snapshots import PersistedSessionState, SnapshotRepository
 from snapshots.benchmarks.agent_turns import AgentTurns, Turn
 from snapshots.maintenance.copy.compare import Difference, verify_copy
 from snapshots.maintenance.copy.fleet import CopyReport, execute, plan_copy
 from storage.wrappers.metered import VERBS, MetricsSnapshot
-from tests.servers import clean_environment, ministack_running, new_bucket_url
+from tests.servers import new_bucket_url
 
 SESSIONS, TURNS = 200, 10
 FORKED, GO_ON = 4, 100  # one session in so many
@@ -151,7 +153,7 @@ def _copied(name: str, source: SnapshotRepository, destination: SnapshotReposito
 @contextmanager
 def places(directory: Path) -> Iterator[tuple[str, str]]:
     """Give the URLs of two empty stores: in a directory, and on a server, which runs meanwhile."""
-    with patch.dict(os.environ, clean_environment(), clear=True), ministack_running(directory) as endpoint:
+    with patch.dict(os.environ, server_environment(), clear=True), ministack_running(directory) as endpoint:
         yield f"file:{directory / 'source'}", new_bucket_url(endpoint)
 
 

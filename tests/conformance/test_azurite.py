@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.azurite import INSTALL, AzuriteMissingError, azurite_running
+from infra.servers.process import ServerMissingError
+from tests.azurite import INSTALL, azurite_running
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_without_the_program_the_error_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(AzuriteMissingError) as caught, azurite_running(tmp_path / "server"):
+    with pytest.raises(ServerMissingError) as caught, azurite_running(tmp_path / "server"):
         pass
     assert INSTALL in str(caught.value)
 

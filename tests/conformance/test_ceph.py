@@ -9,28 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.ceph import INSTALL, PROGRAMS, CephMissingError, CephStartError, ceph_running
-from tests.servers import STARTS_MAX
+from infra.servers.ceph import INSTALL, PROGRAMS, ceph_running
+from infra.servers.process import STARTS_MAX, ServerMissingError, ServerStartError
+from tests.servers import processes_of
 
 ROOT = Path(__file__).parents[2]
 
 
-def processes_of(directory: Path) -> list[int]:
-    """Return the ids of processes whose environment names `directory`."""
-    found = []
-    for environment in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            content = environment.read_bytes()
-        except OSError:
-            continue  # ended, or of another user
-        if os.fsencode(directory) in content:
-            found.append(int(environment.parent.name))
-    return found
-
-
 def test_without_a_program_the_error_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(CephMissingError) as caught, ceph_running(tmp_path / "node"):
+    with pytest.raises(ServerMissingError) as caught, ceph_running(tmp_path / "node"):
         pass
     assert INSTALL in str(caught.value)
     assert all(program in str(caught.value) for program in PROGRAMS)
@@ -63,7 +51,7 @@ def test_a_start_that_fails_half_way_leaves_no_process(tmp_path: Path, monkeypat
     broken.chmod(0o755)
     monkeypatch.setenv("PATH", f"{broken.parent}{os.pathsep}{os.environ['PATH']}")
     node = tmp_path / "node"
-    with pytest.raises(CephStartError, match="no gateway today"), ceph_running(node):
+    with pytest.raises(ServerStartError, match="no gateway today"), ceph_running(node):
         pass
     assert len(list(node.glob("start-*/ceph-osd.log"))) == STARTS_MAX
     assert processes_of(node) == []

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from infra.servers.process import free_port
 from snapshots import SnapshotRepository
 from snapshots.errors import CommitUnknownError, StoreNotFoundError
 from storage.backends.s3 import S3Store
@@ -15,7 +16,7 @@ from storage.errors import PermissionDeniedError, UnavailableError
 from storage.wrappers.prefixed import PrefixedStore
 from tests.integration.builders import SESSION, new_session, take_turn
 from tests.proxy import Answer, FaultProxy, Stall
-from tests.servers import free_port, new_bucket_url
+from tests.servers import new_bucket_url
 
 PATIENCE_SECONDS = 30.0  # four attempts, refused at once, with the SDK's pauses between them
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from infra.servers.process import NOT_INHERITED, free_port
 from storage import ByteRange, Create, Overwrite, Replace, Version
 from storage.backends.cloud import PART_BYTES, RETRIES_MAX, CloudStore, azure_store, google_store
 from storage.errors import (
@@ -31,7 +32,7 @@ from storage.store import PutMode
 from tests.azurite import ACCOUNT, new_container_url, signed
 from tests.conformance.cloud_behind import raw_get
 from tests.proxy import Action, Answer, CutBody, DropAnswer, DropBefore, FaultProxy, Hold, Stall
-from tests.servers import NOT_FOR_TESTS, free_port, new_bucket_url
+from tests.servers import new_bucket_url
 
 PACK = bytes(2 * PART_BYTES) + b"the end"
 SOME_ETAG = Version('"0x8DC0FFEE"')
@@ -460,7 +461,7 @@ class _Answering(BaseHTTPRequestHandler):
 
 def test_the_version_on_google_is_the_generation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOOGLE_BEARER_TOKEN", "test")
-    for name in NOT_FOR_TESTS:
+    for name in NOT_INHERITED:
         monkeypatch.delenv(name, raising=False)
     with ThreadingHTTPServer(("127.0.0.1", 0), _Answering) as server, ThreadPoolExecutor(1) as pool:
         pool.submit(server.serve_forever, 0.01)

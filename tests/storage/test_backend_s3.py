@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import boto3
 import pytest
 
+from infra.servers.process import free_port
 from storage import ByteRange, Create, Overwrite, Replace, Version
 from storage.backends.s3 import ATTEMPTS_MAX, EXPECT_BYTES_MIN, PART_BYTES, S3Store
 from storage.errors import (
@@ -23,7 +24,7 @@ from storage.errors import (
 )
 from tests.conformance.s3_behind import raw_get, shared_session
 from tests.proxy import Answer, CutBody, DropAnswer, DropBefore, FaultProxy, Hold, Stall
-from tests.servers import free_port, new_bucket_url
+from tests.servers import new_bucket_url
 
 PACK = bytes(2 * PART_BYTES) + b"the end"
 

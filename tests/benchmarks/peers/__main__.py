@@ -21,11 +21,12 @@ from typing import Any
 
 import boto3
 
+from infra.servers.moto import moto_running
+from infra.servers.process import CREDENTIALS
 from tests.benchmarks.peers.meters import Cost
 from tests.benchmarks.peers.protocol import Place
 from tests.benchmarks.peers.registry import OURS, PEERS, Workload, entry
 from tests.benchmarks.peers.worker import End, Resumption, Worker, resume
-from tests.servers import CREDENTIALS, moto_running
 
 RESUMES = 3
 LOOKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # after so many commits, and after the last one

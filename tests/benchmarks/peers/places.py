@@ -7,13 +7,13 @@ from pathlib import Path
 
 import boto3
 
+from infra.servers.process import CREDENTIALS, NOT_INHERITED
 from tests.benchmarks.peers.protocol import Place
-from tests.servers import CREDENTIALS, NOT_FOR_TESTS
 
 
 def use_server(place: Place) -> None:
     """Let every client of this process talk to the place's server, with its credentials."""
-    for name in NOT_FOR_TESTS:
+    for name in NOT_INHERITED:
         os.environ.pop(name, None)
     os.environ |= CREDENTIALS | {"AWS_ENDPOINT_URL": place.endpoint}
 

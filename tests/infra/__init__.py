@@ -1,0 +1,1 @@
+"""What an operator gets besides the software, run as an operator runs it."""
