@@ -21,11 +21,14 @@ from typing import TYPE_CHECKING
 from snapshots import store_object
 from snapshots.environment import Environment
 from snapshots.errors import StoreNotFoundError
-from snapshots.layout import PROBE_PREFIX
+from snapshots.layout import PROBE_PREFIX, Layout
 from snapshots.store_object import StoreFacts
+from storage.clock import Clock, SystemClock
 from storage.errors import NotFoundError, PermissionDeniedError, UnsupportedServerError
+from storage.executor import InlineExecutor
 from storage.server import Verdict, adapt, endpoint_of
 from storage.store import ObjectStore
+from storage.wrappers.metered import MeteredStore
 from storage.wrappers.one_writer import OneWriterStore
 from storage.wrappers.read_only import ReadOnlyStore
 
@@ -104,41 +107,45 @@ def open_store_object(environment: Environment, *, create: bool, url: str, one_w
     if verdict is None:
         try:
             verdict = _asked(environment)
-            facts = store_object.record(environment, verdict)
+            facts = store_object.record(_guarded(environment, verdict), verdict)
         except PermissionDeniedError as error:
             logger.info("%s is open for reading only: %s (%s)", url, NOT_PROBED, error)
             return Opened(facts, ReadOnlyStore(environment.store, NOT_PROBED, remedy=PROBE_IT))
     adapt(environment.store, verdict.facts)
-    if verdict.is_safe:
-        return Opened(facts, environment.store)
     _check(verdict, one_writer=one_writer)
-    logger.warning("%s: one writer at a time, or work is lost: %s", url, "; ".join(verdict.findings))
-    return Opened(facts, OneWriterStore(environment.store), verdict.findings)
+    if not verdict.is_safe:
+        logger.warning("%s: one writer at a time, or work is lost: %s", url, "; ".join(verdict.findings))
+    return Opened(facts, _guarded(environment, verdict).store, verdict.findings)
 
 
-def probe_server(environment: Environment, *, create: bool = False) -> Probed:
+def probe_server(store: ObjectStore, *, create: bool = False, clock: Clock | None = None) -> Probed:
     """Probe the server of a store, whatever is known of it, and write the verdict down where there is a store.
 
     Args:
-        environment: Where; its store is the server's own.
+        store: What `storage.backends.open_store` gives.
         create: Whether to make a store where there is none, if the server is safe.
+        clock: Time and ids; tests pass their own.
 
     Raises:
         NotFoundError: There is no such bucket.
         PermissionDeniedError: The credentials may not probe, or not write the store object.
         UnavailableError: The server did not answer; nothing is known.
     """
+    one_writer = isinstance(store, OneWriterStore)
+    within = MeteredStore(store.within if isinstance(store, OneWriterStore) else store)
+    environment = Environment(within, Layout("~"), clock or SystemClock(), InlineExecutor())
     report = _report(environment)
-    if not report.verdict.endpoint:
-        return Probed(report, is_recorded=False, is_made=False)
+    verdict = report.verdict
+    guarded = _guarded(environment, verdict)
+    known = (verdict,) if verdict.endpoint else ()
     try:
-        store_object.record(environment, report.verdict)
+        store_object.record(guarded, *known)
     except NotFoundError:
-        if not (create and report.verdict.is_safe):
+        if not create or not (verdict.is_safe or one_writer):
             return Probed(report, is_recorded=False, is_made=False)
-        store_object.make(environment, report.verdict)
-        return Probed(report, is_recorded=True, is_made=True)
-    return Probed(report, is_recorded=True, is_made=False)
+        store_object.make(guarded, *known)
+        return Probed(report, is_recorded=bool(known), is_made=True)
+    return Probed(report, is_recorded=bool(known), is_made=False)
 
 
 def _made(environment: Environment, *, one_writer: bool) -> StoreFacts:
@@ -146,9 +153,12 @@ def _made(environment: Environment, *, one_writer: bool) -> StoreFacts:
         return store_object.make(environment)
     verdict = _asked(environment)
     _check(verdict, one_writer=one_writer)
-    if verdict.is_safe:
-        return store_object.make(environment, verdict)
-    return store_object.make(replace(environment, store=OneWriterStore(environment.store)), verdict)
+    return store_object.make(_guarded(environment, verdict), verdict)
+
+
+def _guarded(environment: Environment, verdict: Verdict) -> Environment:
+    """Return an environment whose store keeps conditions, if only for one writer at a time."""
+    return environment if verdict.is_safe else replace(environment, store=OneWriterStore(environment.store))
 
 
 def _check(verdict: Verdict, *, one_writer: bool) -> None:

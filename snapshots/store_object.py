@@ -78,8 +78,8 @@ def make(environment: Environment, *verdicts: Verdict) -> StoreFacts:
     return facts
 
 
-def record(environment: Environment, verdict: Verdict) -> StoreFacts:
-    """Write down what is known of a server; return what the store object says then.
+def record(environment: Environment, *verdicts: Verdict) -> StoreFacts:
+    """Write down what is known of servers; return what the store object says then.
 
     Raises:
         NotFoundError: There is no store.
@@ -89,7 +89,11 @@ def record(environment: Environment, verdict: Verdict) -> StoreFacts:
     register = Register(environment.store, STORE_KEY, environment.clock)
     for _ in range(ATTEMPTS_MAX):
         found = _read(environment)
-        facts = facts_in(found.data).knowing(verdict)
+        facts = facts_in(found.data)
+        if not verdicts:
+            return facts
+        for verdict in verdicts:
+            facts = facts.knowing(verdict)
         try:
             register.compare_and_swap(found.version, encoded(facts))
         except PreconditionFailedError:

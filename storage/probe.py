@@ -43,6 +43,7 @@ from storage.store import ByteRange, Create, ObjectStore, PutMode, Replace, Vers
 
 ACTORS = 16  # in a crowd
 ROUNDS = 4  # of each crowd: what is kept by luck fails in one of a few
+LOOKS_MAX = 3  # for scratch that is still there
 OBJECTS = 8  # listed after they were written
 
 Meaning = Literal["right", "wrong", "fact"]
@@ -118,9 +119,16 @@ class _Probing:
         adapt(self._store, self.facts)
 
     def clear(self) -> None:
-        """Remove what was written. Raises what keeps the first of it from being removed."""
-        for failure in self._store.delete_many([row.key for row in self._store.list(self._scratch)]):
-            raise failure.error
+        """Remove what was written. Raises what keeps the first of it from being removed.
+
+        Looks again a few times: a write that lost its answer, or that a server keeps back, may land late.
+        """
+        for _ in range(LOOKS_MAX):
+            keys = [row.key for row in self._store.list(self._scratch)]
+            if not keys:
+                return
+            for failure in self._store.delete_many(keys):
+                raise failure.error
 
     def _key(self, name: str) -> str:
         return self._scratch + name
@@ -160,7 +168,7 @@ class _Probing:
     def _creating(self) -> Iterator[Check]:
         key = self._key("create")
         yield self._expect("create where something is", "refused", key, b"second", Create())
-        yield self._kept("what a refused create left", key, b"first")
+        yield self._kept("what is there after that create", key, b"first")
 
     def _replacing(self) -> Iterator[Check]:
         key = self._key("replace")
@@ -171,7 +179,7 @@ class _Probing:
         if not self._can_replace:
             return
         yield self._expect("replace an earlier version", "refused", key, b"lost", Replace(first))
-        yield self._kept("what a refused replace left", key, b"B")
+        yield self._kept("what is there after that replace", key, b"B")
         again = self._store.put(key, b"A", Replace(self._store.stat(key).version))
         self._learn(replace(self.facts, same_versions=again == first))
         yield Check("version of the same content again", "the same" if again == first else "another", "fact")
@@ -186,7 +194,7 @@ class _Probing:
             if not answer.is_stored:
                 self._learn(replace(self.facts, absent_status=answer.status))
             yield Check("If-Match where nothing is", str(answer), "fact")
-        yield self._gone("what it left", key)
+        yield self._gone("what is there after it", key)
 
     def _expect(self, name: str, wanted: Literal["stored", "refused"], key: str, data: bytes, mode: PutMode) -> Check:
         try:

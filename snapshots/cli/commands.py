@@ -92,6 +92,9 @@ LINES: Mapping[str, Line] = {
     ),
     "verify": Line("verify", "Look for damage, and change nothing; exit code 4 if there is any."),
     "repair": Line("repair", "Store again what is damaged, as far as it can be proved. Deletes nothing."),
+    "probe": Line(
+        "probe", "Try whether a server keeps what commits rest on; exit code 9 if not. The store remembers the verdict."
+    ),
     "bench": Line("bench", "Measure requests, bytes, CPU and memory of this software, here or on a store of yours."),
     "simulate": Line(
         "simulate", "Run this software against lost answers, crashes and collections, in memory. No store is touched."

@@ -67,7 +67,10 @@ class Invocation:
     def repository(self, store: ObjectStore | None = None, *, create: bool = False) -> SnapshotRepository:
         """Open the repository; `store` is what `raw_store` gave, wrapped as the command likes."""
         target = self.raw_store() if store is None else store
-        return SnapshotRepository(target, tenant=self.tenant, create=create, url=self.store)
+        repo = SnapshotRepository(target, tenant=self.tenant, create=create, url=self.store)
+        if repo.server_findings:
+            self.output.caution("one writer at a time, or work is lost", repo.server_findings)
+        return repo
 
     def confirm(self, question: str) -> None:
         """Return if the user agrees, by `--yes` or at a terminal.

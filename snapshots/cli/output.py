@@ -125,6 +125,13 @@ class Output:
         if not self.quiet:
             self.line(text)
 
+    def caution(self, text: str, findings: Sequence[str]) -> None:
+        """Print on stderr what must not be overlooked, also with `--quiet`; with `--json` as an object."""
+        if self.as_json:
+            sys.stderr.write(json.dumps({"warning": text, "findings": list(findings)}, ensure_ascii=False) + "\n")
+        else:
+            self._errors.print(visible(f"warning: {text}: {'; '.join(findings)}"), soft_wrap=True)
+
     @contextmanager
     def progress(self, total: int | None) -> Iterator[Callable[[str], None]]:
         """Show a bar while the block runs; the function given moves it one step on, under a new label.
