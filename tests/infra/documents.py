@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 INFRA = Path(__file__).parents[2] / "infra"
-_BLOCK = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_BLOCK = re.compile(r"^ *```bash\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 _DRILL = re.compile(r"<!-- drill: ([\w-]+) -->\n```bash\n(.*?)```", re.DOTALL)
 _SPAN = re.compile(r"(?<!`)`(snapshots [^`\n]+)`(?!`)")
 _USE = re.compile(r"(?:^|[|;&(]|\bdo )\s*(snapshots\b[^|;&<>()#]*)")
 _CODE = re.compile(r"\s+# .*?exit code (\d+)")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
-_ALL_FENCES = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+_ALL_FENCES = re.compile(r"^ *```.*?^ *```", re.DOTALL | re.MULTILINE)
 
 
 @dataclass(frozen=True)
