@@ -19,6 +19,7 @@ from pathlib import Path
 
 from snapshots import errors as sessions
 from snapshots.cli.exits import EXIT_CODES, MEANINGS
+from snapshots.opening import ONE_WRITER
 from storage import errors as storage
 
 FOLDER = Path(__file__).parent / "errors"
@@ -58,7 +59,7 @@ EXAMPLES: tuple[Exception, ...] = (
     storage.PermissionDeniedError(_HEAD_KEY, "403 AccessDenied"),
     storage.InvalidKeyError("support\\n42", "session id has control characters; remove them"),
     storage.CorruptObjectError(_PACK_KEY, "the range begins at or behind the object's end"),
-    storage.UnsupportedServerError(["put was answered with 501 NotImplemented"]),
+    storage.UnsupportedServerError(["16 create at once, 4 times: 3 won"], remedy=ONE_WRITER),
 )
 
 
