@@ -59,7 +59,7 @@ EXAMPLES: tuple[Exception, ...] = (
     storage.PermissionDeniedError(_HEAD_KEY, "403 AccessDenied"),
     storage.InvalidKeyError("support\\n42", "session id has control characters; remove them"),
     storage.CorruptObjectError(_PACK_KEY, "the range begins at or behind the object's end"),
-    storage.UnsupportedServerError(["16 create at once, 4 times: 3 won"], remedy=ONE_WRITER),
+    storage.UnsupportedServerError(["16 create at once, 4 times: 3 win"], remedy=ONE_WRITER),
 )
 
 
