@@ -3,18 +3,17 @@
 Rules:
 1. A server is asked before a store is made there, and when a store is opened at an endpoint that it does not know; the
    verdict lands in the store object. A store without a server (memory, a directory) is not asked.
-2. A server that would lose work is refused. `OneWriterStore` admits it, for one writer at a time, and each opening
-   says so.
+2. A server that would lose work is refused. If it is only conditions that it does not keep, its store may allow it for
+   one writer at a time (`OneWriterStore`); then each opening says so.
 3. Who may not ask, as credentials of readers may not, reads, and writes nothing.
-4. A process asks a server once and believes a good verdict; `probe_server` asks again.
+4. A process asks a server once; `probe_server` asks again.
 
-    opened = open_store_object(environment, create=True, url="s3://bucket", one_writer=False)
+    opened = open_store_object(environment, create=True, url="s3://bucket")
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,7 @@ from snapshots.store_object import StoreFacts
 from storage.clock import Clock, SystemClock
 from storage.errors import NotFoundError, PermissionDeniedError, UnsupportedServerError
 from storage.executor import InlineExecutor
-from storage.server import Verdict, adapt, endpoint_of
+from storage.server import Verdict, adapt, allows_one_writer, endpoint_of
 from storage.store import ObjectStore
 from storage.wrappers.metered import MeteredStore
 from storage.wrappers.one_writer import OneWriterStore
@@ -34,6 +33,7 @@ from storage.wrappers.read_only import ReadOnlyStore
 
 NOT_PROBED = "nobody has probed this server, and these credentials may not"
 PROBE_IT = "run snapshots probe with credentials that may write ~probe/ and ~store"
+ANOTHER = "use another server: on this one not even a single writer reads what it wrote"
 ONE_WRITER = (
     "use a server that keeps the conditions of writes; only where a single process at a time writes, "
     "add one_writer=yes to the URL"
@@ -74,14 +74,13 @@ class Probed:
     is_made: bool
 
 
-def open_store_object(environment: Environment, *, create: bool, url: str, one_writer: bool) -> Opened:
+def open_store_object(environment: Environment, *, create: bool, url: str) -> Opened:
     """Check that there is a store of our format on a server that can be trusted, or make one.
 
     Args:
-        environment: Where; its store is the server's own.
+        environment: Where.
         create: Whether to make a store of the environment's version where there is none.
         url: How to name the store in errors.
-        one_writer: Whether a server that keeps no conditions will do.
 
     Raises:
         StoreNotFoundError: There is none, and `create` is False; or there cannot be one (no such bucket).
@@ -98,7 +97,7 @@ def open_store_object(environment: Environment, *, create: bool, url: str, one_w
         if not create:
             raise StoreNotFoundError(url, f"there is no store here ({error.message})") from error
         try:
-            facts = _made(environment, one_writer=one_writer)
+            facts = _made(environment)
         except NotFoundError as missing:
             raise StoreNotFoundError(url, missing.message) from missing
     if not endpoint:
@@ -111,8 +110,7 @@ def open_store_object(environment: Environment, *, create: bool, url: str, one_w
         except PermissionDeniedError as error:
             logger.info("%s is open for reading only: %s (%s)", url, NOT_PROBED, error)
             return Opened(facts, ReadOnlyStore(environment.store, NOT_PROBED, remedy=PROBE_IT))
-    adapt(environment.store, verdict.facts)
-    _check(verdict, one_writer=one_writer)
+    _check(environment, verdict)
     if not verdict.is_safe:
         logger.warning("%s: one writer at a time, or work is lost: %s", url, "; ".join(verdict.findings))
     return Opened(facts, _guarded(environment, verdict).store, verdict.findings)
@@ -131,39 +129,51 @@ def probe_server(store: ObjectStore, *, create: bool = False, clock: Clock | Non
         PermissionDeniedError: The credentials may not probe, or not write the store object.
         UnavailableError: The server did not answer; nothing is known.
     """
-    one_writer = isinstance(store, OneWriterStore)
-    within = MeteredStore(store.within if isinstance(store, OneWriterStore) else store)
-    environment = Environment(within, Layout("~"), clock or SystemClock(), InlineExecutor())
+    environment = Environment(MeteredStore(store), Layout("~"), clock or SystemClock(), InlineExecutor())
     report = _report(environment)
     verdict = report.verdict
+    _asked.learn(verdict)
     guarded = _guarded(environment, verdict)
     known = (verdict,) if verdict.endpoint else ()
     try:
         store_object.record(guarded, *known)
     except NotFoundError:
-        if not create or not (verdict.is_safe or one_writer):
+        if not create or not is_admitted(store, verdict):
             return Probed(report, is_recorded=False, is_made=False)
         store_object.make(guarded, *known)
         return Probed(report, is_recorded=bool(known), is_made=True)
     return Probed(report, is_recorded=bool(known), is_made=False)
 
 
-def _made(environment: Environment, *, one_writer: bool) -> StoreFacts:
+def refusal(verdict: Verdict) -> UnsupportedServerError:
+    """Return the error that says why a server is refused, and what would help."""
+    return UnsupportedServerError(verdict.findings, remedy=ONE_WRITER if verdict.facts.reads_right else ANOTHER)
+
+
+def is_admitted(store: ObjectStore, verdict: Verdict) -> bool:
+    """Say whether a store may be worked on: its server is safe, or keeps no conditions and that is allowed."""
+    return verdict.is_safe or (verdict.facts.reads_right and allows_one_writer(store))
+
+
+def _made(environment: Environment) -> StoreFacts:
     if not endpoint_of(environment.store):
         return store_object.make(environment)
     verdict = _asked(environment)
-    _check(verdict, one_writer=one_writer)
+    _check(environment, verdict)
     return store_object.make(_guarded(environment, verdict), verdict)
 
 
+def _check(environment: Environment, verdict: Verdict) -> None:
+    if not is_admitted(environment.store, verdict):
+        raise refusal(verdict)
+
+
 def _guarded(environment: Environment, verdict: Verdict) -> Environment:
-    """Return an environment whose store keeps conditions, if only for one writer at a time."""
-    return environment if verdict.is_safe else replace(environment, store=OneWriterStore(environment.store))
-
-
-def _check(verdict: Verdict, *, one_writer: bool) -> None:
-    if not verdict.is_safe and not one_writer:
-        raise UnsupportedServerError(verdict.findings, remedy=ONE_WRITER)
+    """Return an environment whose store knows its server, and keeps conditions, if only for one writer at a time."""
+    is_guarded = verdict.is_safe or allows_one_writer(environment.store)
+    store = environment.store if is_guarded else OneWriterStore(environment.store)
+    adapt(store, verdict.facts)
+    return replace(environment, store=store)
 
 
 def _report(environment: Environment) -> ProbeReport:
@@ -173,23 +183,19 @@ def _report(environment: Environment) -> ProbeReport:
 
 
 class _Asked:
-    """The good verdicts of this process, by endpoint (rule 4)."""
+    """The verdicts of this process, by endpoint (rule 4)."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._verdicts: dict[str, Verdict] = {}
 
     def __call__(self, environment: Environment) -> Verdict:
         endpoint = endpoint_of(environment.store)
-        known = self._verdicts.get(endpoint)
-        if known is not None:
-            adapt(environment.store, known.facts)
-            return known
-        verdict = _report(environment).verdict
-        if verdict.is_safe:
-            with self._lock:
-                self._verdicts[endpoint] = verdict
-        return verdict
+        if endpoint not in self._verdicts:
+            self._verdicts[endpoint] = _report(environment).verdict
+        return self._verdicts[endpoint]
+
+    def learn(self, verdict: Verdict) -> None:
+        self._verdicts[verdict.endpoint] = verdict
 
 
 _asked = _Asked()

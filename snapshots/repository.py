@@ -68,7 +68,6 @@ from storage.executor import NestingExecutor
 from storage.leases import Free, Lease
 from storage.store import ObjectStore
 from storage.wrappers.metered import MeteredStore, Metrics
-from storage.wrappers.one_writer import OneWriterStore
 
 RevisionOf = str | tuple[str, int | str | None]
 """A session id for its present revision, or a pair of session id and number or pin of a revision."""
@@ -107,14 +106,13 @@ class SnapshotRepository:
     ) -> None:
         if not 0 <= inline_limit_bytes <= TAIL_PACK_BYTES_MAX:
             raise LimitExceededError(f"inline_limit_bytes of 0..{TAIL_PACK_BYTES_MAX}", inline_limit_bytes)
-        one_writer = isinstance(store, OneWriterStore)
-        metered = MeteredStore(store.within if isinstance(store, OneWriterStore) else store)
+        metered = MeteredStore(store)
         self._metrics = metered.metrics
         self._executor = NestingExecutor(THREADS_MAX, thread_name_prefix="snapshots")
         limits = Limits(tail_pack_bytes=inline_limit_bytes)
         self._environment = Environment(metered, Layout(tenant), clock or SystemClock(), self._executor, limits=limits)
         try:
-            opened = open_store_object(self._environment, create=create, url=url, one_writer=one_writer)
+            opened = open_store_object(self._environment, create=create, url=url)
         except BaseException:
             self._executor.shutdown()
             raise

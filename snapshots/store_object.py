@@ -162,6 +162,8 @@ def _facts_from_plain(plain: Mapping[str, Any]) -> ServerFacts:
         refuses_crc32=fields.flag("refuses_crc32"),
         refuses_payload=fields.flag("refuses_payload"),
         same_versions=fields.flag("same_versions"),
+        keeps_conditions=fields.flag("keeps_conditions"),
+        reads_right=fields.flag("reads_right"),
     )
     fields.nothing_else()
     return facts

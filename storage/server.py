@@ -65,6 +65,8 @@ class ServerFacts:
         refuses_crc32: Whether a body that does not fit its CRC32 is refused.
         refuses_payload: Whether a body that does not fit its signed SHA-256 is refused.
         same_versions: Whether the same content has the same version again.
+        keeps_conditions: Whether nothing was found by which a second writer's work would be lost.
+        reads_right: Whether what was written is read, listed and gone as it should be.
     """
 
     quoted: bool = False
@@ -72,6 +74,8 @@ class ServerFacts:
     refuses_crc32: bool = False
     refuses_payload: bool = False
     same_versions: bool = True
+    keeps_conditions: bool = True
+    reads_right: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,11 @@ class Server(Protocol):
         ...
 
     @property
+    def allows_one_writer(self) -> bool:
+        """Say whether a server that keeps no conditions will do, for one writer at a time (`OneWriterStore`)."""
+        ...
+
+    @property
     def variants(self) -> frozenset[Variant]:
         """Return what can be tried; none where the library that speaks to the server leaves no choice."""
         ...
@@ -127,6 +136,11 @@ class Server(Protocol):
 def endpoint_of(store: ObjectStore) -> str:
     """Return which server a store is in; "" for none."""
     return store.endpoint if isinstance(store, Server) else ""
+
+
+def allows_one_writer(store: ObjectStore) -> bool:
+    """Say whether a server that keeps no conditions will do."""
+    return isinstance(store, Server) and store.allows_one_writer
 
 
 def variants_of(store: ObjectStore) -> frozenset[Variant]:
@@ -160,6 +174,11 @@ class ServerWithin:
     def endpoint(self) -> str:
         """Return the server of the store within. See `Server.endpoint`."""
         return endpoint_of(self._store)
+
+    @property
+    def allows_one_writer(self) -> bool:
+        """Say what the store within says. See `Server.allows_one_writer`."""
+        return allows_one_writer(self._store)
 
     @property
     def variants(self) -> frozenset[Variant]:

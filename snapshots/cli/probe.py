@@ -11,10 +11,9 @@ from typing import Annotated
 import typer
 
 from snapshots.cli.invocation import Invocation, invocation
-from snapshots.cli.output import Columns
-from snapshots.opening import ONE_WRITER, Probed, probe_server
-from storage.errors import UnsupportedServerError
-from storage.wrappers.one_writer import OneWriterStore
+from snapshots.cli.output import Columns, Row
+from snapshots.opening import Probed, is_admitted, probe_server, refusal
+from storage.probe import Check
 
 commands = typer.Typer()
 CHECK_COLUMNS: Columns = {"what was tried": "name", "what was seen": "seen", "": "meaning"}
@@ -32,7 +31,7 @@ def probe(context: typer.Context, url: Place = None, create: Create = False) -> 
     here = run if url is None else replace(run, store=url)
     store = here.raw_store()
     probed = probe_server(store, create=create)
-    run.output.rows([asdict(check) for check in probed.report.checks], CHECK_COLUMNS, title=f"probe of {here.store}")
+    run.output.rows([_row(check) for check in probed.report.checks], CHECK_COLUMNS, title=f"probe of {here.store}")
     verdict = probed.report.verdict
     if run.output.as_json:
         run.output.record(
@@ -46,8 +45,12 @@ def probe(context: typer.Context, url: Place = None, create: Create = False) -> 
             }
         )
     run.output.note(_said(here, probed))
-    if not verdict.is_safe and not isinstance(store, OneWriterStore):
-        raise UnsupportedServerError(verdict.findings, remedy=ONE_WRITER)
+    if not is_admitted(store, verdict):
+        raise refusal(verdict)
+
+
+def _row(check: Check) -> Row:
+    return {"name": check.name, "seen": check.seen, "meaning": check.meaning}
 
 
 def _said(run: Invocation, probed: Probed) -> str:

@@ -130,6 +130,8 @@ def _what_is_there(call: Call) -> str:
 def _not_found(call: Call, answer: Refused) -> StorageError:
     if answer.code == "NoSuchBucket":
         return NotFoundError(call.key, f"bucket {call.bucket!r} does not exist; create it or check its name")
+    if answer.code == "NoSuchUpload" and call.verb == "list":  # as rclone does
+        return UnsupportedServerError(["uploads under way are not listed"])
     if answer.code == "NoSuchUpload":
         return UnavailableError(call.key, str(answer), applied="no")
     if isinstance(call.mode, Replace):

@@ -35,7 +35,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, Prec
 from obstore.store import AzureStore, GCSStore
 
 from storage.backends.answers import Call, Failure, NoAnswer, NoCredentials, Refused, storage_error
-from storage.backends.limits import check_put, is_key, read_up_to
+from storage.backends.limits import check_order, check_put, is_key, read_up_to
 from storage.errors import (
     CorruptObjectError,
     InvalidKeyError,
@@ -173,6 +173,11 @@ class CloudStore:
         return self._place
 
     @property
+    def allows_one_writer(self) -> bool:
+        """Say no: that is a wrapper's to allow. See `Server.allows_one_writer`."""
+        return False
+
+    @property
     def variants(self) -> frozenset[Variant]:
         """Return none: the library writes conditions as the service has them. See `Server.variants`."""
         return frozenset()
@@ -280,8 +285,7 @@ class CloudStore:
         before = prefix if prefix.endswith("/") else prefix[:-1]  # sorts before all that begins with the prefix
         former = ""
         for key, row in self._listed(prefix, directory, max(start_after, before)):
-            if key <= former:
-                raise UnsupportedServerError([f"a listing is not in key order: {key} came after {former}"])
+            check_order(key, former)
             former = key
             if key > start_after and key.startswith(prefix):  # not every server knows where to begin
                 yield ListedObject(key, row["size"], row["last_modified"])

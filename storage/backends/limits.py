@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from storage.digest import Buffer, short_hash
-from storage.errors import InvalidKeyError, PreconditionFailedError
+from storage.errors import InvalidKeyError, PreconditionFailedError, UnsupportedServerError
 from storage.keys import check_key
 from storage.store import CONDITIONAL_BYTES_MAX, Create, PutMode, Replace, Version
 
@@ -79,3 +79,13 @@ def read_up_to(stream: BinaryIO, size_bytes: int) -> bytes:
     while len(got) < size_bytes and (piece := stream.read(size_bytes - len(got))):
         got += piece
     return bytes(got)
+
+
+def check_order(key: str, former: str) -> None:
+    """Check that a listing goes on in key order; `former` is the key before, "" for none.
+
+    Raises:
+        UnsupportedServerError: It does not.
+    """
+    if key <= former:
+        raise UnsupportedServerError([f"a listing is not in key order: {key} came after {former}"])

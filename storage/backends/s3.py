@@ -40,7 +40,7 @@ from botocore.utils import determine_content_length
 from urllib3.exceptions import HTTPError
 
 from storage.backends.answers import Call, Failure, NoAnswer, NoCredentials, Refused, storage_error
-from storage.backends.limits import check_put, is_key, read_up_to
+from storage.backends.limits import check_order, check_put, is_key, read_up_to
 from storage.errors import InvalidKeyError, PermissionDeniedError, UnavailableError, UnsupportedServerError
 from storage.keys import check_key, check_prefix
 from storage.server import Attempt, ServerFacts, Variant
@@ -142,6 +142,11 @@ class S3Store:
     def endpoint(self) -> str:
         """Return the server's URL, as requests are sent to it. See `Server.endpoint`."""
         return self._once.meta.endpoint_url
+
+    @property
+    def allows_one_writer(self) -> bool:
+        """Say no: that is a wrapper's to allow. See `Server.allows_one_writer`."""
+        return False
 
     @property
     def variants(self) -> frozenset[Variant]:
@@ -308,12 +313,15 @@ class S3Store:
 
     def _rows(self, prefix: str, start_after: str) -> Iterator[ListedObject]:
         place: Any = {"StartAfter": start_after} if start_after else {}
+        former = start_after
         while True:
             with self._typed(Call("list", prefix, self.bucket)):
                 page = self._retrying.list_objects_v2(
                     Bucket=self.bucket, Prefix=prefix, MaxKeys=LIST_PAGE_KEYS, **place
                 )
             for row in page.get("Contents", ()):
+                check_order(row["Key"], former)
+                former = row["Key"]
                 if is_key(row["Key"]):
                     yield ListedObject(row["Key"], row["Size"], row["LastModified"])
             if not page.get("IsTruncated"):

@@ -1,11 +1,14 @@
 """`OneWriterStore`: looks before it writes, on a server that keeps no conditions. Right only while nobody else writes.
 
 Rules:
-1. A create is a look whether something is there, a replace one whether it is still that version; then comes a plain
+1. It passes everything on until it is told that the server keeps no conditions (`ServerFacts.keeps_conditions`): where
+   it is not needed it costs nothing, and a probe sees the server as it is.
+2. A create is a look whether something is there, a replace one whether it is still that version; then comes a plain
    write. What another process writes between the two is lost: one process at a time may write.
-2. Its own threads look and write one after the other.
+3. Its own threads look and write one after the other.
 
     store = OneWriterStore(server_without_conditions)
+    store.adapt(probe(store, "~probe/", clock).verdict.facts)
     store.put("a/b", b"one", Create())  # a stat, then a put
 """
 
@@ -15,6 +18,7 @@ import threading
 from typing import BinaryIO
 
 from storage.errors import NotFoundError, PreconditionFailedError
+from storage.server import ServerFacts
 from storage.store import CONDITIONAL_BYTES_MAX, Create, ObjectStore, Overwrite, PutMode, Replace, Version
 from storage.wrappers.passing import PassingStore
 
@@ -23,19 +27,28 @@ class OneWriterStore(PassingStore):
     """An `ObjectStore` for one writer at a time.
 
     Args:
-        store: Where everything lies; its own conditions are not relied on.
-
-    Attributes:
-        within: That store.
+        store: Where everything lies.
     """
 
     def __init__(self, store: ObjectStore) -> None:
         super().__init__(store)
-        self.within = store
+        self._looks = False
         self._lock = threading.Lock()
+
+    @property
+    def allows_one_writer(self) -> bool:
+        """Say yes. See `Server.allows_one_writer`."""
+        return True
+
+    def adapt(self, facts: ServerFacts) -> None:
+        """Look first from now on, or no longer. See `Server.adapt`."""
+        self._looks = not facts.keeps_conditions
+        super().adapt(facts)
 
     def put(self, key: str, data: bytes | BinaryIO, mode: PutMode) -> Version:
         """Look, then store `data`. See `ObjectStore.put`."""
+        if not self._looks:
+            return super().put(key, data, mode)
         with self._lock:
             if isinstance(mode, Create) and self._is_there(key):
                 raise PreconditionFailedError(key, "the object exists already")

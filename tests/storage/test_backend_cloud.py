@@ -247,7 +247,8 @@ def test_a_key_that_is_none_is_a_matter_of_permission_and_not_repeated(monkeypat
 
 def test_a_pack_goes_out_in_parts(store: CloudStore, proxy: FaultProxy, raw: Callable[[str], bytes | None]) -> None:
     store.put("p", io.BytesIO(PACK), Create())
-    assert sorted(len(part.body) for part in proxy.seen("PUT", "comp=block&")) == [7, PART_BYTES, PART_BYTES]
+    parts = {part.target: len(part.body) for part in proxy.seen("PUT", "comp=block&")}  # one may be sent again
+    assert sorted(parts.values()) == [7, PART_BYTES, PART_BYTES]
     assert len(proxy.seen("PUT", "comp=blocklist")) == 1
     assert raw("p") == PACK
 
