@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
-from storage.clock import Clock
+from storage.clock import Clock, backoff_seconds
 from storage.errors import (
     CorruptObjectError,
     NotFoundError,
@@ -43,6 +43,7 @@ from storage.store import ByteRange, Create, ObjectStore, PutMode, Replace, Vers
 
 ACTORS = 16  # in a crowd
 ROUNDS = 4  # of each crowd: what is kept by luck fails in one of a few
+READS_MAX = 4  # of what a crowd left
 OBJECTS = 8  # listed after they were written
 
 Meaning = Literal["right", "wrong", "fact"]
@@ -135,6 +136,15 @@ class _Probing:
 
     def _holds(self, key: str, wanted: bytes) -> bool:
         return self._read(key) == wanted
+
+    def _read_at_last(self, key: str) -> bytes:
+        """Return what a crowd left; a server that is still at it may break off in the middle of an answer."""
+        for attempt in range(1, READS_MAX):
+            try:
+                return self._read(key)
+            except UnavailableError:
+                self._clock.sleep(backoff_seconds(attempt, self._clock))
+        return self._read(key)
 
     def _read(self, key: str) -> bytes:
         """Return what is there; b"" for nothing: no probe writes that."""
@@ -244,7 +254,7 @@ class _Probing:
         outcomes = list(actors.map(act, range(ACTORS)))
         if "won" not in outcomes and "busy" in outcomes:
             raise UnavailableError(key, "the server was too busy to be probed", applied="no")
-        there = self._read(key)
+        there = self._read_at_last(key)
         stored = [outcome for number, outcome in enumerate(outcomes) if _body(number) == there]
         return _Crowd(Counter(outcomes), stored[0] if stored else "none")
 
@@ -361,4 +371,4 @@ def _right(name: str, is_right: bool) -> Check:
 
 
 def _body(number: int) -> bytes:
-    return b"actor %d" % number
+    return b"actor %02d" % number

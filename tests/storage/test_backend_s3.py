@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import zlib
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
@@ -22,6 +23,7 @@ from storage.errors import (
     UnavailableError,
     UnsupportedServerError,
 )
+from storage.server import ServerFacts, Variant
 from tests.conformance.s3_behind import raw_get, shared_session
 from tests.proxy import Answer, CutBody, DropAnswer, DropBefore, FaultProxy, Hold, Stall
 from tests.servers import new_bucket_url
@@ -66,6 +68,70 @@ def test_conditions_go_out_literally(store: S3Store, proxy: FaultProxy) -> None:
     assert create.headers["if-none-match"] == "*"
     assert replace.headers["if-match"] == version == hashlib.md5(b"one").hexdigest()
     assert not {"if-match", "if-none-match"} & overwrite.headers.keys()
+
+
+def test_a_server_that_wants_quotes_gets_them(store: S3Store, proxy: FaultProxy) -> None:
+    version = store.put("a", b"one", Create())
+    store.adapt(ServerFacts(quoted=True))
+    store.put("a", b"two", Replace(version))
+    assert proxy.seen("PUT")[-1].headers["if-match"] == f'"{version}"'
+
+
+@pytest.mark.parametrize(
+    ("facts", "is_sent"),
+    [
+        (ServerFacts(), False),
+        (ServerFacts(refuses_crc32=True), True),
+        (ServerFacts(refuses_crc32=True, refuses_payload=True), False),  # over http the body is signed
+    ],
+)
+def test_a_checksum_goes_out_where_it_is_checked_and_nothing_else_covers_the_body(
+    store: S3Store, proxy: FaultProxy, facts: ServerFacts, is_sent: bool
+) -> None:
+    store.adapt(facts)
+    store.put("a", b"one", Create())
+    found = proxy.seen("PUT")[-1].headers.get("x-amz-checksum-crc32")
+    assert found == (base64.b64encode(zlib.crc32(b"one").to_bytes(4, "big")).decode() if is_sent else None)
+
+
+def test_a_server_that_tells_absence_apart_is_believed(store: S3Store) -> None:
+    store.put("a", b"one", Create())
+    with pytest.raises(PreconditionFailedError, match="changed or is gone"):
+        store.put("a", b"two", Replace(Version("0" * 32)))
+    store.adapt(ServerFacts(absent_status=404))
+    with pytest.raises(PreconditionFailedError, match="412 PreconditionFailed: the object changed;"):
+        store.put("a", b"two", Replace(Version("0" * 32)))
+    with pytest.raises(PreconditionFailedError, match="nothing is stored here"):
+        store.put("b", b"two", Replace(Version("0" * 32)))
+
+
+@pytest.mark.parametrize(
+    ("variant", "header", "value"),
+    [
+        (Variant.BARE, "if-match", "v"),
+        (Variant.QUOTED, "if-match", '"v"'),
+        (Variant.WRONG_CRC32, "x-amz-checksum-crc32", None),
+        (Variant.WRONG_PAYLOAD, "x-amz-content-sha256", hashlib.sha256(b"one").hexdigest()),
+    ],
+)
+def test_a_variant_is_sent_once_as_it_is_meant_and_nothing_else_changes(
+    store: S3Store, proxy: FaultProxy, variant: Variant, header: str, value: str | None
+) -> None:
+    store.attempt("a", b"one", variant, Version("v"))
+    (put,) = proxy.seen("PUT")
+    assert value in (put.headers[header], None)
+    assert (put.body == b"one") == (variant is not Variant.WRONG_PAYLOAD)
+    store.put("b", b"one", Create())
+    assert proxy.seen("PUT")[-1].body == b"one"
+
+
+def test_a_variant_that_is_denied_or_unanswered_is_no_answer(store: S3Store, proxy: FaultProxy) -> None:
+    proxy.on("PUT", "/a", action=Answer(403, "AccessDenied"))
+    with pytest.raises(PermissionDeniedError):
+        store.attempt("a", b"one", Variant.BARE, Version("v"))
+    proxy.on("PUT", "/b", action=DropAnswer())
+    with pytest.raises(UnavailableError):
+        store.attempt("b", b"one", Variant.BARE, Version("v"))
 
 
 @pytest.mark.parametrize(
