@@ -47,14 +47,14 @@ class OneWriterStore(PassingStore):
 
     def put(self, key: str, data: bytes | BinaryIO, mode: PutMode) -> Version:
         """Look, then store `data`. See `ObjectStore.put`."""
-        if not self._looks:
+        is_small = isinstance(data, bytes) and len(data) <= CONDITIONAL_BYTES_MAX
+        if not self._looks or not (is_small or isinstance(mode, Create)):  # the store within refuses that
             return super().put(key, data, mode)
         with self._lock:
             if isinstance(mode, Create) and self._is_there(key):
                 raise PreconditionFailedError(key, "the object exists already")
             if isinstance(mode, Replace) and not self._is_still(key, mode.version):
                 raise PreconditionFailedError(key, "the object changed or is gone")
-            is_small = isinstance(data, bytes) and len(data) <= CONDITIONAL_BYTES_MAX
             # What is larger goes with Create only; it is a pack, whose name is never used twice.
             return super().put(key, data, Overwrite() if is_small else mode)
 

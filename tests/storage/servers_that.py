@@ -99,7 +99,7 @@ class GoodServer(PassingStore):
 
 class IgnoresCreate(GoodServer):
     def put(self, key: str, data: bytes | BinaryIO, mode: PutMode) -> Version:
-        return super().put(key, data, Overwrite() if isinstance(mode, Create) else mode)
+        return super().put(key, data, Overwrite() if isinstance(mode, Create) and isinstance(data, bytes) else mode)
 
 
 class IgnoresReplace(GoodServer):

@@ -16,6 +16,7 @@ from storage.backends.local import LocalStore
 from storage.backends.memory import MemoryStore
 from storage.backends.s3 import S3Store
 from storage.errors import InvalidKeyError, NotFoundError
+from storage.server import allows_one_writer
 from storage.wrappers.prefixed import PrefixedStore
 
 
@@ -83,6 +84,13 @@ def test_a_bucket_may_be_named_alone(url: str) -> None:
 
 
 @pytest.mark.usefixtures("s3_credentials")
+@pytest.mark.parametrize("url", ["s3://bucket", "s3://bucket/a/b", "gs://bucket", "az://container?account=name"])
+def test_one_writer_at_a_time_is_a_matter_of_the_url(url: str) -> None:
+    assert not allows_one_writer(open_store(url))
+    assert allows_one_writer(open_store(url + ("&" if "?" in url else "?") + "one_writer=yes"))
+
+
+@pytest.mark.usefixtures("s3_credentials")
 def test_a_region_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     store = open_store("s3://bucket")
@@ -134,6 +142,7 @@ def test_a_bucket_of_other_clouds_may_be_named_alone(url: str) -> None:
         ("s3://bucket?region=a&region=b", "twice"),
         ("s3://bucket?region=", "empty"),
         ("s3://bucket?region", "name=value"),
+        ("s3://bucket?one_writer=no", "one_writer is yes, or left out"),
         ("s3://bucket?endpoint_url=nonsense", "not an endpoint"),
         ("s3://bucket?account=name", "unknown parameter 'account'"),
         ("gs:bucket", "BUCKET"),

@@ -1,0 +1,71 @@
+"""`OneWriterStore` costs nothing until it is needed; `ReadOnlyStore` lets nothing through that writes."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from storage.backends.memory import MemoryStore
+from storage.errors import PermissionDeniedError, PreconditionFailedError
+from storage.server import ServerFacts, allows_one_writer
+from storage.store import Create, Overwrite, Replace, Version
+from storage.unfinished import UnfinishedWrite
+from storage.wrappers.metered import MeteredStore
+from storage.wrappers.one_writer import OneWriterStore
+from storage.wrappers.prefixed import PrefixedStore
+from storage.wrappers.read_only import ReadOnlyStore
+from tests.storage.servers_that import GoodServer, IgnoresCreate, IgnoresReplace, KnowsNoReplace
+
+NO_CONDITIONS = ServerFacts(keeps_conditions=False)
+
+
+def test_it_looks_only_when_it_was_told_that_it_must() -> None:
+    metered = MeteredStore(MemoryStore())
+    store = OneWriterStore(metered)
+    store.put("a", b"one", Create())
+    assert metered.metrics.snapshot()["stat"].requests == 0
+    store.adapt(NO_CONDITIONS)
+    store.put("b", b"one", Create())
+    assert metered.metrics.snapshot()["stat"].requests == 1
+    store.put("c", b"one", Overwrite())
+    assert metered.metrics.snapshot()["stat"].requests == 1
+
+
+@pytest.mark.parametrize("kind", [IgnoresCreate, IgnoresReplace, KnowsNoReplace])
+def test_what_it_sees_it_keeps(kind: type[GoodServer]) -> None:
+    store = OneWriterStore(kind())
+    store.adapt(NO_CONDITIONS)
+    version = store.put("a", b"one", Create())
+    with pytest.raises(PreconditionFailedError):
+        store.put("a", b"two", Create())
+    with pytest.raises(PreconditionFailedError):
+        store.put("a", b"two", Replace(Version("0" * 32)))
+    with pytest.raises(PreconditionFailedError):
+        store.put("b", b"two", Replace(version))
+    store.put("a", b"two", Replace(version))
+    assert store.get("a").data == b"two"
+    store.put("pack", io.BytesIO(b"from a stream"), Create())
+    assert store.get("pack").data == b"from a stream"
+
+
+def test_whatever_is_around_it_it_is_found() -> None:
+    assert allows_one_writer(MeteredStore(PrefixedStore(OneWriterStore(GoodServer()), "a")))
+    assert not allows_one_writer(MeteredStore(GoodServer()))
+    assert not allows_one_writer(MemoryStore())
+
+
+def test_a_reader_is_told_why_and_what_would_help() -> None:
+    within = MemoryStore()
+    within.put("a", b"one", Create())
+    store = ReadOnlyStore(within, "for readers", remedy="ask the operator")
+    for write in (
+        lambda: store.put("a", b"two", Overwrite()),
+        lambda: store.delete("a"),
+        lambda: store.discard(UnfinishedWrite("a", "id", within.list("").__next__().modified_at, None)),
+    ):
+        with pytest.raises(PermissionDeniedError, match="for readers; ask the operator"):
+            write()
+    assert [failure.key for failure in store.delete_many(["a", "b"])] == ["a", "b"]
+    assert store.get("a").data == b"one"
+    assert [row.key for row in store.list("")] == ["a"]
