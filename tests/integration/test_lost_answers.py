@@ -79,7 +79,7 @@ class CalmableProxy(FaultProxy):
 @pytest.fixture
 def proxy(endpoint: str) -> Iterator[CalmableProxy]:
     with CalmableProxy(endpoint) as running:
-        yield running  # type: ignore[misc]  # `__enter__` returns the proxy itself
+        yield running
 
 
 class Stores:
