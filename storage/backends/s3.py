@@ -100,6 +100,7 @@ _SETTINGS = (
     bce.InvalidConfigError,
     bce.InvalidProxiesConfigError,
 )
+_STALE = "refreshed credentials are still expired"  # what botocore says in a RuntimeError
 _ANY_FAILURE = (bce.ClientError, bce.BotoCoreError, JSONDecodeError, ResponseParserError, HTTPError, OSError)
 
 
@@ -253,7 +254,7 @@ class S3Store:
             answer = self._retrying.delete_objects(
                 Bucket=self.bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
             )
-        except _ANY_FAILURE as error:
+        except (*_ANY_FAILURE, RuntimeError) as error:
             failure = _failure(error, self._place)
             yield from (self._delete_failure(key, failure) for key in keys)
             return
@@ -366,7 +367,7 @@ class S3Store:
             yield
         except bce.ParamValidationError:
             raise  # our own mistake, not the store's
-        except _ANY_FAILURE as error:
+        except (*_ANY_FAILURE, RuntimeError) as error:
             raise storage_error(call, _failure(error, self._place)) from None  # rule 7
 
 
@@ -458,6 +459,10 @@ def _failure(error: Exception, place: str) -> Failure:
         if status == PROXY_REFUSES:
             return proxy_refusal(status, proxy_of(_url_of(place)))
         return Refused(status, error.response.get("Error", {}).get("Code", ""))
+    if isinstance(error, RuntimeError):
+        if _STALE not in str(error):
+            raise error
+        return NoCredentials("the credentials were renewed and have expired all the same")
     if isinstance(error, _CREDENTIALS):
         return NoCredentials(f"no usable credentials ({type(error).__name__})")
     if isinstance(error, bce.SSLError):

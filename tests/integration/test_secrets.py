@@ -18,9 +18,11 @@ import trustme
 from infra.servers.process import free_port
 from snapshots import SnapshotRepository
 from snapshots.cli import main
-from storage import Create
+from storage import Create, ObjectStore
+from storage.backends.cloud import azure_store
 from storage.backends.s3 import S3Store
 from storage.errors import StorageError
+from tests.azurite import ACCOUNT, KEY
 from tests.fronts import ForwardProxy, TlsFront
 from tests.integration.builders import new_session, take_turn
 from tests.proxy import Answer, FaultProxy
@@ -68,7 +70,7 @@ def echo(status: int) -> Iterator[ThreadingHTTPServer]:
         finally:
             server.shutdown()
             thread.join()
-    assert any(KEY_ID in text.partition(SECRET)[0] for text in repeated), "nobody signed in"
+    assert any("authorization: " in text.lower() for text in repeated), "nobody signed in"
 
 
 @dataclass(frozen=True)
@@ -222,6 +224,16 @@ def test_no_failure_shows_a_secret(
         assert not [secret for secret in SECRETS if secret in text], text
 
 
+def test_no_failure_of_azure_shows_a_secret(azurite_endpoint: str) -> None:  # noqa: ARG001  for its credentials
+    with echo(403) as server:
+        endpoint = f"http://127.0.0.1:{server.server_address[1]}/{ACCOUNT}"
+        store = azure_store("bucket", account=ACCOUNT, endpoint_url=endpoint)
+        told = [told_of(raised(request)) for request in requests_of(store)]
+    for text in told:
+        assert "PermissionDeniedError" in text
+        assert not [secret for secret in (*SECRETS, KEY, "SharedKey") if secret in text], text
+
+
 def failures(url: str) -> Iterator[Exception]:
     """Yield what every kind of request raises, and opening a repository."""
     yield raised(lambda: SnapshotRepository.open(url).close())
@@ -229,7 +241,12 @@ def failures(url: str) -> Iterator[Exception]:
         store = S3Store("bucket", endpoint_url=endpoint_of(url), region="us-east-1")
     except StorageError:
         return  # which `open` has raised already
-    requests: list[Callable[[], object]] = [
+    yield from map(raised, requests_of(store))
+    store.close()
+
+
+def requests_of(store: ObjectStore) -> list[Callable[[], object]]:
+    return [
         lambda: store.get("a"),
         lambda: store.put("a", b"", Create()),
         lambda: store.stat("a"),
@@ -237,8 +254,6 @@ def failures(url: str) -> Iterator[Exception]:
         lambda: list(store.list("a")),
         lambda: fail(store.delete_many(["a"])[0].error),
     ]
-    yield from map(raised, requests)
-    store.close()
 
 
 def raised(request: Callable[[], object]) -> Exception:

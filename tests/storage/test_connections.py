@@ -195,6 +195,14 @@ def test_a_token_is_renewed_while_the_store_is_open(ministack_endpoint: str, buc
     assert tokens == ["first", "second", "second"]
 
 
+def test_credentials_that_come_expired_are_said(ministack_endpoint: str, bucket: str, issuer: Issuer) -> None:
+    issuer.issues("late", -60)
+    assert "expired all the same" in denied(bucket, ministack_endpoint).reason
+    with opened(bucket, ministack_endpoint) as store:
+        (failed,) = store.delete_many(["a"])
+    assert isinstance(failed.error, PermissionDeniedError)
+
+
 @pytest.mark.parametrize("verb", ["get", "put", "stat"])
 def test_a_token_that_nobody_can_renew_is_said(
     ministack_endpoint: str, bucket: str, monkeypatch: pytest.MonkeyPatch, verb: str
