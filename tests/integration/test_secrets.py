@@ -165,7 +165,6 @@ def with_profile(world: World, lines: str) -> str:
 WAYS = {
     "a server repeats what it was sent, 400": echoing(400),
     "403": echoing(403),
-    "404": echoing(404),
     "500": echoing(500),
     "an unknown key": unknown_key,
     "an expired token": expired_token,
