@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType, TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, Self
 from urllib.parse import unquote, urlsplit
 
 STALL_SECONDS_MAX = 60.0
@@ -123,7 +123,7 @@ class FaultProxy:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
-    def __enter__(self) -> FaultProxy:
+    def __enter__(self) -> Self:
         self._start(self._accept)
         return self
 

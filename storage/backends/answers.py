@@ -35,15 +35,15 @@ _DENIED = frozenset(
         "AccountProblem",
         "AllAccessDisabled",
         "AuthorizationHeaderMalformed",
-        "ExpiredToken",
         "InvalidAccessKeyId",
         "InvalidToken",
         "PermanentRedirect",  # the bucket is in another region: a matter of configuration, like the others
         "RequestTimeTooSkewed",
         "SignatureDoesNotMatch",
-        "TokenRefreshRequired",
     }
 )
+_EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
+RENEW = "if it was given by the environment, renew the session token: nobody else can"
 _BUSY = frozenset({"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "TooManyRequestsException"})
 _BUSY_STATUS = frozenset({408, 425, 429})
 
@@ -91,19 +91,33 @@ class NoCredentials:
     reason: str
 
 
-Failure = Refused | NoAnswer | NoCredentials
+@dataclass(frozen=True, slots=True)
+class NotConfigured:
+    """The request was not made: what lies between us and the server must be set up first; `remedy` says how."""
+
+    reason: str
+    remedy: str
+
+
+Failure = Refused | NoAnswer | NoCredentials | NotConfigured
 
 
 def storage_error(call: Call, failure: Failure) -> StorageError:
     """Return the error that tells the caller what to do next."""
     if isinstance(failure, NoCredentials):
         return PermissionDeniedError(call.key, failure.reason)
+    if isinstance(failure, NotConfigured):
+        return PermissionDeniedError(call.key, failure.reason, remedy=failure.remedy)
     if isinstance(failure, NoAnswer):
         return UnavailableError(call.key, failure.reason, applied=_applied(call, failure.sent))
     return _refused(call, failure)
 
 
 def _refused(call: Call, answer: Refused) -> StorageError:
+    if answer.code in _EXPIRED:
+        return PermissionDeniedError(call.key, f"{answer}: the session token has expired", remedy=RENEW)
+    if call.verb == "stat" and answer.status == 400:  # an answer to HEAD cannot say why
+        return PermissionDeniedError(call.key, f"{answer}", remedy=f"{RENEW}; or name the region of the bucket")
     if answer.code in _DENIED or answer.status in (301, 307, 401, 403):
         return PermissionDeniedError(call.key, str(answer))
     if answer.code in _BUSY or answer.status in _BUSY_STATUS:

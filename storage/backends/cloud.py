@@ -7,7 +7,8 @@ Rules:
    own: a content that comes back has another one. What no put can have returned is not sent: Google takes the
    generation 0 for "nothing is there", Azure the ETag "*" for "anything".
 3. Nothing is conditioned beyond one request: only names that are never used twice grow in parts.
-4. obstore tells what went wrong in words: status, code and kind are read from them, and nothing else is repeated.
+4. obstore tells what went wrong in words: status, code and kind are read from them, and nothing else is repeated, not
+   as a cause either: the words of the server, which are among them, may repeat credentials.
 5. A prefix of obstore ends at a "/": what it lists beside ours is left out, and its order is checked.
 6. obstore's threads do not survive `os.fork`: in a child nothing is asked, for it would wait for ever.
 
@@ -34,7 +35,8 @@ from urllib.parse import urlsplit
 from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PreconditionError
 from obstore.store import AzureStore, GCSStore
 
-from storage.backends.answers import Call, Failure, NoAnswer, NoCredentials, Refused, storage_error
+from storage.backends.answers import Call, Failure, NoAnswer, NoCredentials, NotConfigured, Refused, storage_error
+from storage.backends.connections import PROXY_REFUSES, proxy_of, proxy_refusal
 from storage.backends.limits import check_order, check_put, is_key, read_up_to
 from storage.errors import (
     CorruptObjectError,
@@ -85,6 +87,8 @@ _GIVEN: dict[Token, re.Pattern[str]] = {"version": re.compile(r"[1-9][0-9]*"), "
 _STATUS = re.compile(r"non-2xx status code: (\d{3})|\(code: (\d{3})\)")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _KIND = re.compile(r"HttpError \{\s+kind: (\w+)")
+_CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(\w+)")
+_TRUST = "name the certificate of its authority in SSL_CERT_FILE; or mend the server's, or its name here"
 _FIRST_ATTEMPT = re.compile(r"\bretries: 0,")
 _ANY_FAILURE = (BaseError, FileNotFoundError)
 # What Azure says where S3 says something else.
@@ -310,7 +314,7 @@ class CloudStore:
         try:
             yield
         except _ANY_FAILURE as error:
-            raise _storage_error(call, error, self._place) from error
+            raise _storage_error(call, error, self._place) from None  # rule 4
 
 
 def _version(token: str | None) -> Version:
@@ -352,14 +356,19 @@ def _failure(error: Exception, place: str) -> Failure:
     if "token request" in words:
         return NoCredentials("no usable credentials")
     if status := _STATUS.search(words):
+        if int(status[1] or status[2]) == PROXY_REFUSES:
+            return proxy_refusal(PROXY_REFUSES, proxy_of(place))
         code = _CODE.search(words)
         refused = Refused(int(status[1] or status[2]), code[1] if code else "")
         return _AS_ON_S3.get((refused.status, refused.code), refused)
     if isinstance(error, FileNotFoundError):
         return Refused(404, "")
+    if untrusted := _CERTIFICATE.search(words):
+        return NotConfigured(f"the certificate of {place} is not trusted ({untrusted[1]})", _TRUST)
     kind = _KIND.search(words)
     sent = not (kind and kind[1] == "Connect" and _FIRST_ATTEMPT.search(words))
-    return NoAnswer(f"no usable answer from {place} ({kind[1] if kind else type(error).__name__})", sent=sent)
+    by = f" by the proxy {proxy}" if (proxy := proxy_of(place)) else ""
+    return NoAnswer(f"no usable answer from {place}{by} ({kind[1] if kind else type(error).__name__})", sent=sent)
 
 
 def _is_unreadable(error: GenericError) -> bool:
@@ -400,7 +409,7 @@ def _check_place(bucket: str, endpoint_url: str | None) -> None:
     if endpoint_url is None:
         return
     parts = urlsplit(endpoint_url)
-    if "@" in parts.netloc or parts.query:
+    if "@" in endpoint_url or parts.query:
         raise InvalidKeyError("endpoint_url", "holds credentials; give them by the environment or a profile")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InvalidKeyError(endpoint_url, "not an endpoint: want http://host:port or https://host")

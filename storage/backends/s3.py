@@ -11,6 +11,8 @@ Rules:
 5. A multipart upload that nobody completed is an unfinished write (`storage.unfinished`).
 6. How the server wants a version written, and whether it checks checksums, is what it was told (`storage.server`);
    a checksum is sent where the server checks it and the body is not signed; what goes in parts has only its digests.
+7. What a server, a proxy or a program that gives credentials said is passed on nowhere, not as a cause either: it may
+   repeat credentials.
 
     store = S3Store("bucket", endpoint_url="http://127.0.0.1:9000")
     store.put("a/b", b"one", Create())
@@ -29,6 +31,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from functools import partial
+from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 from urllib.parse import urlsplit
 
@@ -40,6 +43,7 @@ from botocore.utils import determine_content_length
 from urllib3.exceptions import HTTPError
 
 from storage.backends.answers import Call, Failure, NoAnswer, NoCredentials, Refused, storage_error
+from storage.backends.connections import MEND, PROXY_REFUSES, proxy_failure, proxy_of, proxy_refusal, tls_failure, told
 from storage.backends.limits import check_order, check_put, is_key, read_up_to
 from storage.errors import InvalidKeyError, PermissionDeniedError, UnavailableError, UnsupportedServerError
 from storage.keys import check_key, check_prefix
@@ -87,8 +91,17 @@ _CREDENTIALS = (
     bce.NoAuthTokenError,
     bce.SSOError,
     bce.LoginError,
+    JSONDecodeError,  # what a program that gives credentials printed
 )
-_ANY_FAILURE = (bce.ClientError, bce.BotoCoreError, ResponseParserError, HTTPError, OSError)
+_SETTINGS = (
+    bce.ProfileNotFound,
+    bce.ConfigNotFound,
+    bce.ConfigParseError,
+    bce.InvalidConfigError,
+    bce.InvalidProxiesConfigError,
+)
+_STALE = "refreshed credentials are still expired"  # what botocore says in a RuntimeError
+_ANY_FAILURE = (bce.ClientError, bce.BotoCoreError, JSONDecodeError, ResponseParserError, HTTPError, OSError)
 
 
 class S3Store:
@@ -241,7 +254,7 @@ class S3Store:
             answer = self._retrying.delete_objects(
                 Bucket=self.bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
             )
-        except _ANY_FAILURE as error:
+        except (*_ANY_FAILURE, RuntimeError) as error:
             failure = _failure(error, self._place)
             yield from (self._delete_failure(key, failure) for key in keys)
             return
@@ -354,8 +367,8 @@ class S3Store:
             yield
         except bce.ParamValidationError:
             raise  # our own mistake, not the store's
-        except _ANY_FAILURE as error:
-            raise storage_error(call, _failure(error, self._place)) from error
+        except (*_ANY_FAILURE, RuntimeError) as error:
+            raise storage_error(call, _failure(error, self._place)) from None  # rule 7
 
 
 def _signing(endpoint_url: str | None) -> Config:
@@ -409,10 +422,12 @@ def _client(session: boto3.session.Session, endpoint_url: str | None, common: Co
 def _configured(bucket: str, region: str | None) -> Iterator[None]:
     try:
         yield
-    except (*_CREDENTIALS, bce.ProfileNotFound) as error:
-        raise PermissionDeniedError(bucket, f"no usable credentials ({type(error).__name__})") from error
     except bce.InvalidRegionError as error:
         raise InvalidKeyError(region or "", "not a region") from error
+    except _CREDENTIALS as error:
+        raise PermissionDeniedError(bucket, f"no usable credentials ({type(error).__name__})") from None  # rule 7
+    except (*_SETTINGS, OSError) as error:  # OSError: a program that gives credentials is missing
+        raise PermissionDeniedError(bucket, f"no usable configuration ({type(error).__name__})", remedy=MEND) from None
 
 
 def _drop_expect(params: dict[str, Any], **_: object) -> None:
@@ -432,7 +447,7 @@ def _check_endpoint(endpoint_url: str | None) -> None:
     if endpoint_url is None:
         return
     parts = urlsplit(endpoint_url)
-    if "@" in parts.netloc:
+    if "@" in endpoint_url:
         raise InvalidKeyError("endpoint_url", "holds credentials; give them by the environment or a profile")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InvalidKeyError(endpoint_url, "not an endpoint: want http://host:port or https://host")
@@ -441,11 +456,24 @@ def _check_endpoint(endpoint_url: str | None) -> None:
 def _failure(error: Exception, place: str) -> Failure:
     if isinstance(error, bce.ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if status == PROXY_REFUSES:
+            return proxy_refusal(status, proxy_of(_url_of(place)))
         return Refused(status, error.response.get("Error", {}).get("Code", ""))
-    name = type(error).__name__
+    if isinstance(error, RuntimeError):
+        if _STALE not in str(error):
+            raise error
+        return NoCredentials("the credentials were renewed and have expired all the same")
     if isinstance(error, _CREDENTIALS):
-        return NoCredentials(f"no usable credentials ({name})")
-    return NoAnswer(f"no usable answer from {place} ({name})", sent=not isinstance(error, _NOT_SENT))
+        return NoCredentials(f"no usable credentials ({type(error).__name__})")
+    if isinstance(error, bce.SSLError):
+        return tls_failure(error, place)
+    if isinstance(error, bce.ProxyConnectionError):
+        return proxy_failure(error, place, proxy_of(_url_of(place)))
+    return NoAnswer(f"no usable answer from {place} ({told(error)})", sent=not isinstance(error, _NOT_SENT))
+
+
+def _url_of(place: str) -> str:
+    return place if "://" in place else "https://s3.amazonaws.com"
 
 
 def _version(etag: str | None) -> Version:

@@ -26,11 +26,22 @@ from tests.integration.builders import SESSION, check_every_revision
 from tests.integration.hosts import Host, running_host, spin
 from tests.integration.owner import ANSWER, SAVES
 from tests.integration.pauses import PausingProxy
-from tests.integration.places import HEADS, MOMENT_SECONDS_MAX, PACKS, TURNS, WIRE_PLACES, Change, on_the_wire, stopped
+from tests.integration.places import (
+    HEADS,
+    MOMENT_SECONDS_MAX,
+    PACKS,
+    STOP_PLACES,
+    TURNS,
+    WIRE_PLACES,
+    Change,
+    on_the_wire,
+    stopped,
+)
 from tests.integration.story import Story
 from tests.servers import new_bucket_url
 
 CHANGES = int(os.environ.get("SNAPSHOTS_ROUNDS", "30"))
+SERVER_CHANGES = int(os.environ.get("SNAPSHOTS_ROUNDS", str(len(STOP_PLACES))))  # each place once, on each server
 WIRE_CHANGES = int(os.environ.get("SNAPSHOTS_ROUNDS", str(2 * len(WIRE_PLACES))))  # with each server
 KILLS = int(os.environ.get("SNAPSHOTS_KILLS", "10"))  # at each place
 SEED = 20260102
@@ -60,12 +71,13 @@ def test_an_owner_held_up_on_the_wire_is_replaced(
     check_every_revision(repo, SESSION)
 
 
-def test_a_stopped_owner_is_replaced(tmp_path: Path, stack: ExitStack) -> None:
-    url, effects, draws = f"file:{tmp_path / 'store'}", tmp_path / "effects", Draws(SEED)
-    repo = stack.enter_context(SnapshotRepository.open(url))
+def test_a_stopped_owner_is_replaced(shared_url: str, tmp_path: Path, stack: ExitStack) -> None:
+    changes = CHANGES if shared_url.startswith("file:") else SERVER_CHANGES
+    effects, draws = tmp_path / "effects", Draws(SEED)
+    repo = stack.enter_context(SnapshotRepository.open(shared_url))
     story = Story(repo, effects)
-    hosts = [stack.enter_context(running_host(url, name, effects)) for name in NAMES]
-    change_owners(story, hosts, stopped(CHANGES, draws), draws)
+    hosts = [stack.enter_context(running_host(shared_url, name, effects)) for name in NAMES]
+    change_owners(story, hosts, stopped(changes, draws), draws)
     check_every_revision(repo, SESSION)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from storage import Create, Overwrite, PutMode, Replace, Version
-from storage.backends.answers import Call, Failure, NoAnswer, NoCredentials, Refused, storage_error
+from storage.backends.answers import Call, Failure, NoAnswer, NoCredentials, NotConfigured, Refused, storage_error
 from storage.errors import (
     CorruptObjectError,
     NotFoundError,
@@ -40,6 +40,11 @@ def answer(failure: Failure, verb: str, mode: PutMode | None = None) -> StorageE
         ("put", REPLACE, Refused(404, "NoSuchKey"), PreconditionFailedError),
         ("put", REPLACE, Refused(412, "PreconditionFailed"), PreconditionFailedError),
         ("put", CREATE, Refused(412, "PreconditionFailed"), PreconditionFailedError),
+        ("put", CREATE, NotConfigured("the certificate is not trusted", "name it"), PermissionDeniedError),
+        ("get", None, Refused(400, "ExpiredToken"), PermissionDeniedError),
+        ("put", CREATE, Refused(400, "TokenRefreshRequired"), PermissionDeniedError),
+        ("stat", None, Refused(400, "400"), PermissionDeniedError),
+        ("get", None, Refused(400, "400"), UnavailableError),
         ("get", None, Refused(416, "InvalidRange"), CorruptObjectError),
         ("put", CREATE, Refused(501, "NotImplemented"), UnsupportedServerError),
         ("list", None, Refused(405, "MethodNotAllowed"), UnsupportedServerError),
