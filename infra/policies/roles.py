@@ -1,0 +1,120 @@
+"""Which role does which operation, what it therefore sends, and what else S3 lets it do. Pure.
+
+Rules:
+1. Every operation has a role. A role is allowed what its operations send (`infra/requests.csv`), what S3 cannot tell
+   from that (`IMPLIED`), and what `BEYOND` names with a reason; nothing else.
+2. Everybody may do what a reader does.
+
+    needed = needed_by("writer", rows)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from snapshots.layout import STORE_KEY, Layout
+
+Role = str
+Sent = tuple[str, str]  # request and kind
+Row = tuple[str, str, str]  # operation, request and kind
+
+ROLES: Mapping[Role, str] = {
+    "reader": "ReaderRole",
+    "writer": "WriterRole",
+    "maintainer": "MaintainerRole",
+    "copier": "CopierRole",
+}
+_EVERYBODY = tuple(ROLES)
+_READS = (
+    *("open", "load", "look", "read_execution_state", "history", "sessions", "forest", "stats", "diff", "pins"),
+    *("read_lease", "turn_in_flight", "verify", "verify_copy", "prune.plan", "repair.plan", "upgrade.plan"),
+    *("portable.get", "portable.list", "records.read", "records.list", "records.reap.plan"),
+    *("runtime.load", "runtime.read_metadata", "usage.read", "usage.logs", "usage.segments"),
+    *("realtime.load", "realtime.read"),
+)
+_WRITES = (
+    *("commit", "update", "upload_ahead", "append_session_nodes", "fork", "start_child", "rewind", "restore", "delete"),
+    *("pin", "unpin", "acquire", "release", "park", "save_turn"),
+    *("claim_lease", "renew_lease", "release_lease"),
+    *("portable.append", "portable.create", "portable.delete", "portable.rewind", "portable.store"),
+    *("records.activate", "records.close", "records.create", "records.expire", "records.reap", "records.record_delta"),
+    *("runtime.save", "runtime.update_metadata", "usage.append", "usage.compact"),
+    *("realtime.begin_restart", "realtime.close", "realtime.complete_restart", "realtime.connect"),
+    *("realtime.interrupt", "realtime.receive", "realtime.resume", "realtime.send"),
+)
+_CARES = ("create", "probe", "collect.plan", "collect", "prune", "repair", "upgrade")
+_COPIES = ("copy.plan", "copy", "move")
+OPERATIONS: Mapping[str, tuple[Role, ...]] = {
+    **dict.fromkeys(_READS, _EVERYBODY),
+    **dict.fromkeys(_WRITES, ("writer",)),
+    **dict.fromkeys(_CARES, ("maintainer",)),
+    **dict.fromkeys(_COPIES, ("copier",)),
+}
+# In the store that a session leaves; what a copier sends there is in no table of one store.
+LEAVES: frozenset[Sent] = frozenset({("put-replace", "heads")})
+
+KINDS = (
+    *("store", "probe", "heads", "packs", "turns", "leases", "records", "metadata", "usage-index", "usage-segments"),
+    *("realtime-state", "realtime-records", "epoch", "marks", "quarantine"),
+)
+REGISTERS = frozenset(
+    ("store", "probe", "heads", "turns", "leases", "records", "metadata", "usage-index", "realtime-state")
+    + ("epoch", "marks")
+)
+REMOVABLE = frozenset(KINDS) - {"store", "heads", "epoch", "quarantine"}
+
+# One action of S3 stands for several requests of ours.
+IMPLIED: Mapping[str, tuple[str, ...]] = {
+    "get": ("stat", "list"),  # the listing: of prefixes that the key begins with, without which nothing is "absent"
+    "stat": ("get", "list"),
+    "put-replace": ("get", "stat", "list"),
+    "put-parts": ("put-create", "abort-upload"),
+}
+_ONE_PREFIX = "under one prefix with what it writes; what may be replaced there, the bucket's policy says"
+_ONE_WRITE = "S3 has one action for both, and the bucket's policy asks for a condition, not for which"
+BEYOND: Mapping[tuple[Role, str, str], str] = {}
+
+
+def needed_by(role: Role, rows: Iterable[Row]) -> set[Sent]:
+    """Return what the operations of a role send, and what S3 cannot tell from it.
+
+    Raises:
+        KeyError: An operation has no role: give it one in OPERATIONS.
+    """
+    sent = {(request, kind) for operation, request, kind in rows if role in OPERATIONS[operation]}
+    return sent | {(other, kind) for request, kind in sent for other in IMPLIED.get(request, ())}
+
+
+def keys_of(kind: str, *, prefix: str, tenant: str) -> tuple[str, ...]:
+    """Return whole keys of a kind in a bucket: of ordinary ids, and of some that read like other keys."""
+    layout = Layout(tenant)
+    ids = ("support-42", "heads", "packs", "index", "state", "0" * 20, "a.jsonl.zst")
+    return tuple(f"{prefix}/{key}" for one in ids for key in dict.fromkeys(_keys(layout, kind, one)))
+
+
+def prefix_of(kind: str, *, prefix: str, tenant: str) -> str:
+    """Return the prefix under which everything of a kind lies; of one object its key. "tenant" is all of a tenant's."""
+    whole = {"store": STORE_KEY, "probe": "~probe/", "epoch": Layout(tenant).epoch, "marks": Layout(tenant).marks}
+    folder = kind.split("-")[0]
+    return f"{prefix}/{whole.get(kind, Layout(tenant).everything + ('' if kind == 'tenant' else f'{folder}/'))}"
+
+
+def _keys(layout: Layout, kind: str, one: str) -> tuple[str, ...]:
+    pack, segment = f"{'a' * 32}.{'b' * 16}", f"{'c' * 32}-0000000007.jsonl.zst"
+    return {
+        "store": (STORE_KEY,),
+        "probe": (f"~probe/{'d' * 32}/a",),
+        "heads": (layout.head(one),),
+        "packs": (layout.pack(one, pack),),
+        "turns": (layout.turns(one),),
+        "leases": (layout.lease(one),),
+        "records": (layout.record(one),),
+        "metadata": (layout.metadata(one),),
+        "usage-index": (layout.usage_index(one),),
+        "usage-segments": (layout.usage_segment(one, segment),),
+        "realtime-state": (layout.realtime_state(one),),
+        "realtime-records": (layout.realtime_record(one, 7),),
+        "epoch": (layout.epoch,),
+        "marks": (layout.marks,),
+        "quarantine": (layout.quarantined(one, pack, b"hash"),),
+    }[kind]
