@@ -3,7 +3,8 @@
 Rules:
 1. Every cell is an evaluation of the template's policies (`infra.policies.evaluator`), for several keys of each kind,
    which must agree; nothing is written by hand.
-2. Besides the roles there are three with `s3:*` in a policy of their own: what they may not do, the bucket forbids.
+2. Each role is also asked about with `s3:*` in its own policy, and so is an administrator: what they may not do, the
+   bucket forbids. Those that differ are printed.
 
     python -m infra.permissions            # the tables
     python -m infra.permissions --write    # into infra/PERMISSIONS.md
@@ -15,7 +16,7 @@ import csv
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from infra.policies.evaluator import AwsRequest, Policy, decide, policy_of
@@ -28,10 +29,9 @@ REQUESTS_TABLE = HERE / "requests.csv"
 PERMISSIONS = HERE / "PERMISSIONS.md"
 BEGIN, END = "<!-- permissions -->", "<!-- end of permissions -->"
 BUCKET, PREFIX, TENANT = "amzn-s3-demo-bucket", "agents", "default"
-EVERYTHING = policy_of(
-    {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
-)
+EVERYTHING = policy_of({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]})
 ADMINISTRATOR = f"arn:aws:iam::{ACCOUNT}:role/Administrator"
+SHOWN = (*ROLES, "writer with s3:*", "maintainer with s3:*", "administrator")
 ON_BUCKET = (
     *("s3:DeleteBucket", "s3:DeleteBucketPolicy", "s3:PutBucketPolicy", "s3:PutBucketAcl", "s3:PutBucketVersioning"),
     *("s3:PutLifecycleConfiguration", "s3:PutReplicationConfiguration", "s3:PutEncryptionConfiguration"),
@@ -62,12 +62,8 @@ class Policies:
     def of(cls, deployed: Deployed) -> Policies:
         """Return the policies of a stack; beside its roles, some with every right of S3."""
         own = {role: (arn_of(name), deployed.role_policy(name)) for role, name in ROLES.items()}
-        unbounded = {
-            "writer with s3:*": (arn_of(ROLES["writer"]), EVERYTHING),
-            "maintainer with s3:*": (arn_of(ROLES["maintainer"]), EVERYTHING),
-            "administrator": (ADMINISTRATOR, EVERYTHING),
-        }
-        return cls(deployed.bucket_policy, own | unbounded)
+        unbounded = {f"{role} with s3:*": (arn_of(name), EVERYTHING) for role, name in ROLES.items()}
+        return cls(deployed.bucket_policy, {**own, **unbounded, "administrator": (ADMINISTRATOR, EVERYTHING)})
 
     def with_bucket(self, bucket: Policy) -> Policies:
         """Return the same with another policy of the bucket."""
@@ -157,10 +153,15 @@ def keys_to_try(request: str, kind: str) -> tuple[str, ...]:
 
 def deployed(**parameters: str) -> Deployed:
     """Return the template deployed with the names that the tables use."""
-    template = Template.read()
+    template = _written()
     who = {name: [f"arn:aws:iam::{ACCOUNT}:role/{name}"] for name in template.document["Parameters"]}
     trusted = {name: arns for name, arns in who.items() if name.endswith("Principals")}
     return template.deployed({"BucketName": BUCKET, **template.defaults, **trusted, **parameters})
+
+
+@cache
+def _written() -> Template:
+    return Template.read()  # a fifth of a second
 
 
 def sent_rows(path: Path = REQUESTS_TABLE) -> list[Row]:
@@ -174,7 +175,7 @@ def sent_rows(path: Path = REQUESTS_TABLE) -> list[Row]:
 
 def tables(permissions: Permissions) -> str:
     """Return the tables in Markdown."""
-    names = list(permissions.policies.identities)
+    names = SHOWN
     lines = [f"| | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
     for kind in KINDS:
         cells = (_cell(permissions, name, kind) for name in names)

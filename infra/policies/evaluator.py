@@ -56,13 +56,16 @@ class AwsRequest:
         action: As in `s3:GetObject`.
         resource: The ARN of an object or a bucket, or of whatever the action works on.
         principal: The ARN of a role or user; of a role also for its sessions, as in `aws:PrincipalArn`.
-        context: Condition keys, and the one value that each has in this request.
+        context: Condition keys, in any case, and the one value that each has in this request.
     """
 
     action: str
     resource: str
     principal: str
     context: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "context", {key.lower(): value for key, value in self.context.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +104,8 @@ class Statement:
     def matches(self, request: AwsRequest) -> bool:
         """Say whether the statement speaks of this request."""
         return (
-            self._speaks_of_principal(request.principal)
-            and _chosen(request.action.lower(), _lower(self.actions), _lower(self.other_actions))
+            _chosen(request.action.lower(), _lower(self.actions), _lower(self.other_actions))
+            and self._speaks_of_principal(request.principal)
             and _chosen(request.resource, self.resources, self.other_resources)
             and all(_holds(condition, request) for condition in self.conditions)
         )
@@ -228,7 +231,7 @@ def _is_principal(name: str, principal: str) -> bool:
 
 
 def _holds(condition: Condition, request: AwsRequest) -> bool:
-    found = {key.lower(): value for key, value in request.context.items()}.get(condition.key)
+    found = request.context.get(condition.key)
     if condition.operator == "Null":
         return str(found is None).lower() in condition.values
     operator = condition.operator.removesuffix("IfExists")
@@ -244,13 +247,9 @@ def _lower(texts: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(text.lower() for text in texts)
 
 
-@lru_cache(maxsize=4096)
-def _pattern(pattern: str) -> re.Pattern[str]:
-    return re.compile(re.escape(pattern).replace(r"\*", ".*").replace(r"\?", "."), re.DOTALL)
-
-
+@lru_cache(maxsize=1 << 16)  # the same few patterns meet the same few keys again and again
 def _like(pattern: str, value: str) -> bool:
-    return _pattern(pattern).fullmatch(value) is not None
+    return re.fullmatch(re.escape(pattern).replace(r"\*", ".*").replace(r"\?", "."), value, re.DOTALL) is not None
 
 
 def _arn_like(pattern: str, value: str) -> bool:

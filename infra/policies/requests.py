@@ -21,6 +21,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from infra.policies.evaluator import AwsRequest
 
@@ -46,6 +47,7 @@ _ON_OBJECT: Mapping[str, tuple[tuple[str, Mapping[str, str]], ...]] = {
 }
 
 
+@lru_cache(maxsize=1 << 14)
 def aws_requests(
     request: str, key: str, *, bucket: str, principal: str, encrypted: bool = True
 ) -> tuple[AwsRequest, ...]:
@@ -75,9 +77,7 @@ def aws_requests(
     return (*own, listing) if request in ("get", "stat") else own
 
 
-def action_on(
-    action: str, resource: str, *, principal: str, encrypted: bool = True
-) -> AwsRequest:
+def action_on(action: str, resource: str, *, principal: str, encrypted: bool = True) -> AwsRequest:
     """Return a request that the software never sends: one action on a resource, by its ARN."""
     return AwsRequest(
         action, resource, principal, {"aws:SecureTransport": str(encrypted).lower(), "aws:PrincipalArn": principal}

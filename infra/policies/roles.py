@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from snapshots.layout import STORE_KEY, Layout
 
@@ -50,7 +51,7 @@ OPERATIONS: Mapping[str, tuple[Role, ...]] = {
     **dict.fromkeys(_CARES, ("maintainer",)),
     **dict.fromkeys(_COPIES, ("copier",)),
 }
-# In the store that a session leaves; what a copier sends there is in no table of one store.
+# What a copier writes in a store that it migrates sessions away from; the rest it sends there are a reader's requests.
 LEAVES: frozenset[Sent] = frozenset({("put-replace", "heads")})
 
 KINDS = (
@@ -58,8 +59,10 @@ KINDS = (
     *("realtime-state", "realtime-records", "epoch", "marks", "quarantine"),
 )
 REGISTERS = frozenset(
-    ("store", "probe", "heads", "turns", "leases", "records", "metadata", "usage-index", "realtime-state")
-    + ("epoch", "marks")
+    (
+        *("store", "probe", "heads", "turns", "leases", "records", "metadata", "usage-index", "realtime-state"),
+        *("epoch", "marks"),
+    )
 )
 REMOVABLE = frozenset(KINDS) - {"store", "heads", "epoch", "quarantine"}
 
@@ -70,8 +73,7 @@ IMPLIED: Mapping[str, tuple[str, ...]] = {
     "put-replace": ("get", "stat", "list"),
     "put-parts": ("put-create", "abort-upload"),
 }
-_ONE_PREFIX = "under one prefix with what it writes; what may be replaced there, the bucket's policy says"
-_ONE_WRITE = "S3 has one action for both, and the bucket's policy asks for a condition, not for which"
+# What a role may do that it need not, with the reason. Nothing at present.
 BEYOND: Mapping[tuple[Role, str, str], str] = {}
 
 
@@ -82,14 +84,20 @@ def needed_by(role: Role, rows: Iterable[Row]) -> set[Sent]:
         KeyError: An operation has no role: give it one in OPERATIONS.
     """
     sent = {(request, kind) for operation, request, kind in rows if role in OPERATIONS[operation]}
-    return sent | {(other, kind) for request, kind in sent for other in IMPLIED.get(request, ())}
+    return sent | implied_by(sent)
 
 
+def implied_by(sent: Iterable[Sent]) -> set[Sent]:
+    """Return what S3 cannot tell from these requests."""
+    return {(other, kind) for request, kind in sent for other in IMPLIED.get(request, ())}
+
+
+@lru_cache
 def keys_of(kind: str, *, prefix: str, tenant: str) -> tuple[str, ...]:
     """Return whole keys of a kind in a bucket: of ordinary ids, and of some that read like other keys."""
     layout = Layout(tenant)
-    ids = ("support-42", "heads", "packs", "index", "state", "0" * 20, "a.jsonl.zst")
-    return tuple(f"{prefix}/{key}" for one in ids for key in dict.fromkeys(_keys(layout, kind, one)))
+    ids = ("support-42", "heads", "index", "state", "0" * 20)
+    return tuple(dict.fromkeys(f"{prefix}/{_key(layout, kind, one)}" for one in ids))
 
 
 def prefix_of(kind: str, *, prefix: str, tenant: str) -> str:
@@ -99,22 +107,22 @@ def prefix_of(kind: str, *, prefix: str, tenant: str) -> str:
     return f"{prefix}/{whole.get(kind, Layout(tenant).everything + ('' if kind == 'tenant' else f'{folder}/'))}"
 
 
-def _keys(layout: Layout, kind: str, one: str) -> tuple[str, ...]:
+def _key(layout: Layout, kind: str, one: str) -> str:
     pack, segment = f"{'a' * 32}.{'b' * 16}", f"{'c' * 32}-0000000007.jsonl.zst"
     return {
-        "store": (STORE_KEY,),
-        "probe": (f"~probe/{'d' * 32}/a",),
-        "heads": (layout.head(one),),
-        "packs": (layout.pack(one, pack),),
-        "turns": (layout.turns(one),),
-        "leases": (layout.lease(one),),
-        "records": (layout.record(one),),
-        "metadata": (layout.metadata(one),),
-        "usage-index": (layout.usage_index(one),),
-        "usage-segments": (layout.usage_segment(one, segment),),
-        "realtime-state": (layout.realtime_state(one),),
-        "realtime-records": (layout.realtime_record(one, 7),),
-        "epoch": (layout.epoch,),
-        "marks": (layout.marks,),
-        "quarantine": (layout.quarantined(one, pack, b"hash"),),
+        "store": STORE_KEY,
+        "probe": f"~probe/{'d' * 32}/a",
+        "heads": layout.head(one),
+        "packs": layout.pack(one, pack),
+        "turns": layout.turns(one),
+        "leases": layout.lease(one),
+        "records": layout.record(one),
+        "metadata": layout.metadata(one),
+        "usage-index": layout.usage_index(one),
+        "usage-segments": layout.usage_segment(one, segment),
+        "realtime-state": layout.realtime_state(one),
+        "realtime-records": layout.realtime_record(one, 7),
+        "epoch": layout.epoch,
+        "marks": layout.marks,
+        "quarantine": layout.quarantined(one, pack, b"hash"),
     }[kind]

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from typing import Any
+
+import boto3
+import pytest
+from cfnlint.api import ManualArgs, lint  # type: ignore[import-untyped]  # it has no types
+
+from infra.permissions import BUCKET, deployed
+from infra.policies.evaluator import policy_of
+from infra.policies.roles import ROLES
+from infra.policies.template import ACCOUNT, TEMPLATE, Deployed, Template, TemplateNotUnderstoodError, arn_of
+from tests.servers import CREDENTIALS
+
+MANAGED_BYTES_MAX, INLINE_BYTES_MAX, BUCKET_POLICY_BYTES_MAX = 6_144, 10_240, 20 * 1024
+"""Source: "IAM and AWS STS quotas", https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html; "Bucket
+policies", https://docs.aws.amazon.com/AmazonS3/latest/userguide/add-bucket-policy.html."""
+LONGEST = {
+    "BucketName": "b" * 63,
+    "Prefix": "p" * 64,
+    "Tenant": "t" * 150,
+    "CopySourceBucketName": "s" * 63,
+    "CopySourcePrefix": "q" * 64,
+    "CopySourceTenant": "u" * 150,
+}
+
+
+def test_the_template_is_clean_for_its_linter() -> None:
+    found = lint(TEMPLATE.read_text(), config=ManualArgs(regions=["us-east-1", "eu-central-1"]))
+    assert [str(match) for match in found] == []
+
+
+@pytest.fixture(scope="module")
+def aws(moto_endpoint: str) -> Iterator[Any]:
+    """Give clients of the services that a stack uses, by their names."""
+    session = boto3.session.Session(
+        CREDENTIALS["AWS_ACCESS_KEY_ID"], CREDENTIALS["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1"
+    )
+
+    def client(service: Any) -> Any:
+        return session.client(service, endpoint_url=moto_endpoint)
+
+    with closing(client("cloudformation")) as stacks, closing(client("s3")) as s3, closing(client("iam")) as iam:
+        yield {"cloudformation": stacks, "s3": s3, "iam": iam}
+
+
+@contextmanager
+def stack(aws: Mapping[str, Any], name: str, **parameters: str) -> Iterator[dict[str, str]]:
+    """Deploy the template, yield the stack's outputs, and remove it."""
+    chosen = _parameters(**{"BucketName": BUCKET, **parameters})
+    made = {"StackName": name, "TemplateBody": TEMPLATE.read_text(), "Capabilities": ["CAPABILITY_IAM"]}
+    aws["cloudformation"].create_stack(**made, Parameters=chosen)
+    try:
+        (described,) = aws["cloudformation"].describe_stacks(StackName=name)["Stacks"]
+        assert described["StackStatus"] == "CREATE_COMPLETE"
+        yield {row["OutputKey"]: row["OutputValue"] for row in described["Outputs"]}
+    finally:
+        aws["cloudformation"].delete_stack(StackName=name)
+
+
+def _parameters(**chosen: str) -> list[dict[str, str]]:
+    trusted = {f"{role.capitalize()}Principals": f"arn:aws:iam::{ACCOUNT}:role/{role}" for role in ROLES}
+    return [{"ParameterKey": name, "ParameterValue": value} for name, value in {**trusted, **chosen}.items()]
+
+
+def test_a_stack_is_made_without_versions_and_updated_to_keep_them(aws: Mapping[str, Any]) -> None:
+    bucket = f"{BUCKET}-growing"  # it stays when its stack goes
+    with stack(aws, "growing", BucketName=bucket) as outputs:
+        assert outputs["StoreUrl"] == f"s3://{bucket}/agents?region=us-east-1"
+        for status in ("Enabled", "Suspended"):
+            aws["cloudformation"].update_stack(
+                StackName="growing",
+                TemplateBody=TEMPLATE.read_text(),
+                Capabilities=["CAPABILITY_IAM"],
+                Parameters=_parameters(BucketName=bucket, Versioning=status),
+            )
+            (described,) = aws["cloudformation"].describe_stacks(StackName="growing")["Stacks"]
+            assert described["StackStatus"] == "UPDATE_COMPLETE"
+
+
+def test_a_deployed_stack_has_the_policies_that_were_evaluated(aws: Mapping[str, Any]) -> None:
+    more = {"Versioning": "Enabled", "CopySourceBucketName": "amzn-s3-demo-source"}
+    expected = deployed(**more)
+    with stack(aws, "whole", **more) as outputs:
+        arns = {outputs[f"{name}Arn"]: arn_of(name) for name in ROLES.values()}
+        assert policy_of(_renamed(aws["s3"].get_bucket_policy(Bucket=BUCKET)["Policy"], arns)) == expected.bucket_policy
+        for name in ROLES.values():
+            role = outputs[f"{name}Arn"].rpartition("/")[2]
+            found = [one for document in _documents(aws["iam"], role) for one in policy_of(document)]
+            assert sorted(found, key=str) == sorted(expected.role_policy(name), key=str)
+
+
+@pytest.mark.parametrize(
+    ("status", "configuration", "rules"),
+    [
+        ("Unversioned", None, ["UnfinishedUploads"]),
+        ("Enabled", {"Status": "Enabled"}, ["UnfinishedUploads", "OldVersions", "MarkersOfNothing"]),
+        ("Suspended", {"Status": "Suspended"}, ["UnfinishedUploads", "OldVersions", "MarkersOfNothing"]),
+    ],
+)
+def test_old_versions_go_where_there_are_any(status: str, configuration: object, rules: list[str]) -> None:
+    properties = deployed(Versioning=status).resources["Bucket"]["Properties"]
+    assert properties.get("VersioningConfiguration") == configuration
+    assert [rule["Id"] for rule in properties["LifecycleConfiguration"]["Rules"]] == rules
+
+
+def _renamed(text: str, arns: Mapping[str, str]) -> Any:
+    for made, expected in arns.items():
+        text = text.replace(made, expected)
+    return json.loads(text)
+
+
+def _documents(iam: Any, role: str) -> Iterator[Any]:
+    for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
+        yield iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
+    for attached in iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]:
+        policy = iam.get_policy(PolicyArn=attached["PolicyArn"])["Policy"]
+        version = iam.get_policy_version(PolicyArn=policy["Arn"], VersionId=policy["DefaultVersionId"])
+        yield version["PolicyVersion"]["Document"]
+
+
+def test_a_deleted_stack_leaves_the_bucket_and_its_policy() -> None:
+    resources = Template.read().document["Resources"]
+    for name in ("Bucket", "BucketPolicy"):
+        assert resources[name]["DeletionPolicy"] == resources[name]["UpdateReplacePolicy"] == "Retain"
+
+
+def _bytes(document: Any) -> int:
+    return len(json.dumps(document, separators=(",", ":")))
+
+
+def _inline(stack: Deployed, role: str) -> int:
+    properties = stack.resources[role]["Properties"]
+    attached = [one["Properties"] for one in stack.resources.values() if role in one["Properties"].get("Roles", ())]
+    return sum(_bytes(one["PolicyDocument"]) for one in (*properties.get("Policies", ()), *attached))
+
+
+def test_the_longest_names_leave_policies_within_the_limits_of_aws() -> None:
+    longest = deployed(**LONGEST)
+    properties = {name: one["Properties"] for name, one in longest.resources.items()}
+    assert _bytes(properties["ReadPolicy"]["PolicyDocument"]) <= MANAGED_BYTES_MAX
+    assert max(_inline(longest, role) for role in ROLES.values()) <= INLINE_BYTES_MAX
+    assert _bytes(properties["BucketPolicy"]["PolicyDocument"]) <= BUCKET_POLICY_BYTES_MAX
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"Fn::Join": ["", ["a", "b"]]},
+        {"Fn::Sub": ["${a}", {"a": "b"}]},
+        {"Ref": "Nobody"},
+        {"Fn::GetAtt": ["Bucket", "DomainName"]},
+        {"Fn::Sub": "${ReaderPrincipals}"},
+    ],
+    ids=str,
+)
+def test_a_function_that_is_not_modelled_is_refused(value: dict[str, Any]) -> None:
+    written = Template.read()
+    changed = {**written.document, "Resources": {**written.document["Resources"], "Odd": {"Properties": value}}}
+    stack = Template(changed).deployed(deployed().parameters)
+    with pytest.raises(TemplateNotUnderstoodError):
+        _ = stack.resources
+
+
+def test_a_missing_or_unknown_parameter_is_refused() -> None:
+    for parameters in ({}, {**deployed().parameters, "Unknown": "x"}):
+        with pytest.raises(TemplateNotUnderstoodError):
+            Template.read().deployed(parameters)
