@@ -160,6 +160,12 @@ def deployed(**parameters: str) -> Deployed:
 
 
 @cache
+def of_template() -> Permissions:
+    """Return what the template's policies allow, its parameters as in the tables."""
+    return Permissions(Policies.of(deployed()))
+
+
+@cache
 def _written() -> Template:
     return Template.read()  # a fifth of a second
 
@@ -200,7 +206,7 @@ def _marks(permissions: Permissions, name: str, requests: tuple[str, ...], kind:
 
 def main(arguments: list[str]) -> int:
     """Print the tables, or write them into the document."""
-    text = tables(Permissions(Policies.of(deployed())))
+    text = tables(of_template())
     if arguments == ["--write"]:
         before, _, rest = PERMISSIONS.read_text().partition(BEGIN)
         PERMISSIONS.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{rest.partition(END)[2]}")

@@ -52,7 +52,12 @@ OPERATIONS: Mapping[str, tuple[Role, ...]] = {
     **dict.fromkeys(_COPIES, ("copier",)),
 }
 # What a copier writes in a store that it migrates sessions away from; the rest it sends there are a reader's requests.
-LEAVES: frozenset[Sent] = frozenset({("put-replace", "heads")})
+LEAVES: frozenset[Sent] = frozenset(
+    {
+        ("put-create", "turns"),
+        *(("put-replace", kind) for kind in ("heads", "turns", "records", "metadata", "usage-index", "realtime-state")),
+    }
+)
 
 KINDS = (
     *("store", "probe", "heads", "packs", "turns", "leases", "records", "metadata", "usage-index", "usage-segments"),

@@ -29,6 +29,7 @@ LONGEST = {
 }
 
 
+@pytest.mark.aside
 def test_the_template_is_clean_for_its_linter() -> None:
     found = lint(TEMPLATE.read_text(), config=ManualArgs(regions=["us-east-1", "eu-central-1"]))
     assert [str(match) for match in found] == []
