@@ -88,8 +88,14 @@ def needed_by(role: Role, rows: Iterable[Row]) -> set[Sent]:
     Raises:
         KeyError: An operation has no role: give it one in OPERATIONS.
     """
-    sent = {(request, kind) for operation, request, kind in rows if role in OPERATIONS[operation]}
+    sent = {(request, kind) for operation, request, kind in rows if role in _roles_of(operation, request, kind)}
     return sent | implied_by(sent)
+
+
+def _roles_of(operation: str, request: str, kind: str) -> tuple[Role, ...]:
+    """Return who sends this; an opening where nobody has probed yet does, and whoever may not goes on reading."""
+    probes = operation == "open" and (kind == "probe" or (kind == "store" and request.startswith("put-")))
+    return OPERATIONS["probe"] if probes else OPERATIONS[operation]
 
 
 def implied_by(sent: Iterable[Sent]) -> set[Sent]:

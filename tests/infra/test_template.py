@@ -14,7 +14,7 @@ from infra.permissions import BUCKET, deployed
 from infra.policies.evaluator import policy_of
 from infra.policies.roles import ROLES
 from infra.policies.template import ACCOUNT, TEMPLATE, Deployed, Template, TemplateNotUnderstoodError, arn_of
-from tests.servers import CREDENTIALS, running
+from infra.servers.process import CREDENTIALS, LOOPBACK, Command, one_process
 
 MANAGED_BYTES_MAX, INLINE_BYTES_MAX, BUCKET_POLICY_BYTES_MAX = 6_144, 10_240, 20 * 1024
 """Source: "IAM and AWS STS quotas", https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html; "Bucket
@@ -62,11 +62,13 @@ def moto(moto_endpoint: str) -> Iterator[Clients]:
 def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
     """Give clients of a ministack with the services of a stack, which knows all but its lifecycle and encryption."""
 
-    def command(port: int) -> tuple[list[str], dict[str, str]]:
+    def command(port: int) -> Command:
         services = {"SERVICES": "s3,iam,sts,cloudformation", "IOT_MTLS_ENABLED": "0", "LOG_LEVEL": "WARNING"}
-        return [sys.executable, "-m", "ministack"], services | {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port)}
+        return Command(
+            [sys.executable, "-m", "ministack"], services | {"BIND_HOST": LOOPBACK, "GATEWAY_PORT": str(port)}
+        )
 
-    with running("ministack", command, tmp_path_factory.mktemp("ministack")) as endpoint:
+    with one_process("ministack", command, tmp_path_factory.mktemp("ministack")) as endpoint:
         yield from clients(endpoint)
 
 
