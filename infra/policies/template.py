@@ -108,23 +108,23 @@ class Deployed:
         """Return the statements of the bucket's policy."""
         return policy_of(self.resources["BucketPolicy"]["Properties"]["PolicyDocument"])
 
-    def role_policy(self, role: str) -> Policy:
-        """Return the statements of all policies of a role, by its logical name."""
+    def role_documents(self, role: str) -> list[dict[str, Any]]:
+        """Return all policy documents of a role, by its logical name: its own, and those that are attached."""
         properties = self.resources[role]["Properties"]
         documents = [one["PolicyDocument"] for one in properties.get("Policies", ())]
-        for facts in self.resources.values():
-            attached = facts["Properties"].get("Roles", ())
-            managed = facts["Type"] == "AWS::IAM::ManagedPolicy"
-            if role in attached or (managed and self._name_of(facts) in properties.get("ManagedPolicyArns", ())):
+        for name, facts in self.resources.items():
+            is_managed = facts["Type"] == "AWS::IAM::ManagedPolicy" and name in properties.get("ManagedPolicyArns", ())
+            if is_managed or role in facts["Properties"].get("Roles", ()):
                 documents.append(facts["Properties"]["PolicyDocument"])
-        return tuple(statement for document in documents for statement in policy_of(document))
+        return documents
+
+    def role_policy(self, role: str) -> Policy:
+        """Return the statements of all policies of a role, by its logical name."""
+        return tuple(statement for document in self.role_documents(role) for statement in policy_of(document))
 
     def trust_policy(self, role: str) -> Policy:
         """Return the statements that say who may assume a role."""
         return policy_of(self.resources[role]["Properties"]["AssumeRolePolicyDocument"])
-
-    def _name_of(self, facts: Mapping[str, Any]) -> str:
-        return next(name for name, other in self.resources.items() if other is facts)
 
     def _condition(self, name: str) -> bool:
         return bool(self._resolved(self.document["Conditions"][name]))
