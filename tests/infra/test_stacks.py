@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import boto3
@@ -17,15 +18,21 @@ from infra.policies.roles import ROLES
 from infra.policies.template import arn_of
 from infra.servers.moto import moto_running
 from infra.servers.process import LOOPBACK, Command, one_process
-from snapshots import SnapshotRepository
+from snapshots import SnapshotRepository, store_object
+from snapshots.environment import Environment
 from snapshots.layout import Layout
 from snapshots.maintenance.garbage import plan_collect
 from storage.backends.s3 import S3Store
+from storage.clock import SystemClock
 from storage.errors import PermissionDeniedError
+from storage.executor import InlineExecutor
+from storage.server import ServerFacts, Verdict, endpoint_of
 from storage.store import Create
 from storage.wrappers.prefixed import PrefixedStore
 from tests.infra.stacks import Clients, clients, documents_of, enforcing, session_with, stack, updated
 from tests.integration.builders import new_session
+
+GARBAGE = Layout("default").pack("gone", f"{'a' * 32}.{'b' * 16}")
 
 
 @pytest.fixture(scope="module")
@@ -90,15 +97,28 @@ def _renamed(text: str, arns: Mapping[str, str]) -> Any:
 
 
 @contextmanager
-def opened(
-    endpoint: str, bucket: str, session: boto3.session.Session, *, create: bool = False
-) -> Iterator[SnapshotRepository]:
+def bucket_of(endpoint: str, bucket: str, session: boto3.session.Session) -> Iterator[PrefixedStore]:
+    """Give what lies under the prefix as somebody may see it."""
+    with closing(S3Store(bucket, endpoint_url=endpoint, session=session)) as store:
+        yield PrefixedStore(store, PREFIX)
+
+
+@contextmanager
+def opened(endpoint: str, bucket: str, session: boto3.session.Session) -> Iterator[SnapshotRepository]:
     """Open the store in a bucket of moto as somebody."""
     with (
-        closing(S3Store(bucket, endpoint_url=endpoint, session=session)) as store,
-        SnapshotRepository(PrefixedStore(store, PREFIX), create=create, inline_limit_bytes=0) as repo,
+        bucket_of(endpoint, bucket, session) as store,
+        SnapshotRepository(store, create=False, inline_limit_bytes=0) as repo,
     ):
         yield repo
+
+
+def make_store(store: PrefixedStore) -> None:
+    """Make a store on a server that need not be probed again, with a pack in it that nobody names."""
+    with InlineExecutor() as executor:
+        environment = Environment(store, Layout("default"), SystemClock(), executor)
+        store_object.make(environment, Verdict(endpoint_of(store), datetime.now(UTC), (), ServerFacts()))
+    store.put(GARBAGE, b"garbage", Create())
 
 
 def test_the_roles_work_where_a_server_enforces_their_policies(endpoint: str, moto: Clients) -> None:
@@ -106,16 +126,15 @@ def test_the_roles_work_where_a_server_enforces_their_policies(endpoint: str, mo
     moto["s3"].create_bucket(Bucket=bucket)
     evaluated = deployed(BucketName=bucket)
     sessions = {role: session_with(moto, role, evaluated.role_documents(name)) for role, name in ROLES.items()}
-    pack = Layout("default").pack("gone", f"{'a' * 32}.{'b' * 16}")  # that nobody names
     # Not by the maintainer: moto asks whoever deletes many objects for a right to the bucket, which AWS does not.
-    with opened(endpoint, bucket, boto3.session.Session("test", "test"), create=True) as repo:
-        repo.environment.store.put(pack, b"garbage", Create())
+    with bucket_of(endpoint, bucket, boto3.session.Session("test", "test")) as store:
+        make_store(store)
     with enforcing(endpoint):
         with opened(endpoint, bucket, sessions["writer"]) as repo:
             repo.commit(new_session("kept", "t1", "t2"))
             repo.fork("kept", "fork")
             refused(lambda: plan_collect(repo))
-            refused(lambda: repo.environment.store.delete(pack))
+            refused(lambda: repo.environment.store.delete(GARBAGE))
         with opened(endpoint, bucket, sessions["reader"]) as repo:
             assert {one.session_id for one in repo.sessions()} == {"kept", "fork"}
             assert repo.load("kept").head_revision == 1
@@ -124,7 +143,7 @@ def test_the_roles_work_where_a_server_enforces_their_policies(endpoint: str, mo
             refused(lambda: repo.claim_lease("kept", "copier", 1.0))
         with opened(endpoint, bucket, sessions["maintainer"]) as repo:
             assert [one.family for one in plan_collect(repo).families] == ["gone"]
-            repo.environment.store.delete(pack)
+            repo.environment.store.delete(GARBAGE)
             assert plan_collect(repo).families == ()
 
 
