@@ -98,6 +98,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
         "snapshots.cli.*",
     ),
     "pydantic_core": ("snapshots.state.*",),
+    "yaml": ("infra.policies.template",),
     "time": ("storage.clock", "snapshots.benchmarks.meters", "infra.servers.process"),
     "random": (
         "storage.clock",
@@ -126,6 +127,9 @@ PURE_EXCEPTIONS: Mapping[tuple[str, str], str] = {
 }
 PURE = frozenset(
     (
+        "infra.policies.evaluator",
+        "infra.policies.requests",
+        "infra.policies.roles",
         "storage.archives",
         "storage.cuts",
         "storage.digest",
@@ -178,6 +182,9 @@ PURE = frozenset(
 )
 IMPURE = frozenset(
     (
+        "infra.policies.evaluator",
+        "infra.policies.requests",
+        "infra.policies.roles",
         "asyncio",
         "concurrent",
         "ctypes",
