@@ -45,19 +45,15 @@ def hottest_share(before: Sequence[str], now: Sequence[str], partitions: int) ->
     return max(Counter(bisect_right(cuts, key) for key in now).values()) / len(now)
 
 
-def attempts_at(per_second: float, window_seconds: float) -> float:
-    """Return the attempts per commit of strangers who write one head at random times.
+def attempts_at(others_per_second: float, window_seconds: float) -> float:
+    """Return the attempts per commit of a stranger among others who write the same head at random times.
 
-    An attempt is lost if another commit lands between its read and its write. With commits at random times none does
-    with the probability exp(-rate * window).
+    An attempt is lost if another commit lands between its read and its write; with commits at random times none does
+    with the probability exp(-rate * window). Writers that never rest meet more often: then their number bounds it, as
+    of all attempts under way at once one comes through.
 
     Args:
-        per_second: Commits that come through.
+        others_per_second: Commits of others that come through.
         window_seconds: From the read of the head to the write's landing.
     """
-    return math.exp(per_second * window_seconds)
-
-
-def commits_of_one_head(write_seconds: float) -> float:
-    """Return the most commits per second of one session: each waits for the answer to the one before."""
-    return 1 / write_seconds
+    return math.exp(others_per_second * window_seconds)

@@ -17,7 +17,7 @@ from typing import Any
 
 from infra.counts import Counts
 from infra.fleets import Fleet, fill
-from infra.operations import OPERATIONS, Done, done, prepare
+from infra.operations import GOES_ON_BEFORE, OPERATIONS, Done, done, prepare
 from snapshots.benchmarks.alone import alone
 from snapshots.benchmarks.meters import metering_process, peak_bytes
 from snapshots.benchmarks.places import MEMORY, Place, new_place, new_shared_place, place_at
@@ -84,7 +84,8 @@ def measured_apart(fleet: Fleet, progress: Progress) -> Iterator[Measured]:
     with new_shared_place(MEMORY, size_bytes=2 * HEAD_BYTES * fleet.heads) as place:
         alone(_fill, place.url, place.prefix, fleet, progress=progress)
         for name in OPERATIONS:
-            alone(_prepare, place.url, place.prefix, fleet, name, progress=progress)
+            if name == GOES_ON_BEFORE:
+                alone(_prepare, place.url, place.prefix, fleet, name, progress=progress)
             yield alone(_measured, place.url, place.prefix, fleet, name, progress=progress)
 
 

@@ -23,7 +23,6 @@ from snapshots.maintenance.collect import BATCH_PACKS
 from snapshots.maintenance.marks import MARK_BYTES, ROW_BYTES, ROWS_BYTES_MAX
 from snapshots.maintenance.raising import READS_KEPT_MAX
 from snapshots.repository import THREADS_MAX
-from storage.store import LIST_PAGE_KEYS
 
 KINDS_COPIED = 4  # records, metadata, usage logs, realtime: each has a listing of its own
 KINDS_DELETED = 6  # those, turns and leases
@@ -119,15 +118,16 @@ def executed(fleet: Fleet, batch_packs: int = BATCH_PACKS) -> Counts:
     """
     if not fleet.garbage:
         return Counts()
-    found = [_batch(fleet, families, first=number == 0) for number, families in enumerate(_batches(fleet, batch_packs))]
-    return sum(found, Counts(put=1))
+    first, *others = _batches(fleet, batch_packs)
+    found = _batch(fleet, first[0], first=True) + (first[1] - 1) * _batch(fleet, first[0], first=False)
+    return sum((times * _batch(fleet, families, first=False) for families, times in others), found + Counts(put=1))
 
 
-def _batches(fleet: Fleet, batch_packs: int) -> list[int]:
-    """Return how many families each batch has."""
+def _batches(fleet: Fleet, batch_packs: int) -> list[tuple[int, int]]:
+    """Return how many families a batch has, and how many such batches there are: full ones first, then the rest."""
     most = max(1, batch_packs // fleet.revisions)
     whole, rest = divmod(fleet.deleted, most)
-    return [most] * whole + ([rest] if rest else [])
+    return [(families, times) for families, times in ((most, whole), (rest, 1)) if families * times]
 
 
 def _batch(fleet: Fleet, families: int, *, first: bool) -> Counts:
@@ -218,15 +218,13 @@ def waits(name: str, fleet: Fleet, threads: int = THREADS_MAX) -> float:
     Listings go page after page; a collection lists and raises one family, one head after the other; what reads heads
     reads `threads` of them at a time.
     """
+    if name == "collect":
+        return collection(fleet, Way(threads=threads)).waits
     cost = predicted(name, fleet)
     both = cost.source + cost.destination
-    serial = both.list + both.delete_many
-    if name == "collect":
-        serial += both.put + max(0, fleet.deleted + fleet.reserved - READS_KEPT_MAX)
-    if name == "verify --level presence":
-        serial -= fleet.live  # each family is listed by the thread that looks at its session
     if name == "prune, one session":
         return both.requests
+    serial = both.list - (fleet.live if name == "verify --level presence" else 0)  # each thread lists its own family
     return serial + (both.requests - serial) / threads
 
 
@@ -244,37 +242,72 @@ def seconds(name: str, fleet: Fleet, *, latency_seconds: float, cpu_seconds: flo
     return max(waits(name, fleet) * latency_seconds, both.requests * cpu_seconds)
 
 
-# One batch of a collection, sharded.
+# A collection at large, and what would change it.
 
 
 @dataclass(frozen=True, slots=True)
-class BatchCost:
-    """What rule R2 of a collection costs for one batch, whatever it deletes.
+class Way:
+    """How a collection goes about it.
 
     Attributes:
-        list_pages: Two complete listings of the tenant's heads.
-        head_reads: Heads read to learn their families, in the first batch of a run.
-        waits_alone: Requests one after the other, in one process with `threads` threads.
-        waits_sharded: The same if each of the 256 prefixes of the heads were listed and read by a thread of its own.
+        batch_packs: Packs in a batch; each batch lists all heads twice.
+        rereads: Whether the first batch reads every head once more, though the plan has seen their families.
+        listers: Threads that list heads, each a part of the 256 prefixes under which they lie.
+        raisers: Threads that list the families of a batch and raise its heads.
+        threads: That read heads.
+        tenants: Into how many the sessions are divided, each with heads, packs and numbers of its own.
+        processes: That work at once: parts of one batch, or whole tenants.
     """
 
-    list_pages: int
-    head_reads: int
-    waits_alone: float
-    waits_sharded: float
+    batch_packs: int = BATCH_PACKS
+    rereads: bool = True
+    listers: int = 1
+    raisers: int = 1
+    threads: int = THREADS_MAX
+    tenants: int = 1
+    processes: int = 1
 
 
-HEAD_PREFIXES = 256  # two hex digits of a digest of the id
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """What a collection costs, its plan among it.
+
+    Attributes:
+        counts: Requests, of all tenants.
+        waits: How many of them wait for one another.
+        batches: Of one tenant.
+    """
+
+    counts: Counts
+    waits: float
+    batches: int
 
 
-def batch_cost(heads: int, threads: int = THREADS_MAX) -> BatchCost:
-    """Return what one batch costs among so many heads, before any family of it is looked at."""
-    listed = 2 * pages(heads)
-    each = 2 * pages(-(-heads // HEAD_PREFIXES))
-    reads = -(-heads // HEAD_PREFIXES)
-    return BatchCost(listed, heads, listed + heads / threads, each + reads)
-
-
-def heads_per_page() -> int:
-    """Return how many heads one page of a listing shows."""
-    return LIST_PAGE_KEYS
+def collection(fleet: Fleet, way: Way) -> Collection:
+    """Return what a collection of a fleet costs if it goes about it in some way; the usual way is `predicted`."""
+    one = Fleet(
+        fleet.sessions // way.tenants,
+        fleet.revisions,
+        fleet.forks // way.tenants,
+        fleet.deleted // way.tenants,
+        fleet.reserved,
+        fleet.records // way.tenants,
+    )
+    plan = _plan(one, Store(), packs=one.packs)
+    batches = _batches(one, way.batch_packs)
+    run = executed(one, way.batch_packs)
+    if batches and not way.rereads:
+        run += Counts(get=batches[0][0] + one.reserved - one.heads)
+    counts = plan + run
+    count = sum(times for _, times in batches)
+    head_pages = (1 + 2 * count) * pages(one.heads)
+    others = counts.list - head_pages - one.deleted  # of packs, and of what lies beside
+    again = sum(times * max(0, families + one.reserved - READS_KEPT_MAX) for families, times in batches)
+    waits_each = (
+        head_pages / way.listers
+        + (one.deleted + counts.put + again) / way.raisers
+        + others
+        + counts.delete_many
+        + (counts.get - again) / way.threads
+    )
+    return Collection(way.tenants * counts, waits_each * way.tenants / way.processes, count)
