@@ -1,4 +1,4 @@
-"""What a request costs the client: CPU of a GET and of a PUT of a small object by boto3, against a server that does nothing.
+"""What a request costs the client: CPU of a GET and a PUT of a small object by boto3, from a server that does nothing.
 
 Rules:
 1. The server is a process of its own on loopback, ended by its own id; its CPU is not counted.
@@ -32,10 +32,10 @@ class _Nothing(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # else each answer waits 40 ms for an acknowledgement of its first half
 
-    def do_GET(self) -> None:  # noqa: N802  the name that http.server calls
+    def do_GET(self) -> None:
         self._answer(BODY)
 
-    def do_PUT(self) -> None:  # noqa: N802  the name that http.server calls
+    def do_PUT(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         self._answer(b"")
 
@@ -46,7 +46,7 @@ class _Nothing(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the name that http.server has
+    def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
 
 

@@ -33,10 +33,6 @@ MILLION, DAYS = 1_000_000, 30
 THOUSAND = 1000
 
 
-class NoSuchPriceError(ValueError):
-    """No store of that name has a price here. Remedy: one of those that it lists, or add it to `infra.prices`."""
-
-
 @dataclass(frozen=True, slots=True)
 class Use:
     """How a store is used, for a month of 30 days.
@@ -77,25 +73,24 @@ def sessions_measured(part: str) -> dict[str, Session]:
     return {name: Session.from_json(one) for name, one in stored()[part].items()}
 
 
-def price_of(name: str) -> Price:
-    """Return the price of a store. Raises NoSuchPriceError."""
-    if name not in PRICES:
-        raise NoSuchPriceError(f"no price of {name!r}; there are {', '.join(PRICES)}")
-    return PRICES[name]
-
-
 # Prices of operations.
 
 
-def rows_of(found: Mapping[str, Session], price: Price) -> Iterator[tuple[str, Counts, float, float]]:
-    """Yield what is bought, what one costs in requests and bytes, how many, and the price of so many."""
+def rows_of(found: Mapping[str, Session]) -> Iterator[tuple[str, str, Counts, float]]:
+    """Yield what is bought, its requests in words, and requests and bytes, to be taken so many times."""
     for name, session in found.items():
         words = WORKLOADS[name].words
-        yield f"commits, {words}", session.commits, MILLION / session.turns, MILLION / session.turns
-        yield f"resumes, {words}", session.resume, MILLION, MILLION
-        yield f"forks, {words}", session.fork, MILLION, MILLION
+        commit = f"{session.commits.put / session.turns:.2f} PUT"
+        yield f"a million commits, {words}", commit, session.commits, MILLION / session.turns
+        yield f"a million resumes, {words}", _in_words(session.resume), session.resume, MILLION
+        yield f"a million forks, {words}", _in_words(session.fork), session.fork, MILLION
     for words, counts in fleet_counts().items():
-        yield words, counts, 1, 1
+        yield words, _in_words(counts), counts, 1
+
+
+def _in_words(counts: Counts) -> str:
+    named = (("PUT", counts.put), ("GET", counts.get + counts.stat), ("LIST", counts.list))
+    return ", ".join(f"{value:,} {verb}" for verb, value in named if value)
 
 
 def fleet_counts() -> dict[str, Counts]:
@@ -123,25 +118,11 @@ def per_thousand(name: str, fleet: Fleet) -> Counts:
 
 def costs_table(found: Mapping[str, Session]) -> str:
     """Return the table of prices: a row for each thing, a column for each store."""
-    rows = []
-    for words, counts, times, _ in rows_of(found, PRICES["s3"]):
-        each = f"per million {words}" if times != 1 else words
-        requests = (counts.put * times, counts.get * times, counts.list * times) if times == 1 else ()
-        shown = ", ".join(
-            f"{value:,.0f} {verb}" for verb, value in zip(("PUT", "GET", "LIST"), requests, strict=False) if value
-        )
-        per = shown or _per_one(words, found)
-        rows.append([each, per, *(dollars(bill(counts, price) * times) for price in PRICES.values())])
+    rows = [
+        [words, requests, *(dollars(times * bill(counts, price)) for price in PRICES.values())]
+        for words, requests, counts, times in rows_of(found)
+    ]
     return table(("what", "requests", *(price.name for price in PRICES.values())), rows)
-
-
-def _per_one(words: str, found: Mapping[str, Session]) -> str:
-    kind, _, workload = words.partition(", ")
-    session = next(one for name, one in found.items() if WORKLOADS[name].words == workload)
-    if kind == "commits":
-        return f"{session.commits.put / session.turns:.2f} PUT"
-    counts = session.resume if kind == "resumes" else session.fork
-    return ", ".join(f"{value} {verb}" for verb, value in (("PUT", counts.put), ("GET", counts.get)) if value)
 
 
 def storage_table(found: Mapping[str, Session]) -> str:
@@ -276,10 +257,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="one object instead of tables")
     parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT.name}")
     parser.add_argument("--measure", action="store_true", help=f"measure again, into {MEASURED.name}; some minutes")
-    parser.add_argument("--price", default="s3", help=", ".join(PRICES))
+    parser.add_argument("--price", default="s3", choices=PRICES, help="of the month; s3 unless given")
     for name, value in asdict(Use()).items():
-        kind = str if isinstance(value, str) else float
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=None, help=f"{value} unless given")
+        option, usual = f"--{name.replace('_', '-')}", f"{value} unless given"
+        if name == "kind":
+            parser.add_argument(option, choices=WORKLOADS, help=usual)
+        else:
+            parser.add_argument(option, type=float, help=usual)
     return parser
 
 
@@ -291,13 +275,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.write:
         DOCUMENT.write_text(document(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
     chosen = {name: value for name in asdict(Use()) if (value := getattr(given, name)) is not None}
-    use, price = Use(**chosen), price_of(given.price)
+    use, price = Use(**chosen), PRICES[given.price]
     found = sessions_measured("usual")
     if given.json:
         print(json.dumps(_as_json(use, price, found), indent=2))
     elif chosen:
         print(json.dumps(asdict(use)), price.name, sep="\n")
-        print(table(("a month", "US dollars"), [[item, dollars(one)] for item, one in month(use, price, found).items()]))
+        print(
+            table(("a month", "US dollars"), [[item, dollars(one)] for item, one in month(use, price, found).items()])
+        )
     else:
         for section in (prices_table(), costs_table(found), storage_table(found), month_table(use, found)):
             print(section, end="\n\n")
@@ -306,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _as_json(use: Use, price: Price, found: Mapping[str, Session]) -> dict[str, Any]:
     million = {
         words: {name: round(bill(counts, one) * times, 6) for name, one in PRICES.items()}
-        for words, counts, times, _ in rows_of(found, price)
+        for words, _, counts, times in rows_of(found)
     }
     return {
         "use": asdict(use),

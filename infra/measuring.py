@@ -11,7 +11,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +64,7 @@ class Measured:
 
 
 def fleet_of(sessions: int) -> Fleet:
-    """Return the fleet that is measured: one in ten forked, one in a hundred deleted, one in a hundred with a record."""
+    """Return the fleet that is measured: a tenth forked, a hundredth deleted, records beside as many, a reservation."""
     hundredth = sessions // 100
     return Fleet(sessions, forks=sessions // 10, deleted=hundredth, reserved=1, records=hundredth)
 
@@ -79,11 +79,11 @@ def measured_here(fleet: Fleet) -> Iterator[tuple[str, Done]]:
             yield name, done(name, source, destination, fleet)
 
 
-def measured_apart(fleet: Fleet, progress: Progress) -> Iterator[Measured]:
+def measured_apart(fleet: Fleet, progress: Progress, names: Iterable[str] = OPERATIONS) -> Iterator[Measured]:
     """Yield what each operation costs, done in a process of its own, with stores in a directory."""
     with new_shared_place(MEMORY, size_bytes=2 * HEAD_BYTES * fleet.heads) as place:
         alone(_fill, place.url, place.prefix, fleet, progress=progress)
-        for name in OPERATIONS:
+        for name in names:
             if name == GOES_ON_BEFORE:
                 alone(_prepare, place.url, place.prefix, fleet, name, progress=progress)
             yield alone(_measured, place.url, place.prefix, fleet, name, progress=progress)

@@ -26,6 +26,8 @@ from snapshots.maintenance.retention import Retention
 from snapshots.maintenance.verify import Level, verify
 from snapshots.records import SessionRecords
 
+NOTHING = Counts()
+
 
 @dataclass(frozen=True, slots=True)
 class Done:
@@ -36,8 +38,8 @@ class Done:
         destination: At the store that it is copied to.
     """
 
-    source: Counts = Counts()
-    destination: Counts = Counts()
+    source: Counts = NOTHING
+    destination: Counts = NOTHING
 
     def without_bytes(self) -> Done:
         """Return the requests alone."""

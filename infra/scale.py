@@ -20,7 +20,6 @@ import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -40,6 +39,7 @@ from infra.limits import (
 )
 from infra.measuring import Measured, fleet_of, measured_apart
 from infra.model import Way, collection, predicted, seconds, waits
+from infra.operations import OPERATIONS
 from infra.prices import PRICES, bill
 from infra.tables import dollars, duration, number, replaced, size, table
 from infra.workloads import WORKLOADS
@@ -61,7 +61,7 @@ WAITED_FLEET = Fleet(1000, forks=100, deleted=50, reserved=1, records=10)
 REQUESTS_TIMED = 2000
 RATES = (10**3, 10**4, 10**5)
 POWERS_MAX = 10  # sessions of a tenant are looked at up to this power of ten
-IDS, PARTITIONS = 20_000, 64  # keys for which the hottest of so many partitions is looked for
+IDS, PARTITIONS = 10_000, 64  # keys for which the hottest of so many partitions is looked for
 HEAD_PREFIXES = 256  # two hex digits
 
 
@@ -92,7 +92,10 @@ def counts_table(sessions: int, rows: Sequence[Measured]) -> str:
     lines = []
     for one in rows:
         model = predicted(one.name, fleet)
-        both = (model.source, one.done.source.without_bytes()), (model.destination, one.done.destination.without_bytes())
+        both = (
+            (model.source, one.done.source.without_bytes()),
+            (model.destination, one.done.destination.without_bytes()),
+        )
         shown = [f"{mine}" if mine == theirs else f"{mine} **≠** {theirs}" for mine, theirs in both]
         lines.append([f"`{one.name}`", *shown, size(_bytes(one)), f"{one.seconds:,.1f} s", size(one.memory_bytes)])
     head = ("operation", "requests: predicted = measured", "at the destination", "bytes", "in a directory", "memory")
@@ -116,23 +119,21 @@ def per_session_table() -> str:
         model = predicted(one.name, fleet_of(largest))
         requests = (model.source + model.destination).requests
         at = [size(memory * fleet_of(count).heads) if memory >= 1 else "–" for count in LARGE]
-        lines.append(
-            [f"`{one.name}`", number(requests / heads), size(_bytes(one) / heads), f"{number(memory)} B", *at]
-        )
+        lines.append([f"`{one.name}`", number(requests / heads), size(_bytes(one) / heads), f"{number(memory)} B", *at])
     head = ("operation", "requests per head", "bytes per head", "memory per head")
     return table((*head, *(f"memory, {_power(count)} sessions" for count in LARGE)), lines)
 
 
 def large_table(latency_seconds: float) -> str:
     """Return requests, price and time of each operation on large stores."""
-    lines = []
-    for name in (one.name for one in fleets_measured()[max(fleets_measured())]):
+    lines, cpu = [], cpu_seconds()
+    for name in OPERATIONS:
         cells = []
         for count in LARGE:
             fleet = fleet_of(count)
             cost = predicted(name, fleet)
             both = cost.source + cost.destination
-            taken = seconds(name, fleet, latency_seconds=latency_seconds, cpu_seconds=cpu_seconds())
+            taken = seconds(name, fleet, latency_seconds=latency_seconds, cpu_seconds=cpu)
             cells.append(f"{_short(both.requests)}, {dollars(bill(both, PRICES['s3']))}, {duration(taken)}")
         lines.append([f"`{name}`", *cells])
     return table(("operation", *(f"{_power(count)} sessions" for count in LARGE)), lines)
@@ -216,7 +217,9 @@ def rates_table() -> str:
             ]
         )
     head = ("commits per second", "writes of each `heads/<hh>/`", "partitions that heads need, and packs")
-    hot = (f"writes of the hottest of {PARTITIONS} partitions of packs, {name} ids (times its limit)" for name in shares)
+    hot = (
+        f"writes of the hottest of {PARTITIONS} partitions of packs, {name} ids (times its limit)" for name in shares
+    )
     return table((*head, *hot, "opens per second as many (times the limit of one key)"), lines)
 
 
@@ -266,8 +269,14 @@ def waits_table() -> str:
 def far(name: str, latency_seconds: float, seconds_max: float = DAY_SECONDS) -> int:
     """Return how many sessions an operation gets through in a time, in one process, to two digits."""
     sizes = [digit * 10**power for power in range(1, POWERS_MAX) for digit in range(10, 100)]
-    taken = partial(seconds, name, latency_seconds=latency_seconds, cpu_seconds=cpu_seconds())
-    return sizes[bisect_right(sizes, seconds_max, key=lambda count: taken(fleet_of(count))) - 1]
+
+    cpu = cpu_seconds()
+
+    def taken(count: int) -> float:
+        return seconds(name, fleet_of(count), latency_seconds=latency_seconds, cpu_seconds=cpu)
+
+    found: int = sizes[bisect_right(sizes, seconds_max, key=taken) - 1]
+    return found
 
 
 def far_table(latency_seconds: float) -> str:
@@ -372,6 +381,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="one object instead of tables")
     parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT.name}")
     parser.add_argument("--measure", type=int, metavar="N", help="measure a fleet of N sessions now, and print that")
+    parser.add_argument("--only", choices=OPERATIONS, help="measure this operation alone")
     parser.add_argument("--keep", action="store_true", help=f"put what was measured into {MEASURED.name}")
     parser.add_argument("--measure-waits", action="store_true", help=f"measure the rest, into {MEASURED.name}")
     parser.add_argument("--latency-ms", type=float, default=LATENCY_SECONDS * 1000, help="of one request")
@@ -397,7 +407,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _measured_now(given: argparse.Namespace) -> None:
-    rows = list(measured_apart(fleet_of(given.measure), _told()))
+    names = [given.only] if given.only else OPERATIONS
+    rows = list(measured_apart(fleet_of(given.measure), _told(), names))
     if given.keep:
         _keep({"fleets": {str(given.measure): [one.as_json() for one in rows]}})
     if given.json:

@@ -69,7 +69,10 @@ class Session:
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Session:
         """Return what `as_json` gave."""
-        return cls(**{name: Counts.from_json(one) if isinstance(one, dict) else one for name, one in plain.items()})
+        fields: dict[str, Any] = {
+            name: Counts.from_json(one) if isinstance(one, dict) else one for name, one in plain.items()
+        }
+        return cls(**fields)
 
 
 def _agent(state: PersistedSessionState, turns: int, state_bytes: int) -> Iterator[bytes | None]:
@@ -137,9 +140,7 @@ def measured(name: str, turns: int, state_bytes: int) -> Session:
         fork = _asked(place, lambda repo: repo.fork(SESSION, "fork"))
         older = _asked(place, lambda repo: repo.fork(SESSION, "fork-older", max(1, turns // 2)))
         head = place.store.stat(repo.environment.layout.head(SESSION)).size_bytes
-    return Session(
-        turns, state_bytes, commits, stored, uncollected, head, packs, resume, load, fork, older, plan
-    )
+    return Session(turns, state_bytes, commits, stored, uncollected, head, packs, resume, load, fork, older, plan)
 
 
 def _committed(place: Place, turns: Turns, count: int, state_bytes: int) -> Counts:
