@@ -17,9 +17,6 @@ from collections.abc import Sequence
 # partition takes 30 to 60 minutes of load. Read 2026-11-22.
 # Source: https://aws.amazon.com/premiumsupport/knowledge-center/s3-object-key-naming-pattern/
 S3_WRITES_PER_SECOND, S3_READS_PER_SECOND = 3500, 5500
-# "Maximum concurrent writes to the same object name (key): 1 per second". Read 2026-11-22.
-# Source: https://developers.cloudflare.com/r2/platform/limits
-R2_WRITES_OF_A_KEY_PER_SECOND = 1
 # "smaller requests (for example, less than 512 KB), where median latencies are often in the tens of milliseconds
 # range". Read 2026-11-22; 30 is what these tables take of it.
 # Source: AWS whitepaper "Best Practices Design Patterns: Optimizing Amazon S3 Performance", timeouts and retries,

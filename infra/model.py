@@ -4,7 +4,7 @@ Rules:
 1. A prediction is exact: for the fleets that it speaks of (`infra.fleets`) the measured counts are equal to it, at a
    hundred sessions and at a hundred thousand. `python -m infra.scale --measure N` prints both.
 2. It holds for sessions whose manifests lie in their heads and whose packs were never carried into one another: young
-   ones. What long sessions cost beyond that is `extra_gets`, measured (`infra/COSTS.md`).
+   ones. What long sessions cost beyond that is measured, one of each kind (`infra.workloads`).
 3. Waits are requests that nobody could send sooner: what runs side by side, THREADS at a time, waits once together.
 
     cost = predicted("collect", Fleet(100_000, deleted=1000))

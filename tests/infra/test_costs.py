@@ -63,16 +63,17 @@ def test_a_month_is_the_sum_of_its_items_and_grows_with_what_it_is_asked() -> No
     assert one["all"] == pytest.approx(sum(value for item, value in one.items() if item != "all"))
     assert month(Use(sessions=2000), PRICES["s3"])["all"] == pytest.approx(2 * one["all"])
     assert set(month(Use(), FREE).values()) == {0.0}
+    usual = Use(sessions=1000)
     for item, more in (
-        ("commits", {"turns_per_day": 40.0}),
-        ("resumes", {"resumes_per_day": 2.0}),
-        ("resumes", {"out_share": 1.0}),
-        ("forks", {"forks": 1.0}),
-        ("collections", {"collections": 30.0}),
-        ("copies", {"copies": 1.0}),
-        ("storage", {"retention_days": 365.0}),
+        ("commits", replace(usual, turns_per_day=40)),
+        ("resumes", replace(usual, resumes_per_day=2)),
+        ("resumes", replace(usual, out_share=1)),
+        ("forks", replace(usual, forks=1)),
+        ("collections", replace(usual, collections=30)),
+        ("copies", replace(usual, copies=1)),
+        ("storage", replace(usual, retention_days=365)),
     ):
-        assert month(replace(Use(sessions=1000), **more), PRICES["s3"])[item] > one[item], item
+        assert month(more, PRICES["s3"])[item] > one[item], item
 
 
 def test_a_collection_without_garbage_costs_less() -> None:
