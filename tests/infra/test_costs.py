@@ -49,6 +49,13 @@ def test_the_usual_sessions_cost_what_the_figures_of_the_readme_say() -> None:
         assert session.commits.bytes_out / session.turns / 1024 == pytest.approx(known[sent]["value"], rel=BYTES_APART)
 
 
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_commits_resumes_and_forks_list_and_delete_nothing(name: str) -> None:
+    one = sessions_measured("usual")[name]
+    for counts in (one.commits, one.resume, one.load, one.fork, one.fork_older):
+        assert counts.requests == counts.get + counts.put
+
+
 def test_a_bill_is_the_sum_of_its_requests_and_bytes() -> None:
     price = replace(FREE, write=5.0, read=1.0, upload=2.0, retrieval=3.0, out=4.0)
     assert bill(Counts(put=1000, list=1000, delete_many=1000), price) == 15.0
