@@ -69,12 +69,12 @@ def fleet_of(sessions: int) -> Fleet:
     return Fleet(sessions, forks=sessions // 10, deleted=hundredth, reserved=1, records=hundredth)
 
 
-def measured_here(fleet: Fleet) -> Iterator[tuple[str, Done]]:
+def measured_here(fleet: Fleet, names: Iterable[str] = OPERATIONS) -> Iterator[tuple[str, Done]]:
     """Yield what each operation costs, done in this process with stores in memory."""
     with new_place(MEMORY) as source, new_place(MEMORY) as destination:
         with source.repository(inline_limit_bytes=0) as repo:
             fill(repo, fleet)
-        for name in OPERATIONS:
+        for name in names:
             prepare(name, source, fleet)
             yield name, done(name, source, destination, fleet)
 
