@@ -1,4 +1,4 @@
-"""`Counts`: requests by verb and bytes either way, as measured or as predicted; equal counts are equal. Pure.
+"""`Counts`: requests by verb and bytes either way, as measured or as predicted; equal counts are equal.
 
 Rules:
 1. A listing is one request per page of 1,000 keys, a deletion of many one per 1,000 keys, as stores charge for them.

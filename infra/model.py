@@ -1,4 +1,4 @@
-"""The request model: what each operation on a whole fleet costs, from what the fleet has. Pure.
+"""The request model: what each operation on a whole fleet costs, from what the fleet has.
 
 Rules:
 1. A prediction is exact: for the fleets that it speaks of (`infra.fleets`) the measured counts are equal to it, at a
@@ -250,7 +250,7 @@ class Way:
     """How a collection goes about it.
 
     Attributes:
-        batch_packs: Packs in a batch; each batch lists all heads twice.
+        packs_at_once: In a batch; each batch lists all heads twice.
         rereads: Whether the first batch reads every head once more, though the plan has seen their families.
         listers: Threads that list heads, each a part of the 256 prefixes under which they lie.
         raisers: Threads that list the families of a batch and raise its heads.
@@ -259,7 +259,7 @@ class Way:
         processes: That work at once: parts of one batch, or whole tenants.
     """
 
-    batch_packs: int = BATCH_PACKS
+    packs_at_once: int = BATCH_PACKS
     rereads: bool = True
     listers: int = 1
     raisers: int = 1
@@ -294,8 +294,8 @@ def collection(fleet: Fleet, way: Way) -> Collection:
         fleet.records // way.tenants,
     )
     plan = _plan(one, Store(), packs=one.packs)
-    batches = _batches(one, way.batch_packs)
-    run = executed(one, way.batch_packs)
+    batches = _batches(one, way.packs_at_once)
+    run = executed(one, way.packs_at_once)
     if batches and not way.rereads:
         run += Counts(get=batches[0][0] + one.reserved - one.heads)
     counts = plan + run

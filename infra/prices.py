@@ -1,4 +1,4 @@
-"""What stores charge, in US dollars, each with where it was read and when. Pure.
+"""What stores charge, in US dollars, each with where it was read and when.
 
 Rules:
 1. A price stands here only if it was read somewhere public. What could not be read is not here: neither are free tiers,

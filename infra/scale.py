@@ -144,7 +144,7 @@ CHANGES: Sequence[tuple[str, dict[str, Any]]] = (
     ("heads whose family the plan has seen are not read again", {"rereads": False}),
     ("heads listed by their 256 prefixes, 32 at a time", {"listers": 32}),
     ("families listed and heads raised 32 at a time, heads read so too", {"raisers": 32, "threads": 32}),
-    ("batches of 1,000,000 packs instead of 20,000", {"batch_packs": 1_000_000}),
+    ("batches of 1,000,000 packs instead of 20,000", {"packs_at_once": 1_000_000}),
     ("one batch shared by 32 processes, by prefix", {"processes": 32}),
 )
 
@@ -178,7 +178,7 @@ def changes_table(sessions: int, latency_seconds: float) -> str:
     return table(head, lines)
 
 
-def batch_table(latency_seconds: float) -> str:
+def listings_table(latency_seconds: float) -> str:
     """Return what R2 asks of every batch: two complete listings of the heads."""
     lines = []
     for count in (10**5, *LARGE):
@@ -328,7 +328,7 @@ def sections(latency_seconds: float) -> dict[str, str]:
         "large": large_table(latency_seconds),
         "far": far_table(latency_seconds),
         "long": long_table(latency_seconds),
-        "batch": batch_table(latency_seconds),
+        "batch": listings_table(latency_seconds),
         "changes": changes_table(10**8, latency_seconds),
         "rates": rates_table(),
         "contention": contention_table(),
