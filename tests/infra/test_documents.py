@@ -16,7 +16,6 @@ from snapshots.cli.commands import loaded
 from snapshots.errors import RevisionNotFoundError
 from tests.infra.documents import INFRA, anchors, commands, links, pages
 
-NOT_YET = frozenset({"COSTS.md", "SCALE.md"})  # to come
 USAGE: type[Any] = typer.BadParameter.__mro__[2]  # typer does not export it
 VALUED, FLAGS = {"--store", "--tenant"}, {"--json", "--quiet", "--yes", "--version", "--help"}
 
@@ -74,8 +73,6 @@ def test_a_command_that_does_not_exist_is_found() -> None:
 def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
     for link in links(page.read_text()):
         file, _, anchor = link.partition("#")
-        if Path(file).name in NOT_YET:
-            continue
         target = (page.parent / file).resolve() if file else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
