@@ -14,7 +14,7 @@ from tests.architecture.source import Module, calls, imports_of, literals, names
 # From the ground up. "x.*" is a package as a whole: its modules may import each other.
 ROWS: tuple[tuple[str, ...], ...] = (
     ("storage.errors",),
-    ("storage.digest",),
+    ("storage.digest", "storage.observed"),
     ("storage.clock", "storage.executor", "storage.frame", "storage.heap", "storage.keys", "storage.store"),
     ("storage", "storage.extents", "storage.matching"),
     ("storage.cuts", "storage.spools"),
@@ -22,7 +22,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("storage.leases", "storage.pack_copies", "storage.pack_reader", "storage.wrappers.*"),
     ("storage.backends.*",),
     ("storage.probe", "storage.testing.*"),
-    ("snapshots.errors",),
+    ("snapshots.errors", "snapshots.operations"),
     ("snapshots.changes", "snapshots.codec", "snapshots.fields", "snapshots.layout", "snapshots.state.*"),
     ("snapshots.documents", "snapshots.logs", "snapshots.parts", "snapshots.stamps", "snapshots.upgrades.*"),
     ("snapshots.checkpoint", "snapshots.history", "snapshots.pins"),
@@ -86,6 +86,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "blake3": ("storage.digest",),
     "pyfastcdc": ("storage.matching",),
     "greenlet": ("storage.testing.simulation.engine",),
+    "opentelemetry": ("snapshots.telemetry.opentelemetry",),
     "typer": ("snapshots.cli.*",),
     "click": ("snapshots.cli.*",),
     "rich": ("snapshots.cli.*",),
