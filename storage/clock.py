@@ -15,8 +15,6 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol
 
-from storage.observed import retried
-
 
 class Clock(Protocol):
     """What the project asks of time and chance; tests pass a manual one."""
@@ -67,10 +65,9 @@ class SystemClock:
 
 
 def backoff_seconds(attempt: int, clock: Clock, *, base_seconds: float = 0.02, cap_seconds: float = 1.0) -> float:
-    """Return a wait with full jitter before attempt `attempt` (1, 2, …); counts as a retry of the operation under way.
+    """Return a wait with full jitter before attempt `attempt` (1, 2, …).
 
     Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015: full jitter needs the fewest calls.
     """
-    retried()
     ceiling = min(cap_seconds, base_seconds * float(1 << min(attempt, 16)))
     return clock.random() * ceiling

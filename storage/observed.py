@@ -27,10 +27,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ParamSpec, TypeVar
 
+from storage.errors import PreconditionFailedError, UnavailableError
+
 P = ParamSpec("P")
 T = TypeVar("T")
 Attribute = str | int
 OK = "ok"
+_MAY_BE_SENT_AGAIN = frozenset({PreconditionFailedError.__name__, UnavailableError.__name__})
 
 logger = logging.getLogger("snapshots")
 
@@ -103,7 +106,8 @@ class Operation:
         parent: The operation that it is part of, None for none.
         seconds: How long it was worked on, by the caller's thread; of one that yields items without the time between.
         traffic: Verb → what was sent with it.
-        retries: How often something was waited for and tried again: a lost compare-and-swap, an answer that was lost.
+        retries: Requests that were sent again after they had failed: a compare-and-swap that was lost, an answer that
+            did not come. What a client of the store repeats by itself is not seen.
         unavailable: Requests that the store gave no usable answer to, those it asked to slow down included.
         outcome: "ok", or the name of the class of the error that it raised; "" while it is under way.
         is_own_outcome: Whether the outcome is not the one of an operation inside, passed on.
@@ -130,6 +134,7 @@ class Operation:
         self._monotonic = monotonic
         self._process_id = os.getpid()
         self._counting = threading.Lock()
+        self._failed: set[tuple[str, str]] = set()  # verb and key of requests that may be sent again
         self._error_inside: BaseException | None = None
 
     @contextmanager
@@ -148,28 +153,29 @@ class Operation:
             if os.getpid() == self._process_id:
                 _CURRENT.reset(token)
 
-    def count(self, request: Request, *, unavailable: bool) -> None:
+    def count(self, request: Request) -> None:
         """Add a request."""
+        what = request.verb, request.key
         with self._counting:
+            self.retries += what in self._failed
+            if request.failure in _MAY_BE_SENT_AGAIN:
+                self._failed.add(what)
+            else:
+                self._failed.discard(what)
             traffic = self.traffic.setdefault(request.verb, Traffic())
             traffic.requests += 1
             traffic.bytes_in += request.bytes_in
             traffic.bytes_out += request.bytes_out
-            self.unavailable += unavailable
-
-    def count_retry(self) -> None:
-        """Add a retry."""
-        with self._counting:
-            self.retries += 1
+            self.unavailable += request.failure == UnavailableError.__name__
 
     def end(self, error: BaseException | None) -> None:
         """Tell everybody what became of it; `error` is what it raised, None for nothing."""
         if os.getpid() != self._process_id:
             return  # Rule 4.
         self.outcome = OK if error is None else type(error).__name__
-        self.is_own_outcome = error is None or error is not self._error_inside
+        self.is_own_outcome = error is None or not _comes_of(error, self._error_inside)
         self._error_inside = None
-        if self.parent is not None:
+        if self.parent is not None and error is not None and not self.parent.outcome:
             self.parent._error_inside = error
         for listener in self._listeners:
             _tell(listener, listener.ended, self)
@@ -211,18 +217,11 @@ def current() -> Operation | None:
     return _CURRENT.get()
 
 
-def retried() -> None:
-    """Count a retry for the operation under way, if there is one."""
-    operation = _CURRENT.get()
-    if operation is not None:
-        operation.count_retry()
-
-
-def requested(request: Request, *, unavailable: bool = False) -> None:
+def requested(request: Request) -> None:
     """Count a request for the operation under way, and tell everybody who listens now."""
     operation = _CURRENT.get()
     if operation is not None:
-        operation.count(request, unavailable=unavailable)
+        operation.count(request)
     for listener in tuple(LISTENERS):
         _tell(listener, partial(listener.requested, operation), request)
 
@@ -230,6 +229,13 @@ def requested(request: Request, *, unavailable: bool = False) -> None:
 def in_context(function: Callable[P, T]) -> Callable[P, T]:
     """Return what calls `function` in another thread on behalf of the operation under way; itself if there is none."""
     return function if _CURRENT.get() is None else partial(copy_context().run, function)
+
+
+def _comes_of(error: BaseException | None, inside: BaseException | None) -> bool:
+    """Say whether an error is one that was raised inside, or was raised because of it."""
+    while error is not None and error is not inside:
+        error = error.__cause__
+    return error is not None
 
 
 def _tell(listener: Listener, hear: Callable[[T], None], what: T) -> None:

@@ -22,6 +22,7 @@ from infra.servers.process import CREDENTIALS, NOT_INHERITED, ServerMissingError
 from infra.servers.rclone import rclone_running
 from infra.servers.swift import swift_running
 from tests import azurite
+from storage.observed import LISTENERS
 from tests.aside import Aside, another_process, run_test
 from tests.azurite import AZURITE_CREDENTIALS, azurite_running, new_container_url
 from tests.servers import new_bucket_url
@@ -82,6 +83,16 @@ def _works_of(item: pytest.Item) -> Iterator[tuple[Callable[[Any], object], Any]
     elif _asks(item) and hasattr(item, "callspec"):
         params = item.callspec.params
         yield from ((SEARCHES[name], params[name]) for name in SEARCHES.keys() & params.keys())
+
+
+@pytest.fixture
+def nobody_listens() -> Iterator[None]:
+    """Let nobody listen to operations meanwhile, the record of the suite neither."""
+    before = LISTENERS[:]
+    LISTENERS.clear()
+    yield
+    assert not LISTENERS, "a test leaves nobody behind who listens"
+    LISTENERS.extend(before)
 
 
 @pytest.fixture(scope="session")

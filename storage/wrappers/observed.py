@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from itertools import count
 from typing import BinaryIO, TypeVar, cast
 
-from storage.errors import UnavailableError
 from storage.observed import LISTENERS, Request, requested
 from storage.store import (
     LIST_PAGE_KEYS,
@@ -129,18 +128,17 @@ def _name_of(mode: PutMode) -> str:
 @contextmanager
 def _told(name: str, key: str) -> Iterator[_Counts]:
     counts = _Counts()
-    failure: Exception | None = None
+    failure = ""
     try:
         yield counts
     except Exception as error:
-        failure = error
+        failure = type(error).__name__
         raise
     finally:
         if counts.is_sent:
             in_parts = name == "put-create" and counts.sent > PARTS_BYTES
-            failed = "" if failure is None else type(failure).__name__
-            request = Request("put-parts" if in_parts else name, key, counts.received, counts.sent, failed)
-            requested(request, unavailable=isinstance(failure, UnavailableError))
+            request = Request("put-parts" if in_parts else name, key, counts.received, counts.sent, failure)
+            requested(request)
 
 
 def _paged(rows: Iterator[Row], name: str, prefix: str) -> Iterator[Row]:

@@ -23,6 +23,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("storage.backends.*",),
     ("storage.probe", "storage.testing.*"),
     ("snapshots.errors", "snapshots.operations"),
+    ("snapshots.telemetry.*",),
     ("snapshots.changes", "snapshots.codec", "snapshots.fields", "snapshots.layout", "snapshots.state.*"),
     ("snapshots.documents", "snapshots.logs", "snapshots.parts", "snapshots.stamps", "snapshots.upgrades.*"),
     ("snapshots.checkpoint", "snapshots.history", "snapshots.pins"),
