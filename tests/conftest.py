@@ -26,6 +26,18 @@ from storage.observed import LISTENERS
 from tests.aside import Aside, another_process, run_test
 from tests.azurite import AZURITE_CREDENTIALS, azurite_running, new_container_url
 from tests.servers import new_bucket_url
+from storage.observed import LISTENERS, listen, stop_listening
+from tests.aside import Aside, another_process, run_test
+from tests.azurite import (
+    AZURITE_CREDENTIALS,
+    AzuriteMissingError,
+    azurite_running,
+    check_azurite_installed,
+    new_container_url,
+)
+from tests.ceph import CephMissingError, ceph_running, check_installed
+from tests.permissions.requests import RECORDER
+from tests.servers import CREDENTIALS, NOT_FOR_TESTS, ministack_running, moto_running, new_bucket_url
 from tests.simulation.table import find
 from tests.simulation.worlds import explored
 
@@ -36,10 +48,19 @@ CALL = pytest.StashKey[Callable[[], object]]()  # of a test that is marked
 ALL_SERVERS = os.environ.get("SNAPSHOTS_ALL_SERVERS") == "1"  # a server that is missing is then a failure
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Record what every operation sends, from now to the end."""
+    listen(RECORDER)
+    config.add_cleanup(lambda: stop_listening(RECORDER))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put what the other process does behind all others, and last the tests that ask for what searches found."""
-    items.sort(key=lambda item: 2 if _asks(item) else int(_is_aside(item)))
+    """Put what the other process does behind all others, then those who ask for what searches found, then the record.
+
+    The record of requests (`tests.permissions`) is complete when all others have run.
+    """
+    items.sort(key=lambda item: 3 if _is_record(item) else 2 if _asks(item) else int(_is_aside(item)))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -61,6 +82,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     print(pyfuncitem.config.stash[ASIDE].result(run_test, pyfuncitem.stash[CALL]))
     return True
+
+
+def _is_record(item: pytest.Item) -> bool:
+    return item.path.parent.name == "permissions"
 
 
 def _is_aside(item: pytest.Item) -> bool:

@@ -1,15 +1,18 @@
-"""The record of requests: which operation sends what to which kind of object, of the whole suite.
+"""The record of requests: which operation sends what to which kind of object, in the whole suite.
 
-`infra/requests.csv` is what was seen when all tests ran; whoever grants permissions may rest on it. A request that no
-operation sent (`OUTSIDE`) is one of the tests' own, at stores and functions below the public ones.
+`infra/requests.csv` is what was seen when all tests ran; who grants permissions may rest on it. It is of the process
+that runs the tests: of what others do (`tests.aside`, killed writers and the like), nothing is recorded.
+
+Rules:
+1. A request without an operation is one of the tests' own, at stores and at functions below the public ones. A public
+   one (`DOORS`) sends none: it is an operation, or part of one.
+2. What lies under no key of ours is a test's own too, and so is an upload that a directory gives no key for.
 """
 
 from __future__ import annotations
 
 import csv
-import os
 import sys
-from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
@@ -17,12 +20,38 @@ from types import FrameType
 from snapshots.layout import kind_of
 from storage.errors import InvalidKeyError
 from storage.observed import Listener, Operation, Request
+from tests.architecture.rules import matches
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "infra" / "requests.csv"
 HEADER = ("operation", "request", "kind")
-UNKNOWN = "unknown"  # what lies under a key that only a test writes
 OURS = (str(ROOT / "snapshots"), str(ROOT / "storage"))
+DOORS = (
+    "snapshots.cli.*",
+    "snapshots.execution",
+    "snapshots.maintenance.collect",
+    "snapshots.maintenance.copy.archives",
+    "snapshots.maintenance.copy.compare",
+    "snapshots.maintenance.copy.fleet",
+    "snapshots.maintenance.copy.moving",
+    "snapshots.maintenance.garbage",
+    "snapshots.maintenance.prune",
+    "snapshots.maintenance.repair.execution",
+    "snapshots.maintenance.repair.plan",
+    "snapshots.maintenance.upgrade",
+    "snapshots.maintenance.verify",
+    "snapshots.portable.service",
+    "snapshots.realtime.controller",
+    "snapshots.realtime.subscription",
+    "snapshots.records.reaper",
+    "snapshots.records.scan",
+    "snapshots.records.store",
+    "snapshots.repository",
+    "snapshots.runtime.persistence",
+    "snapshots.turns",
+    "snapshots.usage.*",
+    "snapshots.writer",
+)
 Row = tuple[str, str, str]
 
 
@@ -31,35 +60,44 @@ class Recorder(Listener):
 
     Attributes:
         rows: What operations sent.
-        outside: Who began what sent a request without an operation → what it was, and in which test.
+        without_operation: What public functions sent outside of an operation, and which.
     """
 
     def __init__(self) -> None:
         self.rows: set[Row] = set()
-        self.outside: defaultdict[str, set[tuple[str, str, str]]] = defaultdict(set)
+        self.without_operation: set[Row] = set()
 
     def requested(self, operation: Operation | None, request: Request) -> None:
+        if request.key == "" and request.name == "abort-upload":
+            return
         try:
             kind = kind_of(request.key)
         except InvalidKeyError:
-            kind = UNKNOWN
+            return
         if operation is not None:
             self.rows.add((operation.name, request.name, kind))
-        else:
-            test = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0]
-            self.outside[_begun_by(sys._getframe())].add((request.name, kind, test))
+        elif door := door_of(sys._getframe()):
+            self.without_operation.add((door, request.name, kind))
 
 
-def _begun_by(frame: FrameType | None) -> str:
-    """Return the outermost function of ours of the innermost call of ours, by module and name."""
+RECORDER = Recorder()
+
+
+def door_of(frame: FrameType | None) -> str:
+    """Return the public function that the innermost call of ours began with, "" for one below the public ones.
+
+    That is one in no module with a door, or one that is given an environment, which is what the public ones work with.
+    """
     while frame is not None and not _is_ours(frame):
         frame = frame.f_back
-    begun = ""
+    first = None
     while frame is not None and (_is_ours(frame) or "/lib/python" in frame.f_code.co_filename):
-        if _is_ours(frame):
-            begun = f"{frame.f_globals['__name__']}:{frame.f_code.co_qualname}"
+        first = frame if _is_ours(frame) else first
         frame = frame.f_back
-    return begun
+    if first is None or first.f_code.co_varnames[:1] == ("environment",):
+        return ""
+    module = first.f_globals["__name__"]
+    return f"{module}:{first.f_code.co_qualname}" if any(matches(door, module) for door in DOORS) else ""
 
 
 def _is_ours(frame: FrameType) -> bool:
@@ -77,5 +115,4 @@ def read_table() -> set[Row]:
 def write_table(rows: Iterable[Row]) -> None:
     """Write the table anew."""
     with TABLE.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([HEADER, *sorted(set(rows))])
+        csv.writer(file, lineterminator="\n").writerows([HEADER, *sorted(rows)])
