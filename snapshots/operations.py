@@ -128,14 +128,14 @@ class _Attributes:
     """Finds tenant and session among the arguments of a function."""
 
     def __init__(self, function: Callable[..., Any], where: str, session: str) -> None:
-        self._function = function
         self._paths = {TENANT: f"{where}.layout.tenant"} | ({SESSION: session} if session else {})
-        parameters = signature(function).parameters
+        self._signature = signature(function)
+        parameters = self._signature.parameters
         unknown = [path for path in self._paths.values() if path.partition(".")[0] not in parameters]
         assert not unknown, f"{function.__qualname__} has no parameter for {unknown}"
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Attribute]:
-        given = signature(self._function).bind_partial(*args, **kwargs)
+        given = self._signature.bind_partial(*args, **kwargs)
         given.apply_defaults()
         found = {}
         for name, path in self._paths.items():

@@ -179,7 +179,7 @@ def test_while_nobody_listens_nothing_is_made_and_no_clock_is_asked(monkeypatch:
     monkeypatch.setattr(observed, "copy_context", lambda: made.append("context"))
     monkeypatch.setattr(observed, "requested", lambda *_, **__: made.append("request"))
     monkeypatch.setattr(operations._CLOCK, "monotonic", lambda: made.append("clock"), raising=False)
-    monkeypatch.setattr(operations, "signature", lambda _: made.append("signature"))
+    monkeypatch.setattr(operations, "begin", lambda *_: made.append("begun"))
     store = Asking()
     with SnapshotRepository(store, inline_limit_bytes=0) as repo:
         state = PersistedSessionState(session_id=SESSION)
