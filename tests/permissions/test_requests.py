@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,8 +51,8 @@ def test_what_a_public_function_sends_without_an_operation_is_found() -> None:
         read_live_head(repo.environment, SESSION)
         repo.environment.store.get("~store")
         assert not recorder.without_operation
-        unwatched = SnapshotRepository.pins.__wrapped__  # type: ignore[attr-defined]  what the decorator wraps
-        unwatched(repo, SESSION)
+        pins: Any = SnapshotRepository.pins
+        pins.__wrapped__(repo, SESSION)  # as if it were no operation
         repo.pins(SESSION)
         stop_listening(recorder)
     door = "snapshots.repository:SnapshotRepository.pins"
