@@ -217,6 +217,16 @@ def current() -> Operation | None:
     return _CURRENT.get()
 
 
+@contextmanager
+def within_the_store() -> Iterator[None]:
+    """Let what a store does meanwhile, of itself, belong to no operation: in tests it may let others go first."""
+    token = _CURRENT.set(None)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+
+
 def requested(request: Request) -> None:
     """Count a request for the operation under way, and tell everybody who listens now."""
     operation = _CURRENT.get()

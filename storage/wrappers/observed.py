@@ -12,11 +12,11 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import count
 from typing import BinaryIO, TypeVar, cast
 
-from storage.observed import LISTENERS, Request, requested
+from storage.observed import LISTENERS, Request, requested, within_the_store
 from storage.store import (
     LIST_PAGE_KEYS,
     ByteRange,
@@ -77,7 +77,7 @@ class ObservedStore:
         """Store `data` as `mode` allows. See `ObjectStore.put`."""
         if not LISTENERS:
             return self._store.put(key, data, mode)
-        with _told(_name_of(mode), key) as counts:
+        with _told(_name_of(mode), key, streams=not isinstance(data, bytes)) as counts:
             if isinstance(data, bytes):
                 counts.sent = len(data)
                 return self._store.put(key, data, mode)
@@ -126,11 +126,13 @@ def _name_of(mode: PutMode) -> str:
 
 
 @contextmanager
-def _told(name: str, key: str) -> Iterator[_Counts]:
+def _told(name: str, key: str, *, streams: bool = False) -> Iterator[_Counts]:
+    """Tell of a request; one that `streams` may itself read, for its operation, what it sends."""
     counts = _Counts()
     failure = ""
     try:
-        yield counts
+        with nullcontext() if streams else within_the_store():
+            yield counts
     except Exception as error:
         failure = type(error).__name__
         raise

@@ -11,13 +11,13 @@ from contextlib import suppress
 
 import pytest
 
-from storage import Create, Overwrite
+from storage import ByteRange, Create, Overwrite
 from storage.backends.memory import MemoryStore
 from storage.backends.s3 import SINGLE_BYTES_MAX
 from storage.errors import NotFoundError, PreconditionFailedError, UnavailableError
 from storage.executor import InlineExecutor, NestingExecutor
 from storage.observed import Listener, Operation, Request, begin, current, listen, stop_listening
-from storage.store import LIST_PAGE_KEYS, Replace
+from storage.store import LIST_PAGE_KEYS, Replace, StoredObject
 from storage.testing.faults import FailBefore, FaultPlan, FaultyStore
 from storage.wrappers.observed import PARTS_BYTES, ObservedStore
 
@@ -143,6 +143,26 @@ def test_requests_belong_to_the_innermost_operation(store: ObservedStore, ears: 
         *("begun outer", "entered outer", "begun inner", "entered inner", "left inner", "ended inner"),
         *("left outer", "ended outer"),
     ]
+
+
+class Meanwhile(MemoryStore):
+    """Does something else in the midst of a get, as whoever comes between does."""
+
+    def __init__(self, other: ObservedStore) -> None:
+        super().__init__()
+        self._other = other
+
+    def get(self, key: str, byte_range: ByteRange | None = None) -> StoredObject:
+        self._other.get("a")
+        return super().get(key, byte_range)
+
+
+def test_what_goes_on_within_the_store_belongs_to_no_operation(store: ObservedStore, ears: Ears) -> None:
+    between = ObservedStore(Meanwhile(store))
+    between.put("a", b"", Create())
+    operation = run("one", between)
+    assert ears.requests[1:] == [("", "get", "a"), ("one", "get", "a")]
+    assert operation.traffic["get"].requests == 1
 
 
 def test_requests_of_its_threads_belong_to_an_operation(store: ObservedStore, ears: Ears) -> None:
