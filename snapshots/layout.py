@@ -225,7 +225,6 @@ _KINDS = {
     "quarantine": "quarantine",
 }
 _KINDS_OF_LAST = {("usage", "index"): "usage-index", ("realtime", "state"): "realtime-state"}
-_PROBES = "~probe/"
 
 
 def kind_of(key: str) -> str:
@@ -240,7 +239,7 @@ def kind_of(key: str) -> str:
     Raises:
         InvalidKeyError: Nothing of ours lies there.
     """
-    if key.startswith(_PROBES):
+    if key.startswith(PROBE_PREFIX):
         return "probe"
     if key in ("", STORE_KEY):
         return "store" if key else "root"

@@ -21,23 +21,12 @@ from infra.servers.moto import moto_running
 from infra.servers.process import CREDENTIALS, NOT_INHERITED, ServerMissingError, program
 from infra.servers.rclone import rclone_running
 from infra.servers.swift import swift_running
+from storage.observed import LISTENERS, listen, stop_listening
 from tests import azurite
-from storage.observed import LISTENERS
 from tests.aside import Aside, another_process, run_test
 from tests.azurite import AZURITE_CREDENTIALS, azurite_running, new_container_url
-from tests.servers import new_bucket_url
-from storage.observed import LISTENERS, listen, stop_listening
-from tests.aside import Aside, another_process, run_test
-from tests.azurite import (
-    AZURITE_CREDENTIALS,
-    AzuriteMissingError,
-    azurite_running,
-    check_azurite_installed,
-    new_container_url,
-)
-from tests.ceph import CephMissingError, ceph_running, check_installed
 from tests.permissions.requests import RECORDER
-from tests.servers import CREDENTIALS, NOT_FOR_TESTS, ministack_running, moto_running, new_bucket_url
+from tests.servers import new_bucket_url
 from tests.simulation.table import find
 from tests.simulation.worlds import explored
 

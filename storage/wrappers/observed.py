@@ -17,6 +17,7 @@ from itertools import count
 from typing import BinaryIO, TypeVar, cast
 
 from storage.observed import LISTENERS, Request, requested, within_the_store
+from storage.server import Attempt, ServerWithin, Variant, attempt_on
 from storage.store import (
     LIST_PAGE_KEYS,
     ByteRange,
@@ -58,7 +59,7 @@ class _Counts:
         self.sent += size_bytes
 
 
-class ObservedStore:
+class ObservedStore(ServerWithin):
     """An `ObjectStore` that tells of what passes through it."""
 
     def __init__(self, store: ObjectStore) -> None:
@@ -94,6 +95,14 @@ class ObservedStore:
         """Yield objects in key order. See `ObjectStore.list`."""
         rows = self._store.list(prefix, start_after=start_after)
         return _paged(rows, "list", prefix) if LISTENERS else rows
+
+    def attempt(self, key: str, data: bytes, variant: Variant, version: Version) -> Attempt:
+        """Try a variant on the store within. See `Server.attempt`."""
+        if not LISTENERS:
+            return attempt_on(self._store, key, data, variant, version)
+        with _told("put-replace", key) as counts:
+            counts.sent = len(data)
+            return attempt_on(self._store, key, data, variant, version)
 
     def delete(self, key: str) -> None:
         """Remove the object; silent if nothing is there."""

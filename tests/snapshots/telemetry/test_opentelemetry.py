@@ -92,7 +92,8 @@ def test_operations_on_a_server_are_spans_with_parents(telemetry: Telemetry, min
             repo.update(SESSION, add("two"))
             assert len(list(repo.sessions())) == 1
         repo.load(SESSION)
-    parents = [(span.name, telemetry.parent_of(span)) for span in telemetry.spans]
+    spans = [span for span in telemetry.spans if span.name != "snapshots.probe"]  # of a server not seen before
+    parents = [(span.name, telemetry.parent_of(span)) for span in spans]
     assert parents == [
         ("snapshots.create", "snapshots.open"),
         ("snapshots.open", ""),
@@ -103,9 +104,11 @@ def test_operations_on_a_server_are_spans_with_parents(telemetry: Telemetry, min
         ("request", ""),
         ("snapshots.load", ""),
     ]
-    commit = telemetry.spans[2]
+    commit = spans[2]
     attributes = dict(commit.attributes or {})
-    assert attributes.pop("snapshots.bytes_sent") == telemetry.spans[2].attributes["snapshots.bytes_sent"]  # type: ignore[index]
+    sent = attributes.pop("snapshots.bytes_sent")
+    assert isinstance(sent, int)
+    assert sent > 1000
     assert attributes == {
         "snapshots.tenant": "default",
         "snapshots.session_id": SESSION,
