@@ -29,7 +29,7 @@ from storage.executor import InlineExecutor
 from storage.server import Verdict, adapt, allows_one_writer, endpoint_of
 from storage.store import ObjectStore
 from storage.wrappers.metered import MeteredStore
-from storage.wrappers.observed import ObservedStore
+from storage.wrappers.observed import observed
 from storage.wrappers.one_writer import OneWriterStore
 from storage.wrappers.read_only import ReadOnlyStore
 
@@ -131,7 +131,7 @@ def probe_server(store: ObjectStore, *, create: bool = False, clock: Clock | Non
         PermissionDeniedError: The credentials may not probe, or not write the store object.
         UnavailableError: The server did not answer; nothing is known.
     """
-    environment = Environment(MeteredStore(ObservedStore(store)), Layout("~"), clock or SystemClock(), InlineExecutor())
+    environment = Environment(MeteredStore(observed(store)), Layout("~"), clock or SystemClock(), InlineExecutor())
     report = _report(environment)
     verdict = report.verdict
     _asked.learn(verdict)

@@ -69,7 +69,7 @@ from storage.executor import NestingExecutor
 from storage.leases import Free, Lease
 from storage.store import ObjectStore
 from storage.wrappers.metered import MeteredStore, Metrics
-from storage.wrappers.observed import ObservedStore
+from storage.wrappers.observed import observed
 
 RevisionOf = str | tuple[str, int | str | None]
 """A session id for its present revision, or a pair of session id and number or pin of a revision."""
@@ -108,7 +108,7 @@ class SnapshotRepository:
     ) -> None:
         if not 0 <= inline_limit_bytes <= TAIL_PACK_BYTES_MAX:
             raise LimitExceededError(f"inline_limit_bytes of 0..{TAIL_PACK_BYTES_MAX}", inline_limit_bytes)
-        metered = MeteredStore(ObservedStore(store))
+        metered = MeteredStore(observed(store))
         self._metrics = metered.metrics
         self._executor = NestingExecutor(THREADS_MAX, thread_name_prefix="snapshots")
         limits = Limits(tail_pack_bytes=inline_limit_bytes)

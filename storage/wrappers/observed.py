@@ -1,4 +1,4 @@
-"""`ObservedStore`: tells who listens of every request, and counts it for the operation under way.
+"""`observed`: a store that tells who listens of every request, and counts it for the operation under way.
 
 Rules:
 1. A request is told once it was answered or given up, also if it failed; a listing page by page of 1,000 keys, when the
@@ -6,7 +6,7 @@ Rules:
 2. A write that a store takes in several requests (`PARTS_BYTES`) is one "put-parts".
 3. While nobody listens it only passes on.
 
-    store = ObservedStore(MemoryStore())
+    store = observed(MemoryStore())
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from storage.store import (
     StoredObject,
     Version,
 )
-from storage.unfinished import UnfinishedWrite, discard_in, unfinished_in
+from storage.unfinished import KeepsUnfinished, UnfinishedWrite, discard_in, unfinished_in
 from storage.wrappers.metered import CountedReader
 
 PARTS_BYTES = 16 << 20  # more than that goes in parts, where the store takes parts (`storage.backends.s3`)
@@ -60,7 +60,7 @@ class _Counts:
 
 
 class ObservedStore(ServerWithin):
-    """An `ObjectStore` that tells of what passes through it."""
+    """An `ObjectStore` that tells of what passes through it; `observed` makes one."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
@@ -115,8 +115,12 @@ class ObservedStore(ServerWithin):
         """Remove many objects; return those that could not be removed."""
         return self._store.delete_many(_batched(keys) if LISTENERS else keys)
 
+
+class _ObservedKeeper(ObservedStore):
+    """One that keeps unfinished writes; who asks a store whether it does is to hear of the store within."""
+
     def unfinished(self, prefix: str) -> Iterator[UnfinishedWrite]:
-        """Yield the unfinished writes of the store within, if it keeps any. See `KeepsUnfinished.unfinished`."""
+        """Yield the unfinished writes of the store within. See `KeepsUnfinished.unfinished`."""
         rows = unfinished_in(self._store, prefix)
         return _paged(rows, "list-uploads", prefix) if LISTENERS else rows
 
@@ -126,6 +130,11 @@ class ObservedStore(ServerWithin):
             return discard_in(self._store, write)
         with _told("abort-upload", write.key):
             return discard_in(self._store, write)
+
+
+def observed(store: ObjectStore) -> ObservedStore:
+    """Return a store that tells of what passes through it to `store`, with the abilities that this one has."""
+    return _ObservedKeeper(store) if isinstance(store, KeepsUnfinished) else ObservedStore(store)
 
 
 def _name_of(mode: PutMode) -> str:

@@ -7,6 +7,7 @@ Rules:
 1. A request without an operation is one of the tests' own, at stores and at functions below the public ones. A public
    one (`DOORS`) sends none: it is an operation, or part of one.
 2. What lies under no key of ours is a test's own too, and so is an upload that a directory gives no key for.
+3. Nothing is overwritten without a condition but by `OneWriterStore`, on servers that keep none: nobody is allowed to.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ class Recorder(Listener):
 
     def requested(self, operation: Operation | None, request: Request) -> None:
         if request.key == "" and request.name == "abort-upload":
+            return
+        if request.name == "put-overwrite":  # Rule 3.
             return
         try:
             kind = kind_of(request.key)

@@ -8,10 +8,13 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from storage import ByteRange, Create, Overwrite
+from storage.backends.local import LocalStore
 from storage.backends.memory import MemoryStore
 from storage.backends.s3 import SINGLE_BYTES_MAX
 from storage.errors import NotFoundError, PreconditionFailedError, UnavailableError
@@ -19,7 +22,8 @@ from storage.executor import InlineExecutor, NestingExecutor
 from storage.observed import Listener, Operation, Request, begin, current, listen, stop_listening
 from storage.store import LIST_PAGE_KEYS, Replace, StoredObject
 from storage.testing.faults import FailBefore, FaultPlan, FaultyStore
-from storage.wrappers.observed import PARTS_BYTES, ObservedStore
+from storage.unfinished import KeepsUnfinished, UnfinishedWrite
+from storage.wrappers.observed import PARTS_BYTES, ObservedStore, observed
 
 pytestmark = pytest.mark.usefixtures("nobody_listens")
 Told = list[tuple[str, str, str]]
@@ -87,11 +91,19 @@ def test_every_request_is_told_by_what_it_is(store: ObservedStore, ears: Ears) -
     assert [row.key for row in store.list("", start_after="a")] == ["b", "c"]
     store.delete("b")
     assert store.delete_many(["c"]) == ()
-    assert list(store.unfinished("x/")) == []
     names = ["put-create", "put-replace", "put-overwrite", "put-create", "get", "stat", "list", "delete", "delete"]
     keys = ["b", "b", "b", "c", "b", "b", "", "b", "c"]
     told = [("", name, key) for name, key in zip(names, keys, strict=True)]
-    assert ears.requests == [*told, ("", "list-uploads", "x/")]
+    assert ears.requests == told
+
+
+def test_unfinished_writes_are_told_where_a_store_keeps_any(ears: Ears, tmp_path: Path) -> None:
+    assert not isinstance(observed(MemoryStore()), KeepsUnfinished)
+    store = observed(LocalStore(tmp_path))
+    assert isinstance(store, KeepsUnfinished)
+    assert list(store.unfinished("x/")) == []
+    store.discard(UnfinishedWrite("", "0" * 32, datetime.now(UTC), None))
+    assert ears.requests == [("", "list-uploads", "x/"), ("", "abort-upload", "")]
 
 
 def test_what_goes_in_parts_is_told_apart(ears: Ears) -> None:
