@@ -21,8 +21,9 @@ from snapshots.base import Ahead, Base
 from snapshots.environment import Environment
 from snapshots.laying import tail_body
 from snapshots.layout import pack_name
+from snapshots.operations import operation
 from snapshots.placement import Homes, Move
-from storage.packs import PackBuilder, finished, write_pack
+from storage.packs import PackBuilder, PackData, finished, write_pack
 
 COMMITS_MIN = 2  # in a row, in one process: who commits once and ends would upload for nothing
 
@@ -40,12 +41,16 @@ def upload_ahead(environment: Environment, base: Base) -> Base:
     facts = {"tenant": head.tenant, "family": head.family, "session": head.session_id, "commit": head.commit_id}
     key = environment.layout.pack(head.family, builder.name)
     try:
-        upload = environment.executor.submit(
-            write_pack, environment.store, key, finished(body, facts), environment.clock
-        )
+        upload = environment.executor.submit(_upload, environment, head.session_id, key, finished(body, facts))
     except RuntimeError:  # the repository was closed meanwhile: nothing follows that could name the pack
         return base
     return replace(base, ahead=Ahead(body, moves, head.tail, head.epoch, upload))
+
+
+@operation("upload_ahead", "environment", "session_id")
+def _upload(environment: Environment, session_id: str, key: str, data: PackData) -> None:  # noqa: ARG001  is told
+    """Upload the tail: an operation of its own, which the commit began and does not wait for."""
+    write_pack(environment.store, key, data, environment.clock)
 
 
 def _is_due(environment: Environment, base: Base) -> bool:

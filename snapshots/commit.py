@@ -35,6 +35,7 @@ from snapshots.errors import (
 from snapshots.execution import with_execution_state
 from snapshots.head import LIVE, RESERVED, RING_MAX, Head, check_relation
 from snapshots.history import lineage
+from snapshots.operations import operation
 from snapshots.parts import EXECUTION_STATE, SpooledPart, held_part, is_large
 from snapshots.publish import Found, Ownership, Publication, intent_on
 from snapshots.reading import HeadRead, read_base, read_head, retried_while_moving
@@ -49,6 +50,7 @@ from storage.spools import Spool
 from storage.wrappers.metered import MeteredStore
 
 
+@operation("commit", "environment", "state.session_id", revision="head_revision")
 def commit(
     environment: Environment,
     state: PersistedSessionState,

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from snapshots.base import Base, base_for, track, tracking_of
 from snapshots.environment import Environment
 from snapshots.errors import CorruptSnapshotError, InvalidStateError, RevisionNotFoundError
+from snapshots.operations import operation
 from snapshots.parts import EXECUTION_STATE, HeldPart, held_part, is_large
 from snapshots.reading import HeadRead, manifest_of, pack_reader, retried_while_moving
 from snapshots.state import PersistedSessionState
@@ -183,6 +184,7 @@ class _BlobStream(io.RawIOBase):
         self._position += count
         return count
 
+    @operation("read_execution_state", "self._environment", "self._base.head.session_id")
     def _read_window(self) -> None:
         """Read the extents from the present position on, as far ahead as the last reads suggest."""
         went_on = self._position == self._window_start + len(self._window) > 0

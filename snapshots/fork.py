@@ -45,6 +45,7 @@ from snapshots.head import (
 )
 from snapshots.history import FORK
 from snapshots.layout import pack_name
+from snapshots.operations import operation
 from snapshots.overrides import FRESH, INHERIT, OVERRIDES_BYTES_MAX, Overrides
 from snapshots.placement import PlaceRow, unseal_manifest
 from snapshots.publish import ATTEMPTS_MAX, Found, Publication, intent_on
@@ -141,6 +142,7 @@ class ForkResult:
     requests: int
 
 
+@operation("fork", "environment", "request.child", revision="head_revision")
 def fork(environment: Environment, request: ForkRequest) -> ForkResult:
     """Fork a session; see `SnapshotRepository.fork`."""
     _check(request)

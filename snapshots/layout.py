@@ -213,6 +213,47 @@ class Layout:
         return check_key(f"{self._root}/quarantine/{segment}/{check_pack_name(name)}.{content.hex()}")
 
 
+_KINDS = {
+    "heads": "heads",
+    "packs": "packs",
+    "turns": "turns",
+    "leases": "leases",
+    "records": "records",
+    "metadata": "metadata",
+    "usage": "usage-segments",
+    "realtime": "realtime-records",
+    "quarantine": "quarantine",
+}
+_KINDS_OF_LAST = {("usage", "index"): "usage-index", ("realtime", "state"): "realtime-state"}
+
+
+def kind_of(key: str) -> str:
+    """Return what lies under a key, of whatever tenant, or under a prefix that listings are asked for.
+
+    Returns:
+        "store", "probe", "heads", "packs", "turns", "leases", "records", "metadata", "usage-index", "usage-segments",
+        "realtime-state", "realtime-records", "epoch", "marks" or "quarantine"; of a prefix also "tenant", for all that
+        one has, and "root", for all that there is. The prefixes of usage logs and of realtime sessions are of segments
+        and records.
+
+    Raises:
+        InvalidKeyError: Nothing of ours lies there.
+    """
+    if key.startswith(PROBE_PREFIX):
+        return "probe"
+    if key in ("", STORE_KEY):
+        return "store" if key else "root"
+    parts = key.split("/")
+    if len(parts) == 2 and not parts[1]:
+        return "tenant"
+    if len(parts) == 3 and parts[1:] in (["collect", "epoch"], ["collect", "marks"]):
+        return parts[2]
+    if len(parts) < 3 or parts[1] not in _KINDS:
+        raise InvalidKeyError(key, "nothing of ours lies there")
+    last = (parts[1], parts[4]) if len(parts) == 5 else ("", "")
+    return _KINDS_OF_LAST.get(last, _KINDS[parts[1]])
+
+
 def says_tenant(key: str) -> bool:
     """Say whether the record under a key, of whatever tenant, is a guarded one that says whose it is in `tenant`."""
     parts = key.split("/")

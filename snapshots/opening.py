@@ -21,6 +21,7 @@ from snapshots import store_object
 from snapshots.environment import Environment
 from snapshots.errors import StoreNotFoundError
 from snapshots.layout import PROBE_PREFIX, Layout
+from snapshots.operations import operation
 from snapshots.store_object import StoreFacts
 from storage.clock import Clock, SystemClock
 from storage.errors import NotFoundError, PermissionDeniedError, UnsupportedServerError
@@ -28,6 +29,7 @@ from storage.executor import InlineExecutor
 from storage.server import Verdict, adapt, allows_one_writer, endpoint_of
 from storage.store import ObjectStore
 from storage.wrappers.metered import MeteredStore
+from storage.wrappers.observed import observed
 from storage.wrappers.one_writer import OneWriterStore
 from storage.wrappers.read_only import ReadOnlyStore
 
@@ -106,7 +108,7 @@ def open_store_object(environment: Environment, *, create: bool, url: str) -> Op
     if verdict is None:
         try:
             verdict = _asked(environment)
-            facts = store_object.record(_guarded(environment, verdict), verdict)
+            facts = _recorded(_guarded(environment, verdict), verdict)
         except PermissionDeniedError as error:
             logger.info("%s is open for reading only: %s (%s)", url, NOT_PROBED, error)
             return Opened(facts, ReadOnlyStore(environment.store, NOT_PROBED, remedy=PROBE_IT))
@@ -129,18 +131,18 @@ def probe_server(store: ObjectStore, *, create: bool = False, clock: Clock | Non
         PermissionDeniedError: The credentials may not probe, or not write the store object.
         UnavailableError: The server did not answer; nothing is known.
     """
-    environment = Environment(MeteredStore(store), Layout("~"), clock or SystemClock(), InlineExecutor())
+    environment = Environment(MeteredStore(observed(store)), Layout("~"), clock or SystemClock(), InlineExecutor())
     report = _report(environment)
     verdict = report.verdict
     _asked.learn(verdict)
     guarded = _guarded(environment, verdict)
     known = (verdict,) if verdict.endpoint else ()
     try:
-        store_object.record(guarded, *known)
+        _recorded(guarded, *known)
     except NotFoundError:
         if not create or not is_admitted(store, verdict):
             return Probed(report, is_recorded=False, is_made=False)
-        store_object.make(guarded, *known)
+        _make(guarded, *known)
         return Probed(report, is_recorded=bool(known), is_made=True)
     return Probed(report, is_recorded=bool(known), is_made=False)
 
@@ -157,10 +159,20 @@ def is_admitted(store: ObjectStore, verdict: Verdict) -> bool:
 
 def _made(environment: Environment) -> StoreFacts:
     if not endpoint_of(environment.store):
-        return store_object.make(environment)
+        return _make(environment)
     verdict = _asked(environment)
     _check(environment, verdict)
-    return store_object.make(_guarded(environment, verdict), verdict)
+    return _make(_guarded(environment, verdict), verdict)
+
+
+@operation("probe", "environment")
+def _recorded(environment: Environment, *verdicts: Verdict) -> StoreFacts:
+    return store_object.record(environment, *verdicts)
+
+
+@operation("create", "environment")
+def _make(environment: Environment, *verdicts: Verdict) -> StoreFacts:
+    return store_object.make(environment, *verdicts)
 
 
 def _check(environment: Environment, verdict: Verdict) -> None:
@@ -176,6 +188,7 @@ def _guarded(environment: Environment, verdict: Verdict) -> Environment:
     return replace(environment, store=store)
 
 
+@operation("probe", "environment")
 def _report(environment: Environment) -> ProbeReport:
     from storage.probe import probe  # a process that opens a known store does without
 

@@ -45,6 +45,7 @@ from snapshots.head import TAIL_PACK_BYTES_MAX
 from snapshots.history import RESTORE, REWIND
 from snapshots.layout import Layout
 from snapshots.opening import open_store_object
+from snapshots.operations import opening, operation, yielding_operation
 from snapshots.overrides import INHERIT
 from snapshots.pins import Pin
 from snapshots.restore import Loaded
@@ -68,6 +69,7 @@ from storage.executor import NestingExecutor
 from storage.leases import Free, Lease
 from storage.store import ObjectStore
 from storage.wrappers.metered import MeteredStore, Metrics
+from storage.wrappers.observed import observed
 
 RevisionOf = str | tuple[str, int | str | None]
 """A session id for its present revision, or a pair of session id and number or pin of a revision."""
@@ -106,13 +108,14 @@ class SnapshotRepository:
     ) -> None:
         if not 0 <= inline_limit_bytes <= TAIL_PACK_BYTES_MAX:
             raise LimitExceededError(f"inline_limit_bytes of 0..{TAIL_PACK_BYTES_MAX}", inline_limit_bytes)
-        metered = MeteredStore(store)
+        metered = MeteredStore(observed(store))
         self._metrics = metered.metrics
         self._executor = NestingExecutor(THREADS_MAX, thread_name_prefix="snapshots")
         limits = Limits(tail_pack_bytes=inline_limit_bytes)
         self._environment = Environment(metered, Layout(tenant), clock or SystemClock(), self._executor, limits=limits)
         try:
-            opened = open_store_object(self._environment, create=create, url=url)
+            with opening("open", tenant):
+                opened = open_store_object(self._environment, create=create, url=url)
         except BaseException:
             self._executor.shutdown()
             raise
@@ -211,6 +214,7 @@ class SnapshotRepository:
         """
         return commit.commit(self._environment, state, stamp, execution_state=execution_state)
 
+    @operation("load", "self._environment", "session_id", revision="head_revision")
     def load(
         self, session_id: str, revision: int | str | None = None, *, execution_state: bool = False
     ) -> PersistedSessionState:
@@ -231,6 +235,7 @@ class SnapshotRepository:
         """
         return load_to_commit(self._environment, session_id, revision=revision, execution_state=execution_state)
 
+    @operation("read_execution_state", "self._environment", "state.session_id")
     def read_execution_state(self, state: PersistedSessionState) -> bytes:
         """Return the execution state of a loaded or committed state.
 
@@ -244,6 +249,7 @@ class SnapshotRepository:
         """Return the execution state as a seekable stream that reads on demand. Raises as `read_execution_state`."""
         return execution.open_execution_state(self._environment, state)
 
+    @operation("update", "self._environment", "session_id", revision="head_revision")
     def update(
         self,
         session_id: str,
@@ -311,6 +317,7 @@ class SnapshotRepository:
         request = ForkRequest(source, child, revision, relation, plugins, policy, tuple(initial_nodes))
         return fork.fork(self._environment, request)
 
+    @operation("start_child", "self._environment", "parent")
     def start_child(
         self,
         parent: str,
@@ -340,6 +347,7 @@ class SnapshotRepository:
         request = ChildRequest(start or CurrentStart(), child, relation, plugins, policy, tuple(initial_nodes))
         return start_child(self._environment, parent, request)
 
+    @operation("rewind", "self._environment", "session_id", revision="head_revision")
     def rewind(self, session_id: str, revision: int | str) -> CommitResult:
         """Make a new revision with the content of an ancestor; what came after stays in the history.
 
@@ -355,6 +363,7 @@ class SnapshotRepository:
         """
         return rewind.go_back(self._environment, session_id, revision, kind=REWIND)
 
+    @operation("restore", "self._environment", "session_id", revision="head_revision")
     def restore(self, session_id: str, revision: int | str) -> CommitResult:
         """Make a new revision with the content of any retained one, such as one left behind by a rewind.
 
@@ -363,6 +372,7 @@ class SnapshotRepository:
         """
         return rewind.go_back(self._environment, session_id, revision, kind=RESTORE)
 
+    @operation("diff", "self._environment")
     def diff(self, a: RevisionOf, b: RevisionOf) -> SessionDiff:
         """Compare two revisions, of one session or of two.
 
@@ -379,6 +389,7 @@ class SnapshotRepository:
         session_id, revision = (which, None) if isinstance(which, str) else which
         return restore.load(self._environment, session_id, revision=revision, execution_state=False)
 
+    @operation("pin", "self._environment", "session_id")
     def pin(self, session_id: str, revision: int | str, name: str, expires_at: datetime | None = None) -> Pin:
         """Name a revision: retention keeps it, and the name stands for it wherever a revision is asked for.
 
@@ -396,14 +407,17 @@ class SnapshotRepository:
         """
         return pinning.pin(self._environment, session_id, revision, name, expires_at=expires_at)
 
+    @operation("unpin", "self._environment", "session_id")
     def unpin(self, session_id: str, name: str) -> None:
         """Take a name away. Raises RevisionNotFoundError for one that is not there, and as `load`."""
         pinning.unpin(self._environment, session_id, name)
 
+    @operation("pins", "self._environment", "session_id")
     def pins(self, session_id: str) -> tuple[Pin, ...]:
         """Return a session's pins in order of name, expired ones too. Raises as `load`."""
         return reading.read_live_head(self._environment, session_id).head.pins
 
+    @operation("acquire", "self._environment", "session_id")
     def acquire(self, session_id: str, owner: str, *, plugins: PluginSession | None = None) -> Writer:
         """Take a session over, from whoever holds it: from now on only the returned `Writer` commits.
 
@@ -421,6 +435,7 @@ class SnapshotRepository:
         """
         return writer.acquire(self._environment, session_id, owner, plugins=plugins)
 
+    @operation("release", "self._environment", "session_id")
     def release(self, session_id: str, owner: str) -> None:
         """Clear the holder of a session by its name; for an owner that is gone. Nothing to clear is no error.
 
@@ -430,6 +445,7 @@ class SnapshotRepository:
         """
         writer.release(self._environment, session_id, owner)
 
+    @operation("claim_lease", "self._environment", "session_id")
     def claim_lease(self, session_id: str, owner: str, ttl_seconds: float) -> Lease:
         """Take the lease of a session for a while: who may ask to work on it. Nothing rests on it; `acquire` does that.
 
@@ -440,10 +456,12 @@ class SnapshotRepository:
         """
         return leases.claim_lease(self._environment, session_id, owner, ttl_seconds)
 
+    @operation("read_lease", "self._environment", "session_id")
     def read_lease(self, session_id: str) -> Lease | Free:
         """Return the lease that is held now, or `Free` with the fence of the last one. Asks, and changes nothing."""
         return leases.read_lease(self._environment, session_id)
 
+    @operation("renew_lease", "self._environment", "session_id")
     def renew_lease(self, session_id: str, lease: Lease, ttl_seconds: float) -> Lease:
         """Let a lease last `ttl_seconds` from now.
 
@@ -453,10 +471,12 @@ class SnapshotRepository:
         """
         return leases.renew_lease(self._environment, session_id, lease, ttl_seconds)
 
+    @operation("release_lease", "self._environment", "session_id")
     def release_lease(self, session_id: str, lease: Lease) -> None:
         """Give a lease up. Raises FencedError if it was claimed since; that claim stays."""
         leases.release_lease(self._environment, session_id, lease)
 
+    @operation("append_session_nodes", "self._environment", "session_id")
     def append_session_nodes(
         self, session_id: str, items: InitialNodes, *, requires_ancestor_node_id: str | None = None
     ) -> AppendedNodes | StaleBranch:
@@ -473,14 +493,17 @@ class SnapshotRepository:
         ancestor = requires_ancestor_node_id
         return self._updates.append_session_nodes(session_id, items, requires_ancestor_node_id=ancestor)
 
+    @operation("history", "self._environment", "session_id")
     def history(self, session_id: str) -> tuple[RevisionInfo, ...]:
         """Return all revisions that ever were, oldest first; those that retention dropped are marked."""
         return sessions.history(self._environment, session_id)
 
+    @yielding_operation("sessions", "self._environment")
     def sessions(self) -> Iterator[SessionInfo]:
         """Yield all sessions of the tenant, deleted and reserved ones too, in the order of their keys."""
         return sessions.sessions(self._environment)
 
+    @operation("forest", "self._environment")
     def forest(self) -> tuple[SessionTree, ...]:
         """Return all sessions as trees of forks and children, with what each has stored; oldest root first.
 
@@ -492,10 +515,12 @@ class SnapshotRepository:
         """
         return forest.forest(self._environment)
 
+    @operation("stats", "self._environment")
     def stats(self) -> StoreStats:
         """Return how much the tenant has stored; lists every object and reads every head."""
         return sessions.stats(self._environment)
 
+    @operation("delete", "self._environment", "session_id")
     def delete(self, session_id: str) -> None:
         """Delete a session: its head becomes a tombstone, its id is spent. Its bytes go with the next collection.
 

@@ -37,6 +37,7 @@ from snapshots.errors import (
 )
 from snapshots.fields import SCHEMA_VERSION, Fields, columns, id_bytes, id_or_empty
 from snapshots.head import TOMBSTONE, Head
+from snapshots.operations import operation
 from snapshots.stamps import TurnStamp
 from storage.clock import Clock, backoff_seconds
 from storage.digest import digest
@@ -194,6 +195,7 @@ class _TurnRegister:
         self._register = Register(environment.store, self.key, environment.clock)
         self.seen = self._read()
 
+    @operation("save_turn", "self.environment", "self.session_id")
     def write(self, change: Callable[[_Seen], TurnRecord], *, limit_bytes: int = REGISTER_BYTES_MAX) -> None:
         """Write the changed record; made anew to what is found whenever a write was not confirmed (rule 2).
 

@@ -26,6 +26,7 @@ from snapshots.environment import Environment
 from snapshots.errors import FencedError, IllegalTransitionError, InvalidStateError
 from snapshots.head import Head, Holder
 from snapshots.history import RESTORE, REWIND, HistoryRow, lineage
+from snapshots.operations import operation
 from snapshots.publish import Ownership
 from snapshots.reading import read_history, read_live_head, retried_while_moving
 from snapshots.restore import load
@@ -99,6 +100,7 @@ class _Holding:
         return replace(head, fence=self.fence, holder=Holder(self.owner, self.nonce))
 
 
+@operation("turn_in_flight", "environment", "session_id")
 def turn_in_flight(environment: Environment, session_id: str) -> str:
     """Return the id of the turn that whoever took over last has not finished, "" for none (rule 4); takes nothing over.
 
@@ -166,10 +168,14 @@ class Writer:
             UnavailableError, CorruptSnapshotError: It could not be loaded; ask again, nothing else is affected.
         """
         if self._state is None:
-            loaded = load(self._environment, self.session_id, revision=None, execution_state=False)
-            track(loaded.state, Tracking(loaded.base))
-            self._state = loaded.state
+            self._state = self._loaded()
         return self._state
+
+    @operation("load", "self._environment", "self.session_id", revision="head_revision")
+    def _loaded(self) -> PersistedSessionState:
+        loaded = load(self._environment, self.session_id, revision=None, execution_state=False)
+        track(loaded.state, Tracking(loaded.base))
+        return loaded.state
 
     @property
     def fence(self) -> int:
@@ -221,10 +227,12 @@ class Writer:
             self._journal.close()
         return result
 
+    @operation("rewind", "self._environment", "self.session_id", revision="head_revision")
     def rewind(self, revision: int | str) -> CommitResult:
         """Go back to an ancestor, as `SnapshotRepository.rewind`; `state` is loaded anew when it is asked for."""
         return self._go_back(revision, REWIND)
 
+    @operation("restore", "self._environment", "self.session_id", revision="head_revision")
     def restore(self, revision: int | str) -> CommitResult:
         """Restore any retained revision, as `SnapshotRepository.restore`; `state` is loaded anew when asked for."""
         return self._go_back(revision, RESTORE)
@@ -235,6 +243,7 @@ class Writer:
         self._state = None
         return result
 
+    @operation("park", "self._environment", "self.session_id", revision="head_revision")
     def park(self) -> ParkedSession:
         """Commit what is not stored yet, and release the session; the turn in flight stays for the next owner.
 
@@ -266,6 +275,7 @@ class Writer:
         assert head.checkpoint_ref is not None, "a live head names a checkpoint"
         return ParkedSession(self.session_id, head.revision, head.checkpoint_ref)
 
+    @operation("release", "self._environment", "self.session_id")
     def release(self) -> None:
         """Clear the holder; the fence stays. Releasing again changes nothing.
 

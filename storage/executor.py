@@ -5,6 +5,7 @@ Rules:
    of requests. An `Exception` goes into the future; anything stronger (a crash, an interrupt) passes through `submit`.
 2. In a `NestingExecutor` what one of its own threads submits runs there and then: a pool whose threads all wait for
    what they have submitted to it would wait for ever. `drain` waits for all that others have submitted.
+3. What a thread does for an operation that is watched counts as that operation's (`storage.observed`).
 
     with InlineExecutor() as executor:
         assert list(executor.map(str, [1, 2])) == ["1", "2"]
@@ -16,6 +17,8 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from typing import Any, ParamSpec, TypeVar
+
+from storage.observed import in_context
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -70,7 +73,7 @@ class NestingExecutor(ThreadPoolExecutor):
         """
         if getattr(self._own, "is_worker", False):
             return self._inline.submit(fn, *args, **kwargs)
-        future = super().submit(fn, *args, **kwargs)
+        future = super().submit(in_context(fn), *args, **kwargs)
         self._under_way.add(future)
         future.add_done_callback(self._under_way.discard)
         return future

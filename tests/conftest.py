@@ -21,9 +21,11 @@ from infra.servers.moto import moto_running
 from infra.servers.process import CREDENTIALS, NOT_INHERITED, ServerMissingError, program
 from infra.servers.rclone import rclone_running
 from infra.servers.swift import swift_running
+from storage.observed import LISTENERS, listen, stop_listening
 from tests import azurite
 from tests.aside import Aside, another_process, run_test
 from tests.azurite import AZURITE_CREDENTIALS, azurite_running, new_container_url
+from tests.permissions.requests import RECORDER
 from tests.servers import new_bucket_url
 from tests.simulation.table import find
 from tests.simulation.worlds import explored
@@ -35,10 +37,19 @@ CALL = pytest.StashKey[Callable[[], object]]()  # of a test that is marked
 ALL_SERVERS = os.environ.get("SNAPSHOTS_ALL_SERVERS") == "1"  # a server that is missing is then a failure
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Record what every operation sends, from now to the end."""
+    listen(RECORDER)
+    config.add_cleanup(lambda: stop_listening(RECORDER))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put what the other process does behind all others, and last the tests that ask for what searches found."""
-    items.sort(key=lambda item: 2 if _asks(item) else int(_is_aside(item)))
+    """Put what the other process does behind all others, then those who ask for what searches found, then the record.
+
+    The record of requests (`tests.permissions`) is complete when all others have run.
+    """
+    items.sort(key=lambda item: 3 if _is_record(item) else 2 if _asks(item) else int(_is_aside(item)))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -62,6 +73,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
+def _is_record(item: pytest.Item) -> bool:
+    return item.path.parent.name == "permissions"
+
+
 def _is_aside(item: pytest.Item) -> bool:
     return item.get_closest_marker("aside") is not None
 
@@ -82,6 +97,16 @@ def _works_of(item: pytest.Item) -> Iterator[tuple[Callable[[Any], object], Any]
     elif _asks(item) and hasattr(item, "callspec"):
         params = item.callspec.params
         yield from ((SEARCHES[name], params[name]) for name in SEARCHES.keys() & params.keys())
+
+
+@pytest.fixture
+def nobody_listens() -> Iterator[None]:
+    """Let nobody listen to operations meanwhile, the record of the suite neither."""
+    before = LISTENERS[:]
+    LISTENERS.clear()
+    yield
+    assert not LISTENERS, "a test leaves nobody behind who listens"
+    LISTENERS.extend(before)
 
 
 @pytest.fixture(scope="session")

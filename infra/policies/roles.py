@@ -91,17 +91,13 @@ UNRECORDED: frozenset[Row] = frozenset(
         *(("records.expire", request, "records") for request in ("get", "put-replace")),
     }
 )
-# What tests let others do in the midst of an operation, which the record takes for the operation's own.
-OF_OTHERS: frozenset[Row] = frozenset(
-    {("rewind", "delete", "packs"), ("verify", "get", "marks"), ("verify", "list-uploads", "tenant")}
-)
 # What a role may do that it need not, with the reason. Nothing at present.
 BEYOND: Mapping[tuple[Role, str, str], str] = {}
 
 
 def sent_by_all(recorded: Iterable[Row]) -> set[Row]:
-    """Return what operations send: what was recorded, without what others did, and what no test reaches."""
-    return (set(recorded) - OF_OTHERS) | UNRECORDED
+    """Return what operations send: what was recorded, and what no test reaches."""
+    return set(recorded) | UNRECORDED
 
 
 def needed_by(role: Role, recorded: Iterable[Row]) -> set[Sent]:

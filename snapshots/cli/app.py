@@ -47,6 +47,14 @@ def global_options(
     tenant: Annotated[
         str, typer.Option(envvar="SNAPSHOTS_TENANT", metavar="T", help="Whose sessions.")
     ] = DEFAULT_TENANT,
+    log: Annotated[
+        str,
+        typer.Option(
+            envvar="SNAPSHOTS_LOG",
+            metavar="FILE",
+            help="Append a line of JSON for every operation on the store: requests, seconds, outcome; - for stderr.",
+        ),
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: one object per line for lists.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No notes and no progress.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before something is removed.")] = False,
@@ -58,4 +66,8 @@ def global_options(
     from snapshots.cli.invocation import Invocation  # the command that follows has imported it
     from snapshots.cli.output import Output
 
+    if log:
+        from snapshots.cli.logs import log_to  # with what it needs, for those who ask for it
+
+        context.call_on_close(log_to(log))
     context.obj = Invocation(store, tenant, yes, Output(as_json=as_json, quiet=quiet))

@@ -26,6 +26,7 @@ from snapshots.cli.interrupts import HeldInterrupts
 from snapshots.cli.names import DEFAULT_STORE, DEFAULT_TENANT
 from snapshots.cli.output import Output, one_line
 from snapshots.errors import RevisionNotFoundError, SessionDeletedError, SessionMovedError, SessionNotFoundError
+from snapshots.operations import operation
 from snapshots.pins import find_pin, is_pin_name
 from snapshots.reading import read_live_head, revision_of
 from storage.backends import open_store
@@ -160,6 +161,7 @@ def revision_named(text: str, session_id: str) -> int | str:
     )
 
 
+@operation("look", "repo.environment", "session_id")
 def revision_number(repo: SnapshotRepository, session_id: str, wanted: int | str) -> int:
     """Return the number of what `revision_named` gave: of a pin, or of "head", the revision that is present now.
 

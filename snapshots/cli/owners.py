@@ -15,6 +15,7 @@ from snapshots.cli import views
 from snapshots.cli.invocation import invocation
 from snapshots.cli.names import SessionId
 from snapshots.cli.output import human_time
+from snapshots.operations import operation
 from snapshots.reading import read_live_head
 from snapshots.repository import SnapshotRepository
 from snapshots.writer import Writer
@@ -112,6 +113,7 @@ def release(context: typer.Context, session: SessionId, owner: OwnerOption) -> N
         run.output.note(f"session {session} is held by nobody; nothing to release")
 
 
+@operation("look", "repo.environment", "session_id")
 def _release_session(repo: SnapshotRepository, session_id: str, owner: str) -> bool:
     """Say whether there was a holder; that is the owner then, and it is none any more. Raises FencedError."""
     if read_live_head(repo.environment, session_id).head.holder is None:

@@ -30,7 +30,7 @@ PROGRAM = "snapshots"
 DEBUG = "SNAPSHOTS_DEBUG"
 _OUTPUT_FAILED = frozenset({errno.ENOSPC, errno.EIO, errno.EBADF})  # stores report these as errors of their own
 _FLAGS = frozenset({"--json", "--quiet", "--yes"})
-_VALUED = frozenset({"--store", "--tenant"})
+_VALUED = frozenset({"--store", "--tenant", "--log"})
 # ClickException: typer has it from click or, later, from a copy of its own, and does not export it.
 _COMMAND_ERROR = typer.BadParameter.__mro__[2]
 

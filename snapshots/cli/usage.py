@@ -37,6 +37,7 @@ from snapshots.errors import (
     SnapshotError,
     UnsupportedSchemaError,
 )
+from snapshots.operations import operation
 from snapshots.reading import read_head
 from snapshots.repository import SnapshotRepository
 from snapshots.usage import UsageLog, UsageReport, UsageTotals, compact
@@ -289,9 +290,14 @@ class _Told:
     next_line: int = 1
 
 
+@operation("look", "repo.environment", "session_id")
+def _is_without_session(repo: SnapshotRepository, session_id: str) -> bool:
+    return read_head(repo.environment, session_id) is None
+
+
 def _append(run: Invocation, repo: SnapshotRepository, session: str, file: str) -> None:
     told, source = _Told(), "stdin" if file == STANDARD else file
-    stands_alone = read_head(repo.environment, session) is None
+    stands_alone = _is_without_session(repo, session)
     try:
         _append_all(UsageLog(repo, session), file, source, told)
     finally:

@@ -31,6 +31,7 @@ from snapshots.maintenance.marks import Marks, MarksRead, write_marks
 from snapshots.maintenance.progress import Progress, quiet
 from snapshots.maintenance.raising import Homes, Raising, StoppedError
 from snapshots.maintenance.superseded import LOGS_SETTLED_AT_ONCE, SparedLog, SupersededLog, settle_logs
+from snapshots.operations import operation
 from storage.errors import PermissionDeniedError, StorageError, UnsupportedServerError
 from storage.store import DeleteFailure
 from storage.unfinished import UnfinishedWrite, discard_in
@@ -98,6 +99,7 @@ class CollectReport:
     seconds: float = 0.0
 
 
+@operation("collect", "plan.environment")
 def execute(plan: CollectPlan, *, progress: Progress = quiet, batch_packs: int = BATCH_PACKS) -> CollectReport:
     """Delete what nobody names, in the families of the plan.
 

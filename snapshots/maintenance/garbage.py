@@ -26,6 +26,7 @@ from snapshots.maintenance.marks import Marks, MarksRead, pack_mark, read_marks
 from snapshots.maintenance.progress import Progress, quiet
 from snapshots.maintenance.raising import ATTEMPTS_MAX, key_digest
 from snapshots.maintenance.superseded import LogsPlan, plan_logs
+from snapshots.operations import operation
 from snapshots.reading import HeadRead, head_at
 from snapshots.repository import SnapshotRepository
 from snapshots.roots import named_keys
@@ -122,6 +123,7 @@ class CollectPlan:
         )
 
 
+@operation("collect.plan", "repo.environment")
 def plan_collect(repo: SnapshotRepository, *, progress: Progress = quiet) -> CollectPlan:
     """Find out what nobody names, without writing anything.
 

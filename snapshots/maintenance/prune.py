@@ -23,6 +23,7 @@ from snapshots.errors import InvalidStateError, LimitExceededError, RevisionConf
 from snapshots.head import KEPT_MAX, Head
 from snapshots.history import HistoryRow
 from snapshots.maintenance.retention import Retention, kept_by_rules, reasons
+from snapshots.operations import operation
 from snapshots.pins import Pin
 from snapshots.reading import HeadRead, read_history, read_live_head, retried_while_moving
 from snapshots.repository import SnapshotRepository
@@ -102,6 +103,7 @@ class PruneResult:
     pins_removed: tuple[Pin, ...]
 
 
+@operation("prune.plan", "repo.environment", "session_id")
 def plan_prune(repo: SnapshotRepository, session_id: str, retention: Retention) -> PrunePlan:
     """Return what a prune of a session would do now; nothing is written.
 
@@ -137,6 +139,7 @@ def plan_on(environment: Environment, session_id: str, retention: Retention) -> 
     )
 
 
+@operation("prune", "plan.environment", "plan.session_id")
 def execute(plan: PrunePlan) -> PruneResult:
     """Do what a plan says, all of it or nothing. What is done already is not done again (rule 3).
 

@@ -27,6 +27,7 @@ from snapshots.fields import NEWEST_VERSION, id_bytes
 from snapshots.head import Head
 from snapshots.layout import STORE_KEY
 from snapshots.maintenance.progress import Progress, quiet
+from snapshots.operations import operation
 from snapshots.reading import HeadRead, head_at
 from snapshots.repository import SnapshotRepository
 from snapshots.sessions import for_each_head
@@ -90,6 +91,7 @@ class UpgradeReport:
     upgraded: int
 
 
+@operation("upgrade.plan", "repo.environment")
 def plan_upgrade(repo: SnapshotRepository, *, progress: Progress = quiet) -> UpgradePlan:
     """Find out what is of which schema version, without writing anything. Reads every head of the tenant.
 
@@ -110,6 +112,7 @@ def plan_on(environment: Environment, *, progress: Progress = quiet) -> UpgradeP
     return UpgradePlan(environment, facts_in(_read_store(environment).data).schema_version, dict(heads))
 
 
+@operation("upgrade", "plan.environment")
 def execute(plan: UpgradePlan, *, progress: Progress = quiet) -> UpgradeReport:
     """Upgrade the store object, then the tenant's heads, as they are by now.
 

@@ -37,6 +37,7 @@ from snapshots.maintenance.manifests import Manifests
 from snapshots.maintenance.memory import Memory, named
 from snapshots.maintenance.pieces import Fault
 from snapshots.maintenance.revisions import DamagedError, Logs, Present, RevisionCheck, head_findings, read_present
+from snapshots.operations import yielding_operation
 from snapshots.placement import ManifestPlace, PackUse, PlaceRow
 from snapshots.reading import LOAD_ATTEMPTS_MAX, HeadRead, head_at, read_head, with_tail
 from snapshots.repository import SnapshotRepository
@@ -49,6 +50,7 @@ SESSIONS_SIDE_BY_SIDE = 32  # bounds what waits to be reported, not the result
 MANIFESTS_TOGETHER = 32  # read at once before their revisions are verified
 
 
+@yielding_operation("verify", "repo.environment", "session_id")
 def verify(
     repo: SnapshotRepository, *, level: Level = "full", session_id: str | None = None, start_after: str = ""
 ) -> Iterator[Finding | Verified | VerifiedSatellite]:

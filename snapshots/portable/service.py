@@ -38,6 +38,7 @@ from snapshots.errors import (
     SnapshotError,
 )
 from snapshots.head import LIVE, MOVED, RESERVED, TOMBSTONE
+from snapshots.operations import operation, yielding_operation
 from snapshots.portable import conversion
 from snapshots.portable.session import Event, Session
 from snapshots.portable.warm import WarmSession, warm_sessions
@@ -126,6 +127,7 @@ class SessionListing:
     def __iter__(self) -> Iterator[SessionEntry]:
         return Unforgetting(self._entries())
 
+    @yielding_operation("portable.list", "self._environment")
     def _entries(self) -> Iterator[SessionEntry]:
         self.read, self.next_after = 0, self._start_after
         rows = for_each_head(self._environment, lambda row: (row.key, self._entry(row)), start_after=self._start_after)
@@ -194,6 +196,7 @@ class SessionService:
         self._environment = repo.environment
         self._warm = warm_sessions()
 
+    @operation("portable.create", "self._environment", "session_id")
     def create_session(
         self, app_name: str, user_id: str, *, state: Mapping[str, Any] | None = None, session_id: str | None = None
     ) -> Session:
@@ -218,6 +221,7 @@ class SessionService:
         session = Session.new(app_name, user_id, state, session_id=wanted, at=clock.now())
         return self._created(session).session
 
+    @operation("portable.get", "self._environment", "session_id")
     def get_session(self, session_id: str, revision: int | str | None = None) -> Session:
         """Return a session with its events.
 
@@ -256,6 +260,7 @@ class SessionService:
         """
         return SessionListing(self._environment, app_name, user_id, start_after)
 
+    @operation("portable.append", "self._environment", "session_id")
     def append_event(self, session_id: str, event: Event) -> int:
         """Append an event; its `state_delta` goes into the state.
 
@@ -317,6 +322,7 @@ class SessionService:
         self._warm.keep(session_id, attempts[0].with_event(event.id))
         return result.head_revision
 
+    @operation("portable.rewind", "self._environment", "session_id")
     def rewind_to_invocation(self, session_id: str, invocation_id: str) -> int:
         """Drop all events after the last one of an invocation and replay the state, as a new revision.
 
@@ -347,6 +353,7 @@ class SessionService:
             self._unless_done(lambda: update(self._environment, session_id, rewind).head_revision)
         return dropped[0]
 
+    @operation("portable.delete", "self._environment", "session_id")
     def delete_session(self, session_id: str) -> None:
         """Delete a session; its id is spent. One that is not there, or was deleted before, is no error.
 
@@ -392,6 +399,7 @@ class SessionService:
         """
         return self.store_session(Session.import_(document, source=source), policy=policy, source=source)
 
+    @operation("portable.store", "self._environment", "session.id")
     def store_session(
         self,
         session: Session,

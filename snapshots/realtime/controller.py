@@ -36,6 +36,7 @@ from typing import TypeVar
 
 from snapshots.environment import HasEnvironment
 from snapshots.errors import IllegalTransitionError, InvalidStateError, LimitExceededError, SnapshotError
+from snapshots.operations import operation
 from snapshots.realtime.adapter import RealtimeAdapter
 from snapshots.realtime.journal import WHAT, RealtimeJournal, take_over, told_in_doubt
 from snapshots.realtime.overflow import QUEUE_BYTES_MAX, Decision, hold_back, room_of
@@ -175,6 +176,7 @@ class RealtimeController:
         self._lock = threading.Lock()
 
     @classmethod
+    @operation("realtime.resume", "repo.environment", "session_id")
     def resume(
         cls, repo: HasEnvironment, session_id: str, adapter: RealtimeAdapter, sidecar: RealtimeSessionSidecar
     ) -> RealtimeController:
@@ -217,6 +219,7 @@ class RealtimeController:
 
     # Steps.
 
+    @operation("realtime.connect", "self._environment", "self.session_id")
     def connect(self) -> None:
         """Begin the session: record it, and open the connection.
 
@@ -241,6 +244,7 @@ class RealtimeController:
             self._call(journal, lambda: self._adapter.open(journal.progress.state))
             journal.append(_K.CONNECTED)
 
+    @operation("realtime.send", "self._environment", "self.session_id")
     def send(self, frame: RealtimeFrame) -> SendResult:
         """Send a frame; during a restart hold it back.
 
@@ -268,6 +272,7 @@ class RealtimeController:
             self._send_queue(journal)
             return self._deliver(journal, self._request(journal, frame))
 
+    @operation("realtime.receive", "self._environment", "self.session_id")
     def receive(self) -> RealtimeFrame | None:
         """Return the next frame of the provider, None if there is none now.
 
@@ -290,6 +295,7 @@ class RealtimeController:
             frame = self._call(journal, self._adapter.receive)
             return None if frame is None else self._recorded(journal, frame)
 
+    @operation("realtime.interrupt", "self._environment", "self.session_id")
     def interrupt(self, response_id: RealtimeResponseId | None = None) -> None:
         """Make the provider stop: this response, or whatever it is at.
 
@@ -312,6 +318,7 @@ class RealtimeController:
             self._call(journal, lambda: self._adapter.interrupt(response_id))
             journal.append(_K.INTERRUPTED, response_id=response_id)
 
+    @operation("realtime.begin_restart", "self._environment", "self.session_id")
     def begin_restart(self) -> None:
         """Begin a restart, under another connection id: from now on frames are held back.
 
@@ -334,6 +341,7 @@ class RealtimeController:
                 journal.append(_K.RESTART_REQUESTED, state=restarting(journal.progress.state, connection_id))
             journal.append(_K.RESTART_STARTED)
 
+    @operation("realtime.complete_restart", "self._environment", "self.session_id")
     def complete_restart(self) -> RestartCompleted | RestartFailed:
         """Connect again, and send what was held back. Where there is a connection again, go on with what is left.
 
@@ -355,6 +363,7 @@ class RealtimeController:
             self._completing = False
             return RestartCompleted(self._sent_count)
 
+    @operation("realtime.close", "self._environment", "self.session_id")
     def close(self, reason: RealtimeCloseReason = RealtimeCloseReason.NORMAL) -> None:
         """End the connection: for good, or with "host_owned_detach" or "provider_failure" until a restart.
 

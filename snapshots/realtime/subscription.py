@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from snapshots.environment import Environment, HasEnvironment
 from snapshots.errors import InvalidStateError, SessionDeletedError, SessionNotFoundError
 from snapshots.fields import is_whole
+from snapshots.operations import operation, yielding_operation
 from snapshots.realtime.journal import WHAT, load_progress, read_records, register_of
 from snapshots.realtime.progress import RealtimeProgress
 from snapshots.realtime.values import PrivacyClass, RealtimeSessionRecord
@@ -75,6 +76,7 @@ class RealtimeSubscription:
             raise InvalidStateError(f"this subscription begins behind record {first - 1}; open another one")
         return filter(self._shows, self._records(after))
 
+    @yielding_operation("realtime.read", "self._environment", "self.scope.session_id")
     def _records(self, after: int) -> Iterator[RealtimeSessionRecord]:
         session_id = self.scope.session_id
         register = register_of(self._environment, session_id)
@@ -113,6 +115,7 @@ def subscribe(
     return RealtimeSubscription(repo.environment, scope)
 
 
+@operation("realtime.load", "repo.environment", "session_id")
 def load_realtime(repo: HasEnvironment, session_id: str) -> RealtimeProgress:
     """Return what a realtime session has come to: its state, its queue, and what is in doubt. Writes nothing.
 

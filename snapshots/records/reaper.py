@@ -30,6 +30,7 @@ from snapshots.errors import (
     SessionMovedError,
     UnsupportedSchemaError,
 )
+from snapshots.operations import operation
 from snapshots.records.record import SessionStatus, check_instant
 from snapshots.records.scan import DamagedRecord, Scan, ScannedRecord, reason_of
 from snapshots.records.stored import register_of
@@ -93,6 +94,7 @@ class ReapReport:
     next_after: str
 
 
+@operation("records.reap.plan", "repo.environment")
 def plan_reap(
     repo: HasEnvironment, *, now: datetime | None = None, limit: int | None = None, start_after: str = ""
 ) -> ReapPlan:
@@ -116,6 +118,7 @@ def plan_reap(
     return ReapPlan(due, scan.read, tuple(scan.damaged), scan.damaged_count, scan.next_after)
 
 
+@operation("records.reap", "repo.environment")
 def reap(
     repo: HasEnvironment,
     *,

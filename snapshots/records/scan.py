@@ -27,6 +27,7 @@ from snapshots.errors import (
     SessionMovedError,
     UnsupportedSchemaError,
 )
+from snapshots.operations import yielding_operation
 from snapshots.records.record import StoredRecord
 from snapshots.records.stored import read_at
 from snapshots.satellite import Found
@@ -212,6 +213,7 @@ class RecordListing(Iterator[StoredRecord]):
     def __next__(self) -> StoredRecord:
         return next(self._records)
 
+    @yielding_operation("records.list", "self._scan._environment")
     def _chosen(self) -> Iterator[StoredRecord]:
         for group in self._scan.groups():
             for one in group:

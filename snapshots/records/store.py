@@ -19,6 +19,7 @@ from datetime import datetime
 from typing import Any
 
 from snapshots.environment import HasEnvironment
+from snapshots.operations import operation
 from snapshots.records.record import SessionStatus, StoredRecord, check_instant
 from snapshots.records.scan import RecordListing, Scan
 from snapshots.records.stored import first_record, register_of
@@ -34,6 +35,7 @@ class SessionRecords:
     def __init__(self, repo: HasEnvironment) -> None:
         self._environment = repo.environment
 
+    @operation("records.create", "self._environment", "session_id")
     def create(
         self,
         session_id: str,
@@ -74,6 +76,7 @@ class SessionRecords:
         )
         return register_of(self._environment, session_id).create(first).value
 
+    @operation("records.read", "self._environment", "session_id")
     def read(self, session_id: str) -> StoredRecord:
         """Return the record of a session. Whether the session was deleted is not asked.
 
@@ -86,6 +89,7 @@ class SessionRecords:
         """
         return register_of(self._environment, session_id).read().value
 
+    @operation("records.activate", "self._environment", "session_id")
     def activate(self, session_id: str) -> StoredRecord:
         """Make a created record active; its time to live begins again.
 
@@ -99,6 +103,7 @@ class SessionRecords:
         """
         return self._step(session_id, StoredRecord.activate)
 
+    @operation("records.record_delta", "self._environment", "session_id")
     def record_delta(self, session_id: str, tokens: int, *, rounds: int = 1) -> StoredRecord:
         """Count what was sent to the model in a round, or in several.
 
@@ -117,6 +122,7 @@ class SessionRecords:
         """
         return self._step(session_id, lambda stored, at: stored.record_delta(tokens, rounds=rounds, at=at))
 
+    @operation("records.close", "self._environment", "session_id")
     def close(self, session_id: str) -> StoredRecord:
         """Close an active record; that is final.
 
@@ -127,6 +133,7 @@ class SessionRecords:
         """
         return self._step(session_id, StoredRecord.close)
 
+    @operation("records.expire", "self._environment", "session_id")
     def expire(self, session_id: str) -> StoredRecord:
         """Expire a record whose time is up; that is final. `reap` does it for all that are due.
 

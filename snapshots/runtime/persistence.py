@@ -33,6 +33,7 @@ from typing import Any, Protocol
 from snapshots.environment import Environment, HasEnvironment
 from snapshots.errors import InvalidStateError, RevisionConflictError
 from snapshots.fields import U64_MAX
+from snapshots.operations import operation
 from snapshots.queues import SessionQueues
 from snapshots.reading import read_live_head
 from snapshots.recent import Recent, recent_states
@@ -144,6 +145,7 @@ class RuntimeSessionStore:
         """Return how many sessions are being saved or wait for it, for those who watch."""
         return len(self._queues)
 
+    @operation("runtime.save", "self._environment", "session.session_id", revision="revision")
     def save_runtime_session(self, session: RuntimeSession) -> SaveResult:
         """Save `session`, merged with what is stored; afterwards it is what is stored. Creates it if there is none.
 
@@ -205,6 +207,7 @@ class RuntimeSessionStore:
         self._states.keep(session_id, appending.state)  # Rule 6: what stands in the store, and nothing ahead of it.
         return revision, appending
 
+    @operation("runtime.load", "self._environment", "session_id")
     def load_runtime_session(self, session_id: str) -> RuntimeSession:
         """Load a session, one that no runtime ever saved as well.
 
@@ -219,12 +222,14 @@ class RuntimeSessionStore:
         self._states.keep(session_id, state)
         return RuntimeSession.of(session_id, _document(None if found is None else found.value), messages)
 
+    @operation("runtime.read_metadata", "self._environment", "session_id")
     def read_metadata(self, session_id: str) -> RuntimeMetadata:
         """Return all of a session but its messages; the default if nobody ever saved it. Raises as `load`."""
         read_live_head(self._environment, session_id)
         found = self._register(session_id).find()
         return _document(None if found is None else found.value)
 
+    @operation("runtime.update_metadata", "self._environment", "session_id")
     def update_metadata(
         self, session_id: str, function: Change, *, expected_version: int | None = None
     ) -> RuntimeMetadata:

@@ -18,6 +18,7 @@ from functools import partial
 
 from snapshots.environment import HasEnvironment
 from snapshots.errors import CorruptSnapshotError, UnsupportedSchemaError
+from snapshots.operations import operation
 from snapshots.usage.reading import Distinct, SegmentMissingError, check_superseded, read_segments
 from snapshots.usage.runs import Choice, any_run
 from snapshots.usage.segments import LEVEL_MAX, Index, LiveSegment
@@ -45,6 +46,7 @@ class _RunGoneError(Exception):
     """Somebody else merged the run; caught in `merge`. Remedy: choose again."""
 
 
+@operation("usage.compact", "repo.environment", "session_id")
 def compact(repo: HasEnvironment, session_id: str) -> CompactReport:
     """Merge the segments of a usage log into as few as may hold its rows.
 

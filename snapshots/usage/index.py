@@ -18,6 +18,7 @@ from typing import TypeVar
 from snapshots.environment import Environment
 from snapshots.errors import CorruptSnapshotError, SessionDeletedError, SessionMovedError, SessionNotFoundError
 from snapshots.head import TOMBSTONE
+from snapshots.operations import yielding_operation
 from snapshots.reading import head_at
 from snapshots.satellite import Found, Kind, SatelliteRegister, decode, misplaced
 from snapshots.usage.segments import Index, index_from_plain, index_to_plain
@@ -74,6 +75,7 @@ class ListedLog:
     segments: tuple[ListedObject, ...]
 
 
+@yielding_operation("usage.logs", "environment")
 def for_each_log(environment: Environment, function: Callable[[ListedLog], T]) -> Iterator[T]:
     """Yield `function(log)` for every usage log listed, in the order of their keys; LOGS_AT_ONCE run side by side."""
     listing = logs_in(environment, environment.layout.usage_logs)

@@ -28,6 +28,7 @@ from functools import partial
 
 from snapshots.environment import Environment, HasEnvironment
 from snapshots.errors import CorruptSnapshotError, SnapshotError, UnsupportedSchemaError
+from snapshots.operations import operation
 from snapshots.usage.callers import Callers, stored_size
 from snapshots.usage.compaction import merge, unreadable
 from snapshots.usage.index import present_index
@@ -114,6 +115,7 @@ class UsageLog:
         here = self._here()
         return read_rows(here.environment, here.writer.session_id)
 
+    @operation("usage.segments", "self._appender.environment", "self._appender.writer.session_id")
     def segments(self) -> tuple[LiveSegment, ...]:
         """Return the live segments, in the order in which they are read. Raises as `read`."""
         return present_index(self._here().writer.register).value.segments
@@ -139,6 +141,7 @@ class _Appender:
         self._is_due = False  # whether a run of segments was completed
         self._barred: set[str] = set()  # names of segments that could not be read when they were to be merged
 
+    @operation("usage.append", "self.environment", "self.writer.session_id")
     def append(self, lines: Sequence[Line]) -> tuple[str, ...]:
         ids = self.callers.served(lines)
         if self._is_due:

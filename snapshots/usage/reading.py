@@ -18,6 +18,7 @@ from functools import partial
 
 from snapshots.environment import Environment
 from snapshots.errors import CorruptSnapshotError, SessionDeletedError
+from snapshots.operations import yielding_operation
 from snapshots.satellite import misplaced
 from snapshots.usage.index import index_register, present_index
 from snapshots.usage.rows import UsageRow, row_of
@@ -41,6 +42,7 @@ class SegmentMissingError(Exception):
         super().__init__(segment.name)
 
 
+@yielding_operation("usage.read", "environment", "session_id")
 def read_rows(environment: Environment, session_id: str) -> Iterator[UsageRow]:
     """Yield the rows of a session's usage log. What is appended meanwhile may or may not be among them.
 

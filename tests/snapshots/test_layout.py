@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapshots.layout import STORE_KEY, Layout, check_pack_name, pack_name
+from snapshots.layout import STORE_KEY, Layout, check_pack_name, kind_of, pack_name, segment_name
 from storage.errors import InvalidKeyError
 from storage.keys import ID_BYTES_MAX, KEY_BYTES_MAX, check_key, check_prefix
 
@@ -152,3 +152,49 @@ def test_the_head_beside_what_belongs_to_a_session(session_id: str) -> None:
     layout = Layout("a Tenant")
     beside = (layout.usage(session_id), layout.usage_index(session_id), layout.record(session_id))
     assert {layout.head_beside(key) for key in beside} == {layout.head(session_id)}
+
+
+LAYOUT = Layout("a tenant")
+SEGMENT = segment_name(ID, 7)
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        ("", "root"),
+        (STORE_KEY, "store"),
+        ("~probe/0123/one", "probe"),
+        (LAYOUT.everything, "tenant"),
+        (LAYOUT.heads, "heads"),
+        (LAYOUT.head("s"), "heads"),
+        (LAYOUT.packs, "packs"),
+        (LAYOUT.family("s"), "packs"),
+        (LAYOUT.pack("s", NAME), "packs"),
+        (LAYOUT.turns("s"), "turns"),
+        (LAYOUT.lease("s"), "leases"),
+        (LAYOUT.records, "records"),
+        (LAYOUT.record("s"), "records"),
+        (LAYOUT.metadata("s"), "metadata"),
+        (LAYOUT.usage_logs, "usage-segments"),
+        (LAYOUT.usage("s"), "usage-segments"),
+        (LAYOUT.usage_index("s"), "usage-index"),
+        (LAYOUT.usage_segment("s", SEGMENT), "usage-segments"),
+        (LAYOUT.realtime("s"), "realtime-records"),
+        (LAYOUT.realtime_state("s"), "realtime-state"),
+        (LAYOUT.realtime_record("s", 1), "realtime-records"),
+        (LAYOUT.epoch, "epoch"),
+        (LAYOUT.marks, "marks"),
+        (LAYOUT.quarantine, "quarantine"),
+        (LAYOUT.quarantined("s", NAME, b"1234"), "quarantine"),
+        (Layout("heads").head("packs"), "heads"),
+        (Layout("~store").lease("~probe"), "leases"),
+    ],
+)
+def test_every_key_and_prefix_says_what_lies_there(key: str, kind: str) -> None:
+    assert kind_of(key) == kind
+
+
+@pytest.mark.parametrize("key", ["~other", "t/unheard/aa/s", "t/collect/other", "t/heads", "heads"])
+def test_what_is_not_ours_has_no_kind(key: str) -> None:
+    with pytest.raises(InvalidKeyError, match="nothing of ours lies there"):
+        kind_of(key)

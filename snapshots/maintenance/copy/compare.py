@@ -25,6 +25,7 @@ from snapshots.maintenance.copy.presence import presence_in
 from snapshots.maintenance.copy.satellites import compare_satellites
 from snapshots.maintenance.copy.survey import PRESENT_ONLY, WHOLE, History, Survey, survey
 from snapshots.maintenance.verify import session_findings
+from snapshots.operations import yielding_operation
 from snapshots.reading import (
     HeadRead,
     head_at,
@@ -96,6 +97,7 @@ class Compared:
     differences: int
 
 
+@yielding_operation("verify_copy", "copy.environment")
 def verify_copy(
     source: SnapshotRepository,
     copy: SnapshotRepository,

@@ -49,6 +49,7 @@ from snapshots.maintenance.copy.session import SessionJob, conflict_of, copy_ses
 from snapshots.maintenance.copy.survey import WHOLE, History, places_in, survey
 from snapshots.maintenance.marks import pack_mark
 from snapshots.maintenance.progress import Progress, quiet
+from snapshots.operations import operation
 from snapshots.reading import HeadRead, head_at, read_head, read_live_head, retried_while_moving
 from snapshots.repository import SnapshotRepository
 from snapshots.sessions import for_each_head
@@ -182,6 +183,7 @@ class CopyReport:
         return sum(one.uploaded_bytes for one in self.sessions)
 
 
+@operation("copy.plan", "destination.environment")
 def plan_copy(
     source: SnapshotRepository,
     destination: SnapshotRepository,
@@ -405,6 +407,7 @@ def nobody(_outcome: SessionOutcome) -> None:
     """Tell nobody."""
 
 
+@operation("copy", "plan.destination")
 def execute(plan: CopyPlan, *, progress: Progress = quiet, told: Told = nobody) -> CopyReport:
     """Copy what the plan says, as it is now.
 

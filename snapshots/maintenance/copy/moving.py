@@ -44,6 +44,7 @@ from snapshots.maintenance.copy.satellites import (
 )
 from snapshots.maintenance.copy.session import SessionJob, copy_session
 from snapshots.maintenance.progress import Progress, quiet
+from snapshots.operations import operation
 from snapshots.reading import read_head, read_live_head
 from snapshots.repository import SnapshotRepository
 from snapshots.rewrite import rewrite_head
@@ -56,6 +57,7 @@ MOVED_BYTES_MAX = 8 << 10  # of a head that is left behind: it stays for ever
 DIFFERENCES_SHOWN = 3
 
 
+@operation("move", "destination.environment")
 def move(
     source: SnapshotRepository,
     destination: SnapshotRepository,

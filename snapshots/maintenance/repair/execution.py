@@ -48,6 +48,7 @@ from snapshots.maintenance.repair.remains import Remains
 from snapshots.maintenance.repair.restage import Restaged, Restaging
 from snapshots.maintenance.repair.survey import Survey
 from snapshots.maintenance.repair.together import LostError
+from snapshots.operations import operation
 from snapshots.reading import read_live_head
 from snapshots.rewrite import rewrite_head
 from snapshots.roots import named_packs
@@ -139,6 +140,7 @@ class RepairReport:
     seconds: float = 0.0
 
 
+@operation("repair", "plan.environment")
 def execute(plan: RepairPlan, *, progress: Progress = quiet) -> RepairReport:
     """Do what a plan says, session by session; each all of it or nothing.
 

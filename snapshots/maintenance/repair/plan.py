@@ -33,6 +33,7 @@ from snapshots.maintenance.repair.survey import Survey
 from snapshots.maintenance.repair.together import LostError
 from snapshots.maintenance.repair.trial import TrialStore
 from snapshots.maintenance.verify import session_findings, verify
+from snapshots.operations import operation
 from snapshots.reading import LOAD_ATTEMPTS_MAX, HeadRead, head_at
 from snapshots.repository import SnapshotRepository
 from snapshots.staging import Identity
@@ -153,6 +154,7 @@ class RepairPlan:
         return "\n".join(line for one in self.sessions for line in one.lines()) or "nothing to repair"
 
 
+@operation("repair.plan", "repo.environment", "session_id")
 def plan_repair(repo: SnapshotRepository, session_id: str | None = None, *, progress: Progress = quiet) -> RepairPlan:
     """Return what a repair would do now; nothing is written.
 
