@@ -17,7 +17,7 @@ from snapshots.errors import RevisionNotFoundError
 from tests.infra.documents import INFRA, anchors, commands, links, pages
 
 USAGE: type[Any] = typer.BadParameter.__mro__[2]  # typer does not export it
-VALUED, FLAGS = {"--store", "--tenant"}, {"--json", "--quiet", "--yes", "--version", "--help"}
+VALUED, FLAGS = {"--store", "--tenant", "--log"}, {"--json", "--quiet", "--yes", "--version", "--help"}
 
 
 def command_of(words: list[str]) -> tuple[list[str], list[str]]:
