@@ -38,13 +38,15 @@ from storage.errors import (
     UnavailableError,
     UnsupportedServerError,
 )
-from storage.server import ServerFacts, Variant, Verdict, adapt, attempt_on, endpoint_of, variants_of
-from storage.store import ByteRange, Create, ObjectStore, PutMode, Replace, Version
+from storage.server import Attempt, ServerFacts, Variant, Verdict, adapt, attempt_on, endpoint_of, variants_of
+from storage.store import ByteRange, Create, ObjectStore, Overwrite, PutMode, Replace, Version
 
 ACTORS = 16  # in a crowd
 ROUNDS = 4  # of each crowd: what is kept by luck fails in one of a few
 READS_MAX = 4  # of what a crowd left
 OBJECTS = 8  # listed after they were written
+_BUSY = frozenset({408, 425, 429, 503})  # says nothing of the request
+_TROUBLE = frozenset({500, 502, 504})  # nor does this, most of the time
 
 Meaning = Literal["right", "wrong", "fact"]
 
@@ -110,18 +112,20 @@ class _Probing:
         self._scratch = scratch
         self._clock = clock
         self._can_replace = True
+        self._anew: PutMode = Create()  # how an object is written that only reads are about
         self._keys: set[str] = set()  # that may have been written
 
     def checks(self) -> Iterator[Check]:
         adapt(self._store, self.facts)  # whatever it was told before
         created = self._expect("create", "stored", self._key("create"), b"first", Create())
         yield created
-        if created.meaning == "wrong":  # everything that follows begins with it
-            return
-        yield from self._creating()
-        yield from self._how_conditions_are_written()
-        yield from self._replacing()
-        yield from self._crowds()
+        if created.meaning == "right":  # every condition that is tried begins with it
+            yield from self._creating()
+            yield from self._how_conditions_are_written()
+            yield from self._replacing()
+            yield from self._crowds()
+        else:
+            self._anew = Overwrite()
         yield from (replace(check, is_of_readers=True) for check in self._reading())
         yield from self._bodies()
 
@@ -157,17 +161,27 @@ class _Probing:
 
     def _how_conditions_are_written(self) -> Iterator[Check]:
         """Learn first how a version is written: everything that follows needs it."""
-        taken: dict[Variant, bool] = {}
+        answers: dict[Variant, Attempt] = {}
         for variant in (Variant.BARE, Variant.QUOTED):
             if variant not in variants_of(self._store):
                 continue
             key = self._key(variant.value)
             version = self._store.put(key, b"first", Create())
-            answer = attempt_on(self._store, key, b"second", variant, version)
-            taken[variant] = answer.is_stored
+            answers[variant] = answer = self._attempt(key, b"second", variant, version)
             yield Check(f"If-Match, {variant}", "taken" if answer.is_stored else f"refused ({answer})", "fact")
-        if taken.get(Variant.QUOTED) and not taken.get(Variant.BARE):
+        taken = [variant for variant, answer in answers.items() if answer.is_stored]
+        troubles = [answer for answer in answers.values() if answer.status in _TROUBLE]
+        if troubles and not taken:  # neither way is understood, or the one that is met with an accident
+            raise UnavailableError(self._scratch, str(troubles[0]), applied="unknown")
+        if taken == [Variant.QUOTED]:
             self._learn(replace(self.facts, quoted=True))
+
+    def _attempt(self, key: str, data: bytes, variant: Variant, version: Version) -> Attempt:
+        """Try a variant. Raises UnavailableError for what says only that the server is busy."""
+        answer = attempt_on(self._store, key, data, variant, version)
+        if answer.status in _BUSY:
+            raise UnavailableError(key, str(answer), applied="unknown")
+        return answer
 
     def _learn(self, facts: ServerFacts) -> None:
         self.facts = facts
@@ -200,7 +214,7 @@ class _Probing:
         yield self._expect("replace where nothing is", "refused", key, b"made up", Replace(version))
         if Variant.BARE in variants_of(self._store):
             variant = Variant.QUOTED if self.facts.quoted else Variant.BARE
-            answer = attempt_on(self._store, key, b"made up", variant, version)
+            answer = self._attempt(key, b"made up", variant, version)
             if not answer.is_stored:
                 self._learn(replace(self.facts, absent_status=answer.status))
             yield Check("If-Match where nothing is", str(answer), "fact")
@@ -252,10 +266,10 @@ class _Probing:
             return _outcome(lambda: self._store.put(key, _body(number), mode))
 
         outcomes = list(actors.map(act, range(ACTORS)))
-        if "won" not in outcomes and "busy" in outcomes:
-            raise UnavailableError(key, "the server was too busy to be probed", applied="no")
         there = self._read_at_last(key)
         stored = [outcome for number, outcome in enumerate(outcomes) if _body(number) == there]
+        if not stored and "won" not in outcomes and not {"busy", "unknown"}.isdisjoint(outcomes):
+            raise UnavailableError(key, "the server was too busy to be probed", applied="unknown")
         return _Crowd(Counter(outcomes), stored[0] if stored else "none")
 
     # Readers.
@@ -263,7 +277,7 @@ class _Probing:
     def _reading(self) -> Iterator[Check]:
         keys = [self._key(f"list/{number}") for number in range(OBJECTS)]
         for key in keys:
-            self._store.put(key, key.encode(), Create())
+            self._store.put(key, key.encode(), self._anew)
         yield _right("read after write", all(self._holds(key, key.encode()) for key in keys))
         yield _right("list after write, in order", self._listed() == keys)
         yield _right("list from a key on", self._listed(after=keys[2]) == keys[3:])
@@ -281,7 +295,7 @@ class _Probing:
 
     def _ranges(self) -> Check:
         key = self._key("range")
-        self._store.put(key, b"0123456789", Create())
+        self._store.put(key, b"0123456789", self._anew)
         try:
             middle = self._store.get(key, ByteRange(2, 3)).data
             end = self._store.get(key, ByteRange(8, 100)).data
@@ -300,12 +314,32 @@ class _Probing:
         date = ""
         for variant in (Variant.WRONG_CRC32, Variant.WRONG_PAYLOAD):
             if variant in known:
-                answer = attempt_on(self._store, self._key(variant.value), b"as sent", variant, Version(""))
-                self._note(variant, not answer.is_stored)
-                yield Check(variant.value, "stored" if answer.is_stored else f"refused ({answer})", "fact")
+                answer = self._attempt(self._key(variant.value), b"as sent", variant, Version(""))
+                seen = "stored" if answer.is_stored else f"refused ({answer})"
+                is_checked = not answer.is_stored
+                if is_checked and variant is Variant.WRONG_CRC32 and not self._takes_crc32():
+                    is_checked, seen = False, f"{seen}, as is a right one"
+                self._note(variant, is_checked)
+                yield Check(variant.value, seen, "fact")
                 date = answer.date
         if known:
             yield self._clock_of(date)
+
+    def _takes_crc32(self) -> bool:
+        """Say whether a body with the right CRC32 is stored; some servers refuse whatever has one."""
+        known = self.facts
+        self._learn(replace(known, refuses_crc32=True))
+        try:
+            self._store.put(self._key("right-crc32"), b"as sent", Overwrite())
+        except UnsupportedServerError:
+            return False
+        except UnavailableError as error:
+            if error.applied == "unknown":
+                raise
+            return False
+        finally:
+            self._learn(known)
+        return True
 
     def _note(self, variant: Variant, is_refused: bool) -> None:
         if variant is Variant.WRONG_CRC32:

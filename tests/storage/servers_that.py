@@ -215,3 +215,34 @@ class AnswersLosersLate(GoodServer):
         if isinstance(mode, Replace) and "updaters" in key and self._store.stat(key).version != mode.version:
             raise UnavailableError(key, "500", applied="unknown")
         return super().put(key, data, mode)
+
+
+class SlowsDownCrowds(GoodServer):
+    """Answers all of a crowd with 503, which leaves open whether something was stored; nothing was."""
+
+    def put(self, key: str, data: bytes | BinaryIO, mode: PutMode) -> Version:
+        if isinstance(data, bytes) and b"actor" in data:
+            raise UnavailableError(key, "503 SlowDown", applied="unknown")
+        return super().put(key, data, mode)
+
+
+class SlowsDownVariants(GoodServer):
+    """Is too busy, or in trouble, for any put of its own kind."""
+
+    status = 503
+
+    def _status(self, key: str, variant: Variant, version: Version) -> int:  # noqa: ARG002  for any
+        return self.status
+
+
+class KnowsNoCrc32(GoodServer):
+    """As B2 did: refuses the header of a checksum, right or wrong."""
+
+    def put(self, key: str, data: bytes | BinaryIO, mode: PutMode) -> Version:
+        if self.told is not None and self.told.refuses_crc32:
+            raise UnavailableError(key, "400 InvalidArgument", applied="no")
+        return super().put(key, data, mode)
+
+
+class KnowsNoCreateAndListsInNoOrder(ListsInNoOrder, KnowsNoCreate):
+    """Keeps too little even for one writer."""

@@ -117,6 +117,37 @@ def test_a_server_that_is_too_busy_is_not_judged() -> None:
     assert list(server.list("")) == []
 
 
+def test_a_crowd_that_is_answered_with_slow_down_is_no_finding() -> None:
+    server = servers_that.SlowsDownCrowds()
+    with pytest.raises(UnavailableError, match="too busy"):
+        probed(server)
+    assert list(server.list("")) == []
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_server_too_busy_for_a_variant_teaches_nothing(status: int) -> None:
+    server = servers_that.SlowsDownVariants(frozenset({Variant.QUOTED}))
+    server.status = status
+    with pytest.raises(UnavailableError, match=str(status)):
+        probed(server)
+
+
+def test_a_server_that_refuses_right_checksums_as_well_is_sent_none() -> None:
+    server = servers_that.KnowsNoCrc32(refuses=frozenset({Variant.WRONG_CRC32}))
+    report = probed(server)
+    assert report.verdict.is_safe
+    assert not report.verdict.facts.refuses_crc32
+    assert server.told == report.verdict.facts
+    assert seen(report)["wrong-crc32"] == "refused (400 Refused), as is a right one"
+
+
+def test_where_nothing_can_be_created_reads_are_tried_all_the_same() -> None:
+    report = probed(servers_that.KnowsNoCreateAndListsInNoOrder())
+    assert list(wrong(report)) == ["create", *BREACHES["ListsInNoOrder"]]
+    assert not report.verdict.facts.keeps_conditions
+    assert not report.verdict.facts.reads_right
+
+
 @pytest.mark.parametrize("verb", ["get", "put", "list", "delete_many"])
 def test_no_answer_is_no_finding(verb: str) -> None:
     rule = On(verb, fault=FailBefore(), nth=1 if verb == "delete_many" else 2)  # type: ignore[arg-type]  # one of the verbs
