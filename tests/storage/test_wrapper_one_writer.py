@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import io
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from storage.backends.memory import MemoryStore
 from storage.errors import PermissionDeniedError, PreconditionFailedError
 from storage.server import ServerFacts, allows_one_writer
-from storage.store import Create, Overwrite, Replace, Version
+from storage.store import CONDITIONAL_BYTES_MAX, Create, Overwrite, Replace, Version
 from storage.unfinished import UnfinishedWrite
 from storage.wrappers.metered import MeteredStore
 from storage.wrappers.one_writer import OneWriterStore
 from storage.wrappers.prefixed import PrefixedStore
 from storage.wrappers.read_only import ReadOnlyStore
-from tests.storage.servers_that import GoodServer, IgnoresCreate, IgnoresReplace, KnowsNoReplace
+from tests.storage.servers_that import (
+    GoodServer,
+    IgnoresCreate,
+    IgnoresReplace,
+    KnowsNoCreate,
+    KnowsNoReplace,
+    LooksThenWrites,
+)
 
 NO_CONDITIONS = ServerFacts(keeps_conditions=False)
 
@@ -69,3 +78,41 @@ def test_a_reader_is_told_why_and_what_would_help() -> None:
     assert [failure.key for failure in store.delete_many(["a", "b"])] == ["a", "b"]
     assert store.get("a").data == b"one"
     assert [row.key for row in store.list("")] == ["a"]
+
+
+def test_it_streams_to_a_server_that_knows_no_create() -> None:
+    store = OneWriterStore(KnowsNoCreate())
+    store.adapt(NO_CONDITIONS)
+    store.put("pack", io.BytesIO(b"from a stream"), Create())
+    assert store.get("pack").data == b"from a stream"
+    with pytest.raises(PreconditionFailedError):
+        store.put("pack", io.BytesIO(b"another"), Create())
+
+
+@pytest.mark.parametrize("size", [CONDITIONAL_BYTES_MAX, CONDITIONAL_BYTES_MAX + 1])
+def test_what_is_larger_arrives_whole(size: int) -> None:
+    data = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    store = OneWriterStore(KnowsNoReplace())
+    store.adapt(NO_CONDITIONS)
+    store.put("stream", io.BytesIO(data), Create())
+    store.put("bytes", data, Create())
+    assert store.get("stream").data == store.get("bytes").data == data
+
+
+def test_two_of_one_process_look_and_write_one_after_the_other() -> None:
+    server = LooksThenWrites()
+    start = server.put("counter", b"0", Create())
+    stores = [OneWriterStore(server) for _ in range(4)]
+
+    def act(store: OneWriterStore) -> bool:
+        store.adapt(NO_CONDITIONS)
+        together.wait()
+        try:
+            store.put("counter", b"mine", Replace(start))
+        except PreconditionFailedError:
+            return False
+        return True
+
+    together = threading.Barrier(len(stores))
+    with ThreadPoolExecutor(len(stores)) as threads:
+        assert sum(threads.map(act, stores)) == 1
