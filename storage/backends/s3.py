@@ -49,6 +49,7 @@ from storage.errors import InvalidKeyError, PermissionDeniedError, UnavailableEr
 from storage.keys import check_key, check_prefix
 from storage.server import Attempt, ServerFacts, Variant
 from storage.store import (
+    CONDITIONAL_BYTES_MAX,
     LIST_PAGE_KEYS,
     ByteRange,
     Create,
@@ -79,7 +80,10 @@ PARTS_IN_FLIGHT = 4  # bounds memory: 32 MiB per upload
 PARTS_MAX = 10_000  # S3's own limit
 EXPECT_BYTES_MIN = 1 << 20  # up to here a body costs less than the round trip that "Expect" adds
 
+_AWS = (".amazonaws.com", ".amazonaws.com.cn")
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{3,255}")
+# Kept by servers of their own; user guide, "Regional and Zonal endpoint API operations".
+_DIRECTORY_BUCKET = re.compile(r"--([a-z0-9-]+)--x-s3$")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _NOT_SENT = (bce.EndpointConnectionError, bce.ConnectTimeoutError, bce.ProxyConnectionError)
 _CREDENTIALS = (
@@ -132,7 +136,6 @@ class S3Store:
             raise InvalidKeyError(bucket, "not a bucket name")
         _check_endpoint(endpoint_url)
         self.bucket = bucket
-        self._place = endpoint_url or "AWS"
         self._facts = ServerFacts()
         with _configured(bucket, region):
             origin = session or boto3.session.Session()
@@ -149,12 +152,16 @@ class S3Store:
             )
             self._retrying = _client(origin, endpoint_url, common, ATTEMPTS_MAX)
             self._once = _client(origin, endpoint_url, common, 1)
+            _check_endpoint(self._once.meta.endpoint_url)  # which the environment or the profile may have named
+            self._place = _place(self._once.meta.endpoint_url)
             self._odd = partial(_client, origin, endpoint_url, common.merge(_signing(endpoint_url)), 1)
 
     @property
     def endpoint(self) -> str:
         """Return the server's URL, as requests are sent to it. See `Server.endpoint`."""
-        return self._once.meta.endpoint_url
+        url = self._once.meta.endpoint_url
+        zone = _DIRECTORY_BUCKET.search(self.bucket) if self._place == "AWS" else None
+        return url.replace("//s3.", f"//s3express-{zone[1]}.") if zone else url
 
     @property
     def allows_one_writer(self) -> bool:
@@ -269,7 +276,7 @@ class S3Store:
     def _put_once(self, key: str, data: bytes, mode: PutMode) -> Version:
         condition: Any = {}
         if isinstance(mode, Create):
-            condition = {"IfNoneMatch": "*"}
+            condition = self._new(len(data))
         elif isinstance(mode, Replace):
             condition = {"IfMatch": f'"{mode.version}"' if self._facts.quoted else mode.version}
         call = Call("put", key, self.bucket, mode, tells_absent=self._facts.absent_status == 404)
@@ -311,6 +318,11 @@ class S3Store:
             )
         return {"PartNumber": number, "ETag": answer["ETag"]}
 
+    def _new(self, size_bytes: int = SINGLE_BYTES_MAX) -> Any:
+        """Return the condition of a create; none to a server that knows none, where nothing rests on it (rule 3)."""
+        is_needless = size_bytes > CONDITIONAL_BYTES_MAX and not self._facts.keeps_conditions
+        return {} if is_needless else {"IfNoneMatch": "*"}
+
     def _checksum(self, data: bytes) -> Any:
         """Return what covers a body on its way (rule 6): botocore signs bodies only where nothing encrypts them."""
         is_covered = self._facts.refuses_payload and self.endpoint.startswith("http:")
@@ -319,7 +331,7 @@ class S3Store:
     def _complete(self, key: str, upload: str, sent: Sequence[CompletedPartTypeDef]) -> Version:
         with self._typed(Call("put", key, self.bucket, Create())):
             answer = self._once.complete_multipart_upload(
-                Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": sent}, IfNoneMatch="*"
+                Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": sent}, **self._new()
             )
         # Some servers answer this request without an ETag.
         return _version(answer["ETag"]) if answer.get("ETag") else self.stat(key).version
@@ -447,7 +459,7 @@ def _check_endpoint(endpoint_url: str | None) -> None:
     if endpoint_url is None:
         return
     parts = urlsplit(endpoint_url)
-    if "@" in endpoint_url:
+    if "@" in endpoint_url or parts.query or parts.fragment:
         raise InvalidKeyError("endpoint_url", "holds credentials; give them by the environment or a profile")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InvalidKeyError(endpoint_url, "not an endpoint: want http://host:port or https://host")
@@ -470,6 +482,10 @@ def _failure(error: Exception, place: str) -> Failure:
     if isinstance(error, bce.ProxyConnectionError):
         return proxy_failure(error, place, proxy_of(_url_of(place)))
     return NoAnswer(f"no usable answer from {place} ({told(error)})", sent=not isinstance(error, _NOT_SENT))
+
+
+def _place(endpoint: str) -> str:
+    return "AWS" if (urlsplit(endpoint).hostname or "").endswith(_AWS) else endpoint
 
 
 def _url_of(place: str) -> str:

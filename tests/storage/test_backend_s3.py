@@ -24,6 +24,7 @@ from storage.errors import (
     UnsupportedServerError,
 )
 from storage.server import ServerFacts, Variant
+from storage.store import CONDITIONAL_BYTES_MAX
 from tests.conformance.s3_behind import raw_get, shared_session
 from tests.proxy import Answer, CutBody, DropAnswer, DropBefore, FaultProxy, Hold, Stall
 from tests.servers import new_bucket_url
@@ -401,3 +402,42 @@ def test_what_is_no_endpoint_is_refused_without_repeating_a_secret(endpoint: str
     with pytest.raises(InvalidKeyError) as caught:
         S3Store("bucket", endpoint_url=endpoint)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("s3_credentials")
+@pytest.mark.parametrize("endpoint", ["http://key:secret@127.0.0.1:9", "http://127.0.0.1:9?token=secret"])
+def test_nor_is_one_of_the_environment_taken_that_holds_a_secret(
+    endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    with pytest.raises(InvalidKeyError, match="endpoint_url") as caught:
+        S3Store("bucket")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("s3_credentials")
+def test_an_endpoint_of_the_environment_is_named_in_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint = f"http://127.0.0.1:{free_port()}"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    store = S3Store("bucket")
+    assert store.endpoint == endpoint
+    with pytest.raises(UnavailableError, match=endpoint):
+        store.stat("a")
+
+
+@pytest.mark.usefixtures("s3_credentials")
+def test_a_directory_bucket_is_on_a_server_of_its_own() -> None:
+    plain, express = S3Store("bucket"), S3Store("bucket--use1-az4--x-s3")
+    assert plain.endpoint == "https://s3.us-east-1.amazonaws.com"
+    assert express.endpoint == "https://s3express-use1-az4.us-east-1.amazonaws.com"
+
+
+@pytest.mark.parametrize("size", [CONDITIONAL_BYTES_MAX + 1, len(PACK)])
+def test_a_server_that_keeps_no_conditions_is_sent_none_with_a_large_pack(
+    store: S3Store, proxy: FaultProxy, size: int
+) -> None:
+    store.adapt(ServerFacts(keeps_conditions=False))
+    store.put("p", bytes(size), Create())
+    assert not [one for one in proxy.requests if "if-none-match" in one.headers]
+    store.put("a", b"small", Create())
+    assert proxy.requests[-1].headers["if-none-match"] == "*"
