@@ -36,6 +36,7 @@ from storage.wrappers.read_only import ReadOnlyStore
 NOT_PROBED = "nobody has probed this server, and these credentials may not"
 PROBE_IT = "run snapshots probe with credentials that may write ~probe/ and ~store"
 ANOTHER = "use another server: on this one not even a single writer reads what it wrote"
+PROBE_AGAIN = "run snapshots probe if the server changed since it was probed,"
 ONE_WRITER = (
     "use a server that keeps the conditions of writes; only where a single process at a time writes, "
     "add one_writer=yes to the URL"
@@ -69,11 +70,13 @@ class Probed:
         report: What was tried, and the verdict.
         is_recorded: Whether the verdict stands in a store object.
         is_made: Whether that was made now.
+        is_there: Whether there is a store now; one without a server has nothing to remember.
     """
 
     report: ProbeReport
     is_recorded: bool
     is_made: bool
+    is_there: bool
 
 
 def open_store_object(environment: Environment, *, create: bool, url: str) -> Opened:
@@ -105,14 +108,18 @@ def open_store_object(environment: Environment, *, create: bool, url: str) -> Op
     if not endpoint:
         return Opened(facts, environment.store)
     verdict = facts.verdict_at(endpoint)
-    if verdict is None:
+    if verdict is not None:
+        _check(environment, verdict, remedy=f"; {PROBE_AGAIN} {verdict.probed_at:%Y-%m-%d}")
+    else:
         try:
             verdict = _asked(environment)
             facts = _recorded(_guarded(environment, verdict), verdict)
         except PermissionDeniedError as error:
+            if verdict is not None:  # found, but may not be written down
+                _check(environment, verdict)
             logger.info("%s is open for reading only: %s (%s)", url, NOT_PROBED, error)
             return Opened(facts, ReadOnlyStore(environment.store, NOT_PROBED, remedy=PROBE_IT))
-    _check(environment, verdict)
+        _check(environment, verdict)
     if not verdict.is_safe:
         logger.warning("%s: one writer at a time, or work is lost: %s", url, "; ".join(verdict.findings))
     return Opened(facts, _guarded(environment, verdict).store, verdict.findings)
@@ -141,15 +148,16 @@ def probe_server(store: ObjectStore, *, create: bool = False, clock: Clock | Non
         _recorded(guarded, *known)
     except NotFoundError:
         if not create or not is_admitted(store, verdict):
-            return Probed(report, is_recorded=False, is_made=False)
+            return Probed(report, is_recorded=False, is_made=False, is_there=False)
         _make(guarded, *known)
-        return Probed(report, is_recorded=bool(known), is_made=True)
-    return Probed(report, is_recorded=bool(known), is_made=False)
+        return Probed(report, is_recorded=bool(known), is_made=True, is_there=True)
+    return Probed(report, is_recorded=bool(known), is_made=False, is_there=True)
 
 
-def refusal(verdict: Verdict) -> UnsupportedServerError:
-    """Return the error that says why a server is refused, and what would help."""
-    return UnsupportedServerError(verdict.findings, remedy=ONE_WRITER if verdict.facts.reads_right else ANOTHER)
+def refusal(verdict: Verdict, *, remedy: str = "") -> UnsupportedServerError:
+    """Return the error that says why a server is refused, and what would help; `remedy` is said at its end."""
+    helps = ONE_WRITER if verdict.facts.reads_right else ANOTHER
+    return UnsupportedServerError(verdict.findings, remedy=helps + remedy)
 
 
 def is_admitted(store: ObjectStore, verdict: Verdict) -> bool:
@@ -175,9 +183,9 @@ def _make(environment: Environment, *verdicts: Verdict) -> StoreFacts:
     return store_object.make(environment, *verdicts)
 
 
-def _check(environment: Environment, verdict: Verdict) -> None:
+def _check(environment: Environment, verdict: Verdict, *, remedy: str = "") -> None:
     if not is_admitted(environment.store, verdict):
-        raise refusal(verdict)
+        raise refusal(verdict, remedy=remedy)
 
 
 def _guarded(environment: Environment, verdict: Verdict) -> Environment:

@@ -56,7 +56,8 @@ def _row(check: Check) -> Row:
 def _said(run: Invocation, probed: Probed) -> str:
     verdict = probed.report.verdict
     where = "a store was made there" if probed.is_made else "the store remembers it" if probed.is_recorded else ""
-    if not where:
+    if not probed.is_there:
         where = f"no store remembers it: {run.command('probe', '--create')} makes one" if verdict.is_safe else ""
-    said = "this server can be trusted" if verdict.is_safe else "this server would lose work of a second writer"
+    lost = "this server would lose work" + (" of a second writer" if verdict.facts.reads_right else "")
+    said = "this server can be trusted" if verdict.is_safe else lost
     return "; ".join(filter(None, (said, where)))

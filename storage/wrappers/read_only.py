@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import BinaryIO
 
 from storage.errors import PermissionDeniedError
+from storage.server import Attempt, Variant
 from storage.store import DeleteFailure, ObjectStore, PutMode, Version
 from storage.unfinished import UnfinishedWrite
 from storage.wrappers.passing import PassingStore
@@ -43,6 +44,10 @@ class ReadOnlyStore(PassingStore):
     def discard(self, write: UnfinishedWrite) -> None:
         """Refuse. Raises PermissionDeniedError."""
         raise self._refusal(write.key)
+
+    def attempt(self, key: str, data: bytes, variant: Variant, version: Version) -> Attempt:  # noqa: ARG002  refused whatever it is
+        """Refuse. Raises PermissionDeniedError."""
+        raise self._refusal(key)
 
     def _refusal(self, key: str) -> PermissionDeniedError:
         return PermissionDeniedError(key, self._reason, remedy=self._remedy)

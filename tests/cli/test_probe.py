@@ -31,6 +31,9 @@ def test_a_directory_is_tried_too(cli: Command, tmp_path: Path) -> None:
     told = cli("--json", "probe", f"file:{tmp_path}/store", "--create").rows[-1]
     assert (told["safe"], told["endpoint"], told["created"]) == (True, "", True)
     assert not list((tmp_path / "store").glob("~probe/**/*.*"))
+    again = cli("probe", f"file:{tmp_path}/store").out
+    assert "can be trusted" in again
+    assert "no store remembers it" not in again
 
 
 @pytest.mark.parametrize(("server", "reason"), [("rclone", "stored all the same"), ("swift", "501 NotImplemented")])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import random
 from dataclasses import replace
 from typing import BinaryIO
 
@@ -21,9 +23,18 @@ from storage.testing.clock import ManualClock
 from storage.testing.faults import FailBefore, FaultyStore, On
 from storage.wrappers.metered import MeteredStore
 from storage.wrappers.one_writer import OneWriterStore
+from storage.wrappers.passing import PassingStore
 from storage.wrappers.read_only import ReadOnlyStore
 from tests.integration.builders import message_ids, new_session, take_turn
-from tests.storage.servers_that import GoodServer, IgnoresCreate, IgnoresReplace, KnowsNoReplace, ListsInNoOrder
+from tests.storage.servers_that import (
+    GoodServer,
+    IgnoresCreate,
+    IgnoresReplace,
+    KnowsNoCreate,
+    KnowsNoCreateAndListsInNoOrder,
+    KnowsNoReplace,
+    ListsInNoOrder,
+)
 
 SAFE = Verdict("https://elsewhere", ManualClock().now(), (), ServerFacts())
 
@@ -252,3 +263,45 @@ def test_a_verdict_that_cannot_be_read_is_no_verdict(field: str, value: object, 
     plain["probe"][0][field] = value
     with pytest.raises(error):
         facts_in(codec.encode(plain))
+
+
+class NoStoreObject(PassingStore):
+    """What credentials see that may try a server, but not write down what comes of it."""
+
+    def put(self, key: str, data: bytes | BinaryIO, mode: PutMode) -> Version:
+        if key == STORE_KEY:
+            raise PermissionDeniedError(key, "403 AccessDenied")
+        return super().put(key, data, mode)
+
+
+@pytest.mark.parametrize("kind", [IgnoresReplace, ListsInNoOrder])
+def test_what_was_found_and_may_not_be_written_down_is_refused_all_the_same(kind: type[GoodServer]) -> None:
+    first = GoodServer()
+    SnapshotRepository(first)
+    for _ in range(2):
+        with pytest.raises(UnsupportedServerError):
+            SnapshotRepository(NoStoreObject(kind(store=first)), create=False)
+
+
+def test_a_refusal_of_old_says_how_a_server_that_was_mended_is_admitted() -> None:
+    good = GoodServer()
+    SnapshotRepository(good)
+    bad = IgnoresReplace(store=good)
+    with pytest.raises(UnsupportedServerError):
+        SnapshotRepository(bad)
+    with pytest.raises(UnsupportedServerError, match="run snapshots probe if the server changed since it was probed"):
+        SnapshotRepository(bad)
+
+
+def test_where_nothing_can_be_created_the_switch_helps_no_server_that_reads_wrong() -> None:
+    with pytest.raises(UnsupportedServerError, match="use another server"):
+        SnapshotRepository(OneWriterStore(KnowsNoCreateAndListsInNoOrder()))
+
+
+def test_the_switch_carries_large_states_on_a_server_that_knows_no_create() -> None:
+    server = KnowsNoCreate()
+    repo = SnapshotRepository(OneWriterStore(server))
+    state = new_session("s1")
+    large = random.Random(7).randbytes(300_000)
+    repo.commit(state, execution_state=io.BytesIO(large))
+    assert repo.load("s1").head_revision == 1

@@ -10,7 +10,7 @@ import pytest
 
 from storage.backends.memory import MemoryStore
 from storage.errors import PermissionDeniedError, PreconditionFailedError
-from storage.server import ServerFacts, allows_one_writer
+from storage.server import ServerFacts, Variant, allows_one_writer, attempt_on
 from storage.store import CONDITIONAL_BYTES_MAX, Create, Overwrite, Replace, Version
 from storage.unfinished import UnfinishedWrite
 from storage.wrappers.metered import MeteredStore
@@ -116,3 +116,12 @@ def test_two_of_one_process_look_and_write_one_after_the_other() -> None:
     together = threading.Barrier(len(stores))
     with ThreadPoolExecutor(len(stores)) as threads:
         assert sum(threads.map(act, stores)) == 1
+
+
+def test_a_reader_tries_no_variant_either() -> None:
+    server = GoodServer()
+    store = ReadOnlyStore(server, "for readers", remedy="ask the operator")
+    version = server.put("a", b"one", Create())
+    with pytest.raises(PermissionDeniedError, match="for readers"):
+        attempt_on(store, "a", b"two", Variant.BARE, version)
+    assert server.get("a").data == b"one"
