@@ -246,3 +246,12 @@ class KnowsNoCrc32(GoodServer):
 
 class KnowsNoCreateAndListsInNoOrder(ListsInNoOrder, KnowsNoCreate):
     """Keeps too little even for one writer."""
+
+
+class BreaksOffWhatManyWrote(IgnoresCreate, IgnoresReplace):
+    """As rclone does: lets all win, and answers no read of what they left."""
+
+    def get(self, key: str, byte_range: ByteRange | None = None) -> StoredObject:
+        if "creators" in key or "updaters" in key:
+            raise UnavailableError(key, "ProtocolError", applied="no")
+        return super().get(key, byte_range)

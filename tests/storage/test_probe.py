@@ -10,6 +10,7 @@ from storage.errors import PermissionDeniedError, UnavailableError
 from storage.probe import ACTORS, ROUNDS, ProbeReport, probe
 from storage.server import ServerFacts, Variant
 from storage.store import Create, ObjectStore
+from storage.testing.clock import ManualClock
 from storage.testing.faults import FailBefore, FaultyStore, On
 from storage.wrappers.metered import MeteredStore
 from storage.wrappers.prefixed import PrefixedStore
@@ -115,6 +116,11 @@ def test_a_server_that_is_too_busy_is_not_judged() -> None:
     with pytest.raises(UnavailableError, match="too busy"):
         probed(server)
     assert list(server.list("")) == []
+
+
+def test_a_crowd_of_which_several_won_is_a_finding_whatever_can_be_read() -> None:
+    found = wrong(probe(servers_that.BreaksOffWhatManyWrote(), "~probe/", ManualClock()))
+    assert (found[CREATORS], found[UPDATERS]) == ("16 win", "16 win")
 
 
 def test_a_crowd_that_is_answered_with_slow_down_is_no_finding() -> None:
