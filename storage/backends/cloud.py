@@ -112,13 +112,14 @@ def google_store(bucket: str, *, endpoint_url: str | None = None, read_seconds: 
         InvalidKeyError: Not a bucket name or endpoint.
         PermissionDeniedError: The credentials of the environment cannot be used.
     """
-    _check_place(bucket, endpoint_url)
+    place = endpoint_url or os.environ.get("GOOGLE_BASE_URL") or "Google"
+    _check_place(bucket, place if place != "Google" else None)
     given: Any = {"base_url": endpoint_url} if endpoint_url else {}
     options = _options(endpoint_url, read_seconds)
     with _configured(bucket):
         once = GCSStore(bucket, client_options=options, retry_config=_retries(0), **given)
         retrying = GCSStore(bucket, client_options=options, retry_config=_retries(RETRIES_MAX), **given)
-    return CloudStore(bucket, once=once, retrying=retrying, token="version", place=endpoint_url or "Google")  # noqa: S106  no secret
+    return CloudStore(bucket, once=once, retrying=retrying, token="version", place=place)  # noqa: S106  no secret
 
 
 def azure_store(
@@ -140,7 +141,8 @@ def azure_store(
         InvalidKeyError: Not a container name, account or endpoint.
         PermissionDeniedError: The environment names no account, or its credentials cannot be used.
     """
-    _check_place(container, endpoint_url)
+    place = endpoint_url or _azure_place(account)
+    _check_place(container, place)
     if account is not None and not _ACCOUNT.fullmatch(account):
         raise InvalidKeyError(account, "not a storage account")
     given: Any = {"account_name": account} if account else {}
@@ -150,7 +152,7 @@ def azure_store(
     with _configured(container):
         once = AzureStore(container, client_options=options, retry_config=_retries(0), **given)
         retrying = AzureStore(container, client_options=options, retry_config=_retries(RETRIES_MAX), **given)
-    return CloudStore(container, once=once, retrying=retrying, token="e_tag", place=endpoint_url or "Azure")  # noqa: S106  no secret
+    return CloudStore(container, once=once, retrying=retrying, token="e_tag", place=place)  # noqa: S106  no secret
 
 
 class CloudStore:
@@ -401,6 +403,16 @@ def _options(endpoint_url: str | None, read_seconds: float) -> ClientConfig:
 
 def _retries(most: int) -> RetryConfig:
     return {"max_retries": most, "retry_timeout": timedelta(seconds=RETRY_SECONDS if most else 0)}
+
+
+def _azure_place(account: str | None) -> str:
+    """Return where obstore finds Azure by its own search: what the environment names, else the account's own server."""
+    for name in ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"):
+        if endpoint := os.environ.get(name):
+            return endpoint
+    if os.environ.get("AZURE_STORAGE_USE_EMULATOR", "").lower() in ("1", "true", "on", "yes", "y"):
+        return os.environ.get("AZURITE_BLOB_STORAGE_URL", "http://127.0.0.1:10000")
+    return f"https://{account or os.environ.get('AZURE_STORAGE_ACCOUNT_NAME', 'account')}.blob.core.windows.net"
 
 
 def _check_place(bucket: str, endpoint_url: str | None) -> None:

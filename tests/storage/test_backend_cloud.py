@@ -502,3 +502,37 @@ def test_google_lists_and_deletes(google: CloudStore, google_proxy: FaultProxy) 
     google_proxy.on("DELETE", action=Answer(404, "NoSuchBucket"))
     with pytest.raises(NotFoundError, match=google.bucket):
         google.delete("a/b")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "endpoint"),
+    [
+        ("AZURE_STORAGE_ENDPOINT", "http://127.0.0.1:9/mine", "http://127.0.0.1:9/mine"),
+        ("AZURE_ENDPOINT", "http://127.0.0.1:9/mine", "http://127.0.0.1:9/mine"),
+        ("AZURE_STORAGE_USE_EMULATOR", "true", "http://127.0.0.1:10000"),
+        ("AZURE_STORAGE_ACCOUNT_NAME", "mine", "https://mine.blob.core.windows.net"),
+    ],
+)
+def test_a_container_is_on_the_server_that_the_environment_names(
+    name: str, value: str, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "other")
+    monkeypatch.setenv(name, value)
+    assert azure_store("container").endpoint == endpoint
+
+
+def test_each_account_of_azure_is_a_server_of_its_own() -> None:
+    assert azure_store("container", account="first").endpoint != azure_store("container", account="second").endpoint
+
+
+@pytest.mark.parametrize("endpoint", ["https://mine:secret@host", "https://host?sig=secret"])
+def test_an_endpoint_of_the_environment_with_a_secret_is_refused(
+    endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", endpoint)
+    monkeypatch.setenv("GOOGLE_BASE_URL", endpoint)
+    with pytest.raises(InvalidKeyError) as azure:
+        azure_store("container", account="mine")
+    with pytest.raises(InvalidKeyError) as google:
+        google_store("bucket")
+    assert "secret" not in f"{azure.value} {google.value}"
