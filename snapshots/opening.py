@@ -118,7 +118,7 @@ def open_store_object(environment: Environment, *, create: bool, url: str) -> Op
             if verdict is not None:  # found, but may not be written down
                 _check(environment, verdict)
             logger.info("%s is open for reading only: %s (%s)", url, NOT_PROBED, error)
-            return Opened(facts, ReadOnlyStore(environment.store, NOT_PROBED, remedy=PROBE_IT))
+            return Opened(facts, ReadOnlyStore(environment.store, f"{NOT_PROBED} ({error.reason})", remedy=PROBE_IT))
         _check(environment, verdict)
     if not verdict.is_safe:
         logger.warning("%s: one writer at a time, or work is lost: %s", url, "; ".join(verdict.findings))
@@ -129,7 +129,7 @@ def probe_server(store: ObjectStore, *, create: bool = False, clock: Clock | Non
     """Probe the server of a store, whatever is known of it, and write the verdict down where there is a store.
 
     Args:
-        store: What `storage.backends.open_store` gives.
+        store: What `storage.backends.open_store` gives, and nobody uses yet: it forgets what it was told.
         create: Whether to make a store where there is none, if the server is safe.
         clock: Time and ids; tests pass their own.
 

@@ -164,7 +164,7 @@ def test_who_may_not_probe_reads_and_is_told_why_nothing_can_be_written() -> Non
     SnapshotRepository(first).commit(take_turn(new_session("s1"), "one"))
     repo = SnapshotRepository(Reader(GoodServer(store=first)), create=False)
     state = repo.load("s1")
-    with pytest.raises(PermissionDeniedError, match="run snapshots probe"):
+    with pytest.raises(PermissionDeniedError, match=r"may not \(403 AccessDenied\); run snapshots probe"):
         repo.commit(take_turn(state, "two"))
     assert len(stored(first).verdicts) == 1
 
