@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import logging
-import random
 from dataclasses import replace
 from typing import BinaryIO
 
@@ -30,7 +28,6 @@ from tests.storage.servers_that import (
     GoodServer,
     IgnoresCreate,
     IgnoresReplace,
-    KnowsNoCreate,
     KnowsNoCreateAndListsInNoOrder,
     KnowsNoReplace,
     ListsInNoOrder,
@@ -296,12 +293,3 @@ def test_a_refusal_of_old_says_how_a_server_that_was_mended_is_admitted() -> Non
 def test_where_nothing_can_be_created_the_switch_helps_no_server_that_reads_wrong() -> None:
     with pytest.raises(UnsupportedServerError, match="use another server"):
         SnapshotRepository(OneWriterStore(KnowsNoCreateAndListsInNoOrder()))
-
-
-def test_the_switch_carries_large_states_on_a_server_that_knows_no_create() -> None:
-    server = KnowsNoCreate()
-    repo = SnapshotRepository(OneWriterStore(server))
-    state = new_session("s1")
-    large = random.Random(7).randbytes(300_000)
-    repo.commit(state, execution_state=io.BytesIO(large))
-    assert repo.load("s1").head_revision == 1

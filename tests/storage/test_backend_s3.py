@@ -422,7 +422,7 @@ def test_an_endpoint_of_the_environment_is_named_in_errors(monkeypatch: pytest.M
     store = S3Store("bucket")
     assert store.endpoint == endpoint
     with pytest.raises(UnavailableError, match=endpoint):
-        store.stat("a")
+        store.put("a", b"", Create())
 
 
 @pytest.mark.usefixtures("s3_credentials")
