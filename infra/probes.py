@@ -23,6 +23,7 @@ from infra.servers.moto import moto_running
 from infra.servers.process import server_environment
 from infra.servers.rclone import rclone_running
 from infra.servers.swift import swift_running
+from snapshots.layout import PROBE_PREFIX
 from storage.backends import open_store
 from storage.clock import SystemClock
 from storage.probe import ProbeReport, probe
@@ -43,7 +44,7 @@ def probed(endpoint: str) -> ProbeReport:
     """Probe a server in a bucket that is made for it. Raises what `storage.probe.probe` does."""
     bucket = f"probe-{SystemClock().new_id()}"
     create_bucket(endpoint, bucket)
-    return probe(open_store(f"s3://{bucket}?endpoint_url={endpoint}"), "~probe/", SystemClock())
+    return probe(open_store(f"s3://{bucket}?endpoint_url={endpoint}"), PROBE_PREFIX, SystemClock())
 
 
 def table(reports: Mapping[str, ProbeReport]) -> str:

@@ -34,6 +34,7 @@ from infra.policies.roles import (
     REGISTERS,
     REMOVABLE,
     ROLES,
+    UNRECORDED,
     implied_by,
     needed_by,
     sent_by_all,
@@ -51,6 +52,10 @@ def test_every_operation_has_a_role_and_every_role_operations_of_its_own() -> No
     assert {roles for roles in OPERATIONS.values() if len(roles) == 1} == {
         (role,) for role in ROLES if role != "reader"
     }
+
+
+def test_what_is_said_not_to_be_recorded_is_not() -> None:
+    assert sorted(UNRECORDED.intersection(sent_rows())) == []
 
 
 def test_every_request_is_one_that_is_understood() -> None:
