@@ -11,12 +11,12 @@ Rules:
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from infra.tables import replaced, table
 from snapshots import errors as sessions
 from snapshots.cli.exits import EXIT_CODES, MEANINGS
 from snapshots.opening import ONE_WRITER
@@ -26,7 +26,6 @@ FOLDER = Path(__file__).parent / "errors"
 BELOW = "## What was applied"  # the first heading that is written by hand
 _HEAD_KEY = "default/heads/9e/support-42"
 _PACK_KEY = "default/packs/support-42/c77bee1a7390c473d5ef552a3807fa04.712d65d6f65b838c"
-_ROW = "| {} | {} | {} | {} |"
 
 EXAMPLES: tuple[Exception, ...] = (
     sessions.SessionNotFoundError("support-42"),
@@ -96,12 +95,12 @@ def head(error: Exception) -> str:
 
 def index() -> str:
     """Return the table of all errors, by exit code."""
-    rows = [_ROW.format("exit code", "error", "it means", "remedy"), _ROW.format(*["---"] * 4)]
+    rows = []
     for error in sorted(EXAMPLES, key=lambda one: EXIT_CODES[type(one)]):
         meaning, remedy = said_of(error)
         name = name_of(error)
-        rows.append(_ROW.format(EXIT_CODES[type(error)], f"[{name}]({name}.md)", meaning, remedy))
-    return "\n".join(rows) + "\n"
+        rows.append((str(EXIT_CODES[type(error)]), f"[{name}]({name}.md)", meaning, remedy))
+    return table(("exit code", "error", "it means", "remedy"), rows)
 
 
 def pages(folder: Path = FOLDER) -> Mapping[Path, str]:
@@ -113,8 +112,7 @@ def pages(folder: Path = FOLDER) -> Mapping[Path, str]:
     made = {folder / f"{name_of(error)}.md": head(error) for error in EXAMPLES}
     found = {path: text + BELOW + path.read_text().partition(BELOW)[2] for path, text in made.items()}
     readme = folder / "README.md"
-    around = re.split(r"(?<=<!-- errors -->\n).*(?=<!-- end of errors -->)", readme.read_text(), flags=re.DOTALL)
-    return {**found, readme: index().join(around)}
+    return {**found, readme: replaced(readme.read_text(), "errors", index())}
 
 
 def main() -> int:
