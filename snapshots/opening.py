@@ -33,15 +33,16 @@ from storage.wrappers.observed import observed
 from storage.wrappers.one_writer import OneWriterStore
 from storage.wrappers.read_only import ReadOnlyStore
 
-NOT_PROBED = "nobody has probed this server, and these credentials may not"
-PROBE_IT = "run snapshots probe with credentials that may write ~probe/ and ~store"
-ANOTHER = "use another server: on this one not even a single writer reads what it wrote"
-ONE_WRITER = (
+if TYPE_CHECKING:
+    from storage.probe import ProbeReport
+
+_NOT_PROBED = "nobody has probed this server, and these credentials may not"
+_PROBE_IT = "run snapshots probe with credentials that may write ~probe/ and ~store"
+_USE_ANOTHER = "use another server: on this one not even a single writer reads what it wrote"
+_USE_ANOTHER_OR_ONE_WRITER = (
     "use a server that keeps the conditions of writes; only where a single process at a time writes, "
     "add one_writer=yes to the URL"
 )
-if TYPE_CHECKING:
-    from storage.probe import ProbeReport
 
 logger = logging.getLogger("snapshots")
 
@@ -110,8 +111,8 @@ def open_store_object(environment: Environment, *, create: bool, url: str) -> Op
             verdict = _asked(environment)
             facts = _recorded(_guarded(environment, verdict), verdict)
         except PermissionDeniedError as error:
-            logger.info("%s is open for reading only: %s (%s)", url, NOT_PROBED, error)
-            return Opened(facts, ReadOnlyStore(environment.store, NOT_PROBED, remedy=PROBE_IT))
+            logger.info("%s is open for reading only: %s (%s)", url, _NOT_PROBED, error)
+            return Opened(facts, ReadOnlyStore(environment.store, _NOT_PROBED, remedy=_PROBE_IT))
     _check(environment, verdict)
     if not verdict.is_safe:
         logger.warning("%s: one writer at a time, or work is lost: %s", url, "; ".join(verdict.findings))
@@ -149,7 +150,8 @@ def probe_server(store: ObjectStore, *, create: bool = False, clock: Clock | Non
 
 def refusal(verdict: Verdict) -> UnsupportedServerError:
     """Return the error that says why a server is refused, and what would help."""
-    return UnsupportedServerError(verdict.findings, remedy=ONE_WRITER if verdict.facts.reads_right else ANOTHER)
+    remedy = _USE_ANOTHER_OR_ONE_WRITER if verdict.facts.reads_right else _USE_ANOTHER
+    return UnsupportedServerError(verdict.findings, remedy=remedy)
 
 
 def is_admitted(store: ObjectStore, verdict: Verdict) -> bool:
