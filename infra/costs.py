@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +182,7 @@ def month(use: Use, price: Price, found: Mapping[str, Session] | None = None) ->
         return times * bill(counts, price, out_share=use.out_share)
 
     read_more = max(0, session.plan.get - 2)  # the mark cache and the head are in the model already
-    fleet = per_thousand("collect", fleet_of(100 * THOUSAND)) if use.deleted_share else _clean()
+    fleet = _collection(use.deleted_share) if use.deleted_share else _clean()
     collection = bought(fleet, use.sessions / THOUSAND) + bought(Counts(get=read_more), use.sessions)
     revisions = use.sessions * use.turns_per_day * use.retention_days
     items = {
@@ -194,6 +194,13 @@ def month(use: Use, price: Price, found: Mapping[str, Session] | None = None) ->
         "storage": month_of(revisions * session.stored_bytes / session.turns, price),
     }
     return items | {"all": sum(items.values())}
+
+
+def _collection(deleted_share: float) -> Counts:
+    """Return what a collection costs for a thousand sessions, of which this share was deleted."""
+    usual = fleet_of(100 * THOUSAND)
+    deleted = round(deleted_share * usual.sessions)
+    return per_thousand("collect", replace(usual, deleted=deleted, forks=min(usual.forks, usual.sessions - deleted)))
 
 
 def _clean() -> Counts:

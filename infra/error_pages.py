@@ -11,22 +11,23 @@ Rules:
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from infra.tables import replaced, table
 from snapshots import errors as sessions
 from snapshots.cli.exits import EXIT_CODES, MEANINGS
-from snapshots.opening import ONE_WRITER
+from snapshots.opening import refusal
 from storage import errors as storage
+from storage.server import ServerFacts, Verdict
 
 FOLDER = Path(__file__).parent / "errors"
 BELOW = "## What was applied"  # the first heading that is written by hand
 _HEAD_KEY = "default/heads/9e/support-42"
 _PACK_KEY = "default/packs/support-42/c77bee1a7390c473d5ef552a3807fa04.712d65d6f65b838c"
-_ROW = "| {} | {} | {} | {} |"
+_AN_INSTANT = datetime(2026, 1, 1, 3, 0, tzinfo=UTC)
 
 EXAMPLES: tuple[Exception, ...] = (
     sessions.SessionNotFoundError("support-42"),
@@ -40,7 +41,7 @@ EXAMPLES: tuple[Exception, ...] = (
     sessions.TurnConflictError("support-42", "turn-8", 8),
     sessions.EffectConflictError("support-42", "turn-8", "charge-card"),
     sessions.FencedError("support-42", fence=3, holder="host-b"),
-    sessions.LeaseHeldError("support-42", holder="host-b", expires_at=datetime(2026, 1, 1, 3, 0, tzinfo=UTC)),
+    sessions.LeaseHeldError("support-42", holder="host-b", expires_at=_AN_INSTANT),
     sessions.CommitUnknownError("support-42", commit_id="98322753783094dfc68530b9c8281277", stamp="turn-8"),
     sessions.CorruptSnapshotError(_PACK_KEY, "a frame's checksum does not match"),
     sessions.UnsupportedSchemaError(f"head at {_HEAD_KEY}", found=3, supported=(1, 2)),
@@ -59,7 +60,7 @@ EXAMPLES: tuple[Exception, ...] = (
     storage.PermissionDeniedError(_HEAD_KEY, "403 AccessDenied"),
     storage.InvalidKeyError("support\\n42", "session id has control characters; remove them"),
     storage.CorruptObjectError(_PACK_KEY, "the range begins at or behind the object's end"),
-    storage.UnsupportedServerError(["16 create at once, 4 times: 3 win"], remedy=ONE_WRITER),
+    refusal(Verdict("", _AN_INSTANT, ("16 create at once, 4 times: 3 win",), ServerFacts(keeps_conditions=False))),
 )
 
 
@@ -96,12 +97,12 @@ def head(error: Exception) -> str:
 
 def index() -> str:
     """Return the table of all errors, by exit code."""
-    rows = [_ROW.format("exit code", "error", "it means", "remedy"), _ROW.format(*["---"] * 4)]
+    rows = []
     for error in sorted(EXAMPLES, key=lambda one: EXIT_CODES[type(one)]):
         meaning, remedy = said_of(error)
         name = name_of(error)
-        rows.append(_ROW.format(EXIT_CODES[type(error)], f"[{name}]({name}.md)", meaning, remedy))
-    return "\n".join(rows) + "\n"
+        rows.append((str(EXIT_CODES[type(error)]), f"[{name}]({name}.md)", meaning, remedy))
+    return table(("exit code", "error", "it means", "remedy"), rows)
 
 
 def pages(folder: Path = FOLDER) -> Mapping[Path, str]:
@@ -113,8 +114,7 @@ def pages(folder: Path = FOLDER) -> Mapping[Path, str]:
     made = {folder / f"{name_of(error)}.md": head(error) for error in EXAMPLES}
     found = {path: text + BELOW + path.read_text().partition(BELOW)[2] for path, text in made.items()}
     readme = folder / "README.md"
-    around = re.split(r"(?<=<!-- errors -->\n).*(?=<!-- end of errors -->)", readme.read_text(), flags=re.DOTALL)
-    return {**found, readme: index().join(around)}
+    return {**found, readme: replaced(readme.read_text(), "errors", index())}
 
 
 def main() -> int:

@@ -23,11 +23,12 @@ from infra.policies.evaluator import AwsRequest, Policy, decide, policy_of
 from infra.policies.requests import REQUESTS, action_on, aws_requests
 from infra.policies.roles import KINDS, ROLES, Row, keys_of, prefix_of
 from infra.policies.template import ACCOUNT, Deployed, Template, arn_of
+from infra.tables import replaced, table
 
 HERE = Path(__file__).parent
 REQUESTS_TABLE = HERE / "requests.csv"
+HEADER = ("operation", "request", "kind")
 PERMISSIONS = HERE / "PERMISSIONS.md"
-BEGIN, END = "<!-- permissions -->", "<!-- end of permissions -->"
 BUCKET, PREFIX, TENANT = "amzn-s3-demo-bucket", "agents", "default"
 EVERYTHING = policy_of({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]})
 ADMINISTRATOR = f"arn:aws:iam::{ACCOUNT}:role/Administrator"
@@ -174,7 +175,7 @@ def sent_rows(path: Path = REQUESTS_TABLE) -> list[Row]:
     """Return what each operation sends, as recorded. Raises ValueError for another header."""
     with path.open(newline="") as file:
         header, *rows = csv.reader(file)
-    if header != ["operation", "request", "kind"]:
+    if tuple(header) != HEADER:
         raise ValueError(f"{path}: header {header}")
     return [(operation, request, kind) for operation, request, kind in rows]
 
@@ -182,21 +183,14 @@ def sent_rows(path: Path = REQUESTS_TABLE) -> list[Row]:
 def tables(permissions: Permissions) -> str:
     """Return the tables in Markdown."""
     names = SHOWN
-    lines = [f"| | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
-    for kind in KINDS:
-        cells = (_cell(permissions, name, kind) for name in names)
-        lines.append(f"| {kind} | {' | '.join(cells)} |")
-    cells = (_marks(permissions, name, ("list-uploads",), "tenant") for name in names)
-    lines.append(f"| the bucket | {' | '.join(cells)} |")
-    lines += ["", f"| never sent | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
-    for what, kind in (*((action, "bucket") for action in ON_BUCKET), *((one, "heads") for one in ON_OBJECTS)):
-        cells = ("yes" if permissions.answers[name, what, kind] else "–" for name in names)
-        lines.append(f"| `{what}` | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _cell(permissions: Permissions, name: str, kind: str) -> str:
-    return _marks(permissions, name, _ON_KINDS, kind)
+    sent = [[kind, *(_marks(permissions, name, _ON_KINDS, kind) for name in names)] for kind in KINDS]
+    sent.append(["the bucket", *(_marks(permissions, name, ("list-uploads",), "tenant") for name in names)])
+    asked = (*((action, "bucket") for action in ON_BUCKET), *((action, "heads") for action in ON_OBJECTS))
+    never = [
+        [f"`{what}`", *("yes" if permissions.answers[name, what, kind] else "–" for name in names)]
+        for what, kind in asked
+    ]
+    return f"{table(('', *names), sent)}\n\n{table(('never sent', *names), never)}"
 
 
 def _marks(permissions: Permissions, name: str, requests: tuple[str, ...], kind: str) -> str:
@@ -208,13 +202,12 @@ def main(arguments: list[str]) -> int:
     """Print the tables, or write them into the document."""
     text = tables(of_template())
     if arguments == ["--write"]:
-        before, _, rest = PERMISSIONS.read_text().partition(BEGIN)
-        PERMISSIONS.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{rest.partition(END)[2]}")
+        PERMISSIONS.write_text(replaced(PERMISSIONS.read_text(), "permissions", text))
         return 0
     if arguments:
         print(__doc__, file=sys.stderr)
         return 2
-    print(text, end="")
+    print(text)
     return 0
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from infra.counts import Counts
 
-READ_AT = "2026-11-22"  # the day on which all of these were looked up, in stored copies of the pages
+READ_AT = "2026-11-22"  # the day on which all of these were looked up; a page may have been older
 GIB, GB = 1 << 30, 10**9
 
 
@@ -63,7 +63,7 @@ PRICES: Mapping[str, Price] = {
             "https://wring.co/blog/aws-data-transfer-pricing-guide",
             "http://aws.amazon.com/s3/faqs/",
         ),
-        remark="to machines in the same region nothing; the cells of AWS's own page are empty in its stored copy",
+        remark="to machines in the same region nothing; read at others', as AWS's own page could not be read",
     ),
     "s3-express": Price(
         name="AWS S3 Express One Zone, us-east-1",

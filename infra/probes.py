@@ -4,7 +4,7 @@ Rules:
 1. A server's own words and counts of a crowd differ from run to run; the table says only whether one wins or several.
 2. The table stands in PROVIDERS.md, and a test holds the two together.
 
-    print(table({"Ceph": probed(endpoint)}))
+    print(table_of({"Ceph": probed(endpoint)}))
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from infra.servers.moto import moto_running
 from infra.servers.process import server_environment
 from infra.servers.rclone import rclone_running
 from infra.servers.swift import swift_running
+from infra.tables import table
+from snapshots.layout import PROBE_PREFIX
 from storage.backends import open_store
 from storage.clock import SystemClock
 from storage.probe import ProbeReport, probe
@@ -43,17 +45,16 @@ def probed(endpoint: str) -> ProbeReport:
     """Probe a server in a bucket that is made for it. Raises what `storage.probe.probe` does."""
     bucket = f"probe-{SystemClock().new_id()}"
     create_bucket(endpoint, bucket)
-    return probe(open_store(f"s3://{bucket}?endpoint_url={endpoint}"), "~probe/", SystemClock())
+    return probe(open_store(f"s3://{bucket}?endpoint_url={endpoint}"), PROBE_PREFIX, SystemClock())
 
 
-def table(reports: Mapping[str, ProbeReport]) -> str:
+def table_of(reports: Mapping[str, ProbeReport]) -> str:
     """Return a table of Markdown: a row for each check, a column for each server; what is wrong is bold."""
     names = list(dict.fromkeys(check.name for report in reports.values() for check in report.checks))
     cells = {name: {check.name: _cell(check.seen, check.meaning) for check in reports[name].checks} for name in reports}
-    rows = [["what was tried", *reports], ["---"] * (len(reports) + 1)]
-    rows += [[name, *(cells[server].get(name, NOT_ASKED) for server in reports)] for name in names]
+    rows = [[name, *(cells[server].get(name, NOT_ASKED) for server in reports)] for name in names]
     rows += [["**verdict**", *("safe" if report.verdict.is_safe else "**refused**" for report in reports.values())]]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return table(("what was tried", *reports), rows)
 
 
 def _cell(seen: str, meaning: str) -> str:
@@ -68,7 +69,7 @@ def main() -> None:
     for name, running in SERVERS.items():
         with tempfile.TemporaryDirectory(prefix="probes-") as directory, running(Path(directory)) as endpoint:
             reports[name] = probed(endpoint)
-    print(table(reports), end="")
+    print(table_of(reports))
 
 
 if __name__ == "__main__":

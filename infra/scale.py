@@ -1,7 +1,7 @@
 """How far it goes: the request model beside what was measured, and what follows from it for large stores.
 
 Rules:
-1. Predicted counts equal measured ones (`infra.model`). What was measured at 10^3 to 10^5 sessions lies in
+1. Predicted counts equal measured ones (`infra.model`). What was measured at 10^2 to 10^5 sessions lies in
    `infra/scale_measured.json`; a test measures 10^2 and 10^3 again.
 2. Times are waits at a latency, or the CPU of the requests if that is more; the latency is an assumption that can be
    given, the CPU was measured.

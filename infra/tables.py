@@ -24,11 +24,25 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def replaced(text: str, name: str, section: str) -> str:
     """Return a document with a section replaced. Raises MissingMarkersError."""
+    found = _found(text, name)
+    return f"{text[: found.start(1)]}{section}{text[found.end(1) :]}"
+
+
+def between_markers(text: str, name: str) -> str:
+    """Return what stands between the markers of a section, without the line breaks beside them.
+
+    Raises:
+        MissingMarkersError: They do not stand there, once each.
+    """
+    return _found(text, name)[1]
+
+
+def _found(text: str, name: str) -> re.Match[str]:
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    if len(pattern.findall(text)) != 1:
+    found = list(re.finditer(f"{re.escape(begin)}\n(.*?)\n{re.escape(end)}", text, re.DOTALL))
+    if len(found) != 1:
         raise MissingMarkersError(f"want {begin} and {end} once each")
-    return pattern.sub(lambda _: f"{begin}\n{section}\n{end}", text)
+    return found[0]
 
 
 def number(value: float) -> str:

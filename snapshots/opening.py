@@ -33,16 +33,17 @@ from storage.wrappers.observed import observed
 from storage.wrappers.one_writer import OneWriterStore
 from storage.wrappers.read_only import ReadOnlyStore
 
-NOT_PROBED = "nobody has probed this server, and these credentials may not"
-PROBE_IT = "run snapshots probe with credentials that may write ~probe/ and ~store"
-ANOTHER = "use another server: on this one not even a single writer reads what it wrote"
-PROBE_AGAIN = "run snapshots probe if the server changed since it was probed,"
-ONE_WRITER = (
+if TYPE_CHECKING:
+    from storage.probe import ProbeReport
+
+_NOT_PROBED = "nobody has probed this server, and these credentials may not"
+_PROBE_IT = "run snapshots probe with credentials that may write ~probe/ and ~store"
+_USE_ANOTHER = "use another server: on this one not even a single writer reads what it wrote"
+_PROBE_AGAIN = "run snapshots probe if the server changed since it was probed,"
+_USE_ANOTHER_OR_ONE_WRITER = (
     "use a server that keeps the conditions of writes; only where a single process at a time writes, "
     "add one_writer=yes to the URL"
 )
-if TYPE_CHECKING:
-    from storage.probe import ProbeReport
 
 logger = logging.getLogger("snapshots")
 
@@ -109,7 +110,7 @@ def open_store_object(environment: Environment, *, create: bool, url: str) -> Op
         return Opened(facts, environment.store)
     verdict = facts.verdict_at(endpoint)
     if verdict is not None:
-        _check(environment, verdict, remedy=f"; {PROBE_AGAIN} {verdict.probed_at:%Y-%m-%d}")
+        _check(environment, verdict, remedy=f"; {_PROBE_AGAIN} {verdict.probed_at:%Y-%m-%d}")
     else:
         try:
             verdict = _asked(environment)
@@ -117,8 +118,8 @@ def open_store_object(environment: Environment, *, create: bool, url: str) -> Op
         except PermissionDeniedError as error:
             if verdict is not None:  # found, but may not be written down
                 _check(environment, verdict)
-            logger.info("%s is open for reading only: %s (%s)", url, NOT_PROBED, error)
-            return Opened(facts, ReadOnlyStore(environment.store, f"{NOT_PROBED} ({error.reason})", remedy=PROBE_IT))
+            logger.info("%s is open for reading only: %s (%s)", url, _NOT_PROBED, error)
+            return Opened(facts, ReadOnlyStore(environment.store, f"{_NOT_PROBED} ({error.reason})", remedy=_PROBE_IT))
         _check(environment, verdict)
     if not verdict.is_safe:
         logger.warning("%s: one writer at a time, or work is lost: %s", url, "; ".join(verdict.findings))
@@ -156,7 +157,7 @@ def probe_server(store: ObjectStore, *, create: bool = False, clock: Clock | Non
 
 def refusal(verdict: Verdict, *, remedy: str = "") -> UnsupportedServerError:
     """Return the error that says why a server is refused, and what would help; `remedy` is said at its end."""
-    helps = ONE_WRITER if verdict.facts.reads_right else ANOTHER
+    helps = _USE_ANOTHER_OR_ONE_WRITER if verdict.facts.reads_right else _USE_ANOTHER
     return UnsupportedServerError(verdict.findings, remedy=helps + remedy)
 
 

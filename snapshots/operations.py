@@ -83,7 +83,7 @@ def yielding_operation(
 
 
 @contextmanager
-def opening(name: str, tenant: str) -> Iterator[None]:
+def operation_in(tenant: str, name: str) -> Iterator[None]:
     """Let what is done meanwhile be an operation on a store that is not open yet."""
     if not LISTENERS:
         yield

@@ -45,7 +45,7 @@ from snapshots.head import TAIL_PACK_BYTES_MAX
 from snapshots.history import RESTORE, REWIND
 from snapshots.layout import Layout
 from snapshots.opening import open_store_object
-from snapshots.operations import opening, operation, yielding_operation
+from snapshots.operations import operation, operation_in, yielding_operation
 from snapshots.overrides import INHERIT
 from snapshots.pins import Pin
 from snapshots.restore import Loaded
@@ -114,7 +114,7 @@ class SnapshotRepository:
         limits = Limits(tail_pack_bytes=inline_limit_bytes)
         self._environment = Environment(metered, Layout(tenant), clock or SystemClock(), self._executor, limits=limits)
         try:
-            with opening("open", tenant):
+            with operation_in(tenant, "open"):
                 opened = open_store_object(self._environment, create=create, url=url)
         except BaseException:
             self._executor.shutdown()

@@ -1,8 +1,9 @@
 """`probe`: asks a server whether it keeps what commits rest on, and in what it differs from others.
 
 Rules:
-1. Everything that an `ObjectStore` promises and a server may break is tried, each promise under keys of its own, which
-   are removed at the end. Nothing else of the store is touched.
+1. What commits and collections rest on and a server may break is tried, each promise under keys of its own, which are
+   removed at the end. Nothing else of the store is touched. Uploads in parts are not tried: they are of packs, whose
+   names are never used twice.
 2. What one writer alone sees is asked first; then crowds, several times: a server that looks and then writes is right
    until two ask at once.
 3. A broken promise is a finding, and the server is refused. What merely differs is a fact, and used.

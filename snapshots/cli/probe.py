@@ -25,7 +25,7 @@ Create = Annotated[bool, typer.Option("--create", help="Make a store there, if t
 def probe(context: typer.Context, url: Place = None, create: Create = False) -> None:
     """Try whether a server keeps what commits rest on; exit code 9 if not. The store remembers the verdict.
 
-    Writes a few hundred small objects below ~probe/ and removes them; nothing else of the store is touched.
+    Sends some 200 small requests below ~probe/ and removes what they wrote; of the store only the verdict is changed.
     """
     run = invocation(context)
     here = run if url is None else replace(run, store=url)

@@ -1,8 +1,9 @@
-"""Structured logs: one line of JSON per operation, when it ends, through the logger `snapshots.operations`.
+"""Structured logs: one line of JSON per operation, when it ends, to a stream or to the logger `snapshots.operations`.
 
 Rules:
 1. A line has ids, numbers and the class of an error; never content, never an error's text, which may quote content.
-2. What else is logged (`snapshots`: warnings, errors) stays as it is.
+2. What else is logged (`snapshots`: warnings, errors) stays as it is, and so do the loggers of the program.
+3. Several logs may be on at once: each has every line once, until it is ended.
 
     stop = log_operations(sys.stderr)
     repo.commit(state)  # {"at": "…", "operation": "commit", "outcome": "ok", "seconds": 0.004, "tenant": "default", …
@@ -19,7 +20,7 @@ from typing import Any, TextIO
 from storage.clock import Clock, SystemClock
 from storage.observed import Listener, Operation, listen, stop_listening
 
-logger = logging.getLogger("snapshots.operations")
+NAME = "snapshots.operations"
 SECONDS_DIGITS = 6
 
 
@@ -34,22 +35,16 @@ def log_operations(stream: TextIO | None = None, *, clock: Clock | None = None) 
     Returns:
         What ends it, once.
     """
-    listener = OperationLog(clock or SystemClock())
-    level, propagate = logger.level, logger.propagate
-    handler: logging.Handler = logging.NullHandler() if stream is None else logging.StreamHandler(stream)
-    if stream is not None:
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
-    logger.addHandler(handler)
+    listener = OperationLog(clock or SystemClock(), logging.getLogger(NAME) if stream is None else _logger_to(stream))
     listen(listener)
+    return lambda: stop_listening(listener)
 
-    def stop() -> None:
-        stop_listening(listener)
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = propagate
 
-    return stop
+def _logger_to(stream: TextIO) -> logging.Logger:
+    """Return a logger that nobody else has: what the program does with its own changes nothing here, nor this there."""
+    logger = logging.Logger(NAME, logging.INFO)
+    logger.addHandler(logging.StreamHandler(stream))
+    return logger
 
 
 class OperationLog(Listener):
@@ -57,16 +52,18 @@ class OperationLog(Listener):
 
     Args:
         clock: Tells when that is.
+        logger: What it is written to, at level INFO.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, logger: logging.Logger) -> None:
         self._clock = clock
+        self._logger = logger
 
     def ended(self, operation: Operation) -> None:
         """Write the line."""
-        if logger.isEnabledFor(logging.INFO):
+        if self._logger.isEnabledFor(logging.INFO):
             at = self._clock.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
-            logger.info("%s", json.dumps({"at": at, **line_of(operation)}, ensure_ascii=False))
+            self._logger.info("%s", json.dumps({"at": at, **line_of(operation)}, ensure_ascii=False))
 
 
 def line_of(operation: Operation) -> dict[str, Any]:

@@ -72,7 +72,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("snapshots.maintenance.*",),
     ("snapshots.adapters.*", "snapshots.benchmarks.*", "snapshots.testing.*"),
     ("snapshots.cli.*",),
-    ("infra.servers.*",),
+    ("infra.policies.*", "infra.servers.*"),
     ("infra.*",),
 )
 
@@ -128,9 +128,11 @@ PURE_EXCEPTIONS: Mapping[tuple[str, str], str] = {
 }
 PURE = frozenset(
     (
+        "infra.limits",
         "infra.policies.evaluator",
         "infra.policies.requests",
         "infra.policies.roles",
+        "infra.tables",
         "storage.archives",
         "storage.cuts",
         "storage.digest",
@@ -183,9 +185,6 @@ PURE = frozenset(
 )
 IMPURE = frozenset(
     (
-        "infra.policies.evaluator",
-        "infra.policies.requests",
-        "infra.policies.roles",
         "asyncio",
         "concurrent",
         "ctypes",

@@ -83,9 +83,10 @@ def test_a_month_is_the_sum_of_its_items_and_grows_with_what_it_is_asked() -> No
         assert month(more, PRICES["s3"])[item] > one[item], item
 
 
-def test_a_collection_without_garbage_costs_less() -> None:
-    with_garbage, without = (month(Use(deleted_share=share), PRICES["s3"])["collections"] for share in (0.01, 0))
-    assert without < with_garbage
+def test_a_collection_costs_more_the_more_there_is_to_collect() -> None:
+    shares = (0.0, 0.01, 0.1, 1.0)
+    costs_of = [month(Use(deleted_share=share), PRICES["s3"])["collections"] for share in shares]
+    assert costs_of == sorted(set(costs_of))
 
 
 def test_every_price_says_where_it_was_read() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import typer
 
+from infra.tables import between_markers
 from snapshots import SnapshotRepository
 from snapshots.cli import main
 from snapshots.cli.app import app
@@ -88,15 +89,10 @@ def test_every_page_is_reached_from_the_first_one() -> None:
     assert set(pages()) <= reached
 
 
-def section(page: str, name: str) -> str:
-    """Return what stands between the marks of this name in a page."""
-    _, found, rest = (INFRA / page).read_text().partition(f"<!-- {name} -->\n")
-    assert found, name
-    return rest.partition(f"<!-- end of {name} -->")[0]
-
-
 def test_log_lines_that_a_page_explains_are_written_by_our_code() -> None:
-    lines = re.findall(r"^\| `([^`]+)` \|", section("ALARMS.md", "log lines"), re.MULTILINE)
+    lines = re.findall(
+        r"^\| `([^`]+)` \|", between_markers((INFRA / "ALARMS.md").read_text(), "log lines"), re.MULTILINE
+    )
     sources = [path.read_text() for path in (INFRA.parent / "snapshots").rglob("*.py")]
     warnings = [call for text in sources for call in re.findall(r"logger\.warning\(\s*f?\"([^\"]+)\"", text)]
     assert len(lines) == len(warnings)
@@ -105,7 +101,9 @@ def test_log_lines_that_a_page_explains_are_written_by_our_code() -> None:
 
 
 def test_each_provider_is_said_to_be_known_in_one_of_four_ways() -> None:
-    rows = [row.split(" | ") for row in section("PROVIDERS.md", "providers").splitlines()[2:]]
+    rows = [
+        row.split(" | ") for row in between_markers((INFRA / "PROVIDERS.md").read_text(), "providers").splitlines()[2:]
+    ]
     assert len(rows) > 20
     for server, create, replace, *rest in rows:
         ways = re.compile(r"(measured|documented|reported|unknown|own header)\b")

@@ -6,9 +6,7 @@ from functools import cache
 import pytest
 
 from infra.permissions import (
-    BEGIN,
     BUCKET,
-    END,
     ON_BUCKET,
     ON_OBJECTS,
     PERMISSIONS,
@@ -34,11 +32,13 @@ from infra.policies.roles import (
     REGISTERS,
     REMOVABLE,
     ROLES,
+    UNRECORDED,
     implied_by,
     needed_by,
     sent_by_all,
 )
 from infra.policies.template import ACCOUNT, arn_of
+from infra.tables import between_markers
 from tests.infra.mutations import mutations
 
 SOURCE = {"CopySourceBucketName": "amzn-s3-demo-source", "CopySourcePrefix": "old", "CopySourceTenant": "team"}
@@ -51,6 +51,10 @@ def test_every_operation_has_a_role_and_every_role_operations_of_its_own() -> No
     assert {roles for roles in OPERATIONS.values() if len(roles) == 1} == {
         (role,) for role in ROLES if role != "reader"
     }
+
+
+def test_what_is_said_not_to_be_recorded_is_not() -> None:
+    assert sorted(UNRECORDED.intersection(sent_rows())) == []
 
 
 def test_every_request_is_one_that_is_understood() -> None:
@@ -216,13 +220,12 @@ def test_nothing_can_be_taken_from_a_policy_without_a_change_of_the_tables() -> 
 
 
 def test_the_document_has_the_tables_of_the_template() -> None:
-    written = PERMISSIONS.read_text().partition(BEGIN)[2].partition(END)[0]
-    assert written.strip() == tables(of_template()).strip()
+    assert between_markers(PERMISSIONS.read_text(), "permissions") == tables(of_template())
 
 
 def test_the_program_prints_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
-    assert capsys.readouterr().out == tables(of_template())
+    assert capsys.readouterr().out == tables(of_template()) + "\n"
     assert main(["--unknown"]) == 2
 
 

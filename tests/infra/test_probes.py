@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
-from infra.probes import SERVERS, probed, table
+from infra.probes import SERVERS, probed, table_of
+from infra.tables import between_markers
 from storage.probe import ProbeReport
 from storage.server import ServerFacts
 from tests.infra.documents import INFRA
@@ -29,10 +28,7 @@ def reports(request: pytest.FixtureRequest) -> dict[str, ProbeReport]:
 
 
 def test_the_table_is_what_the_servers_do(reports: dict[str, ProbeReport]) -> None:
-    text = (INFRA / "PROVIDERS.md").read_text()
-    found = re.search(r"<!-- probes -->\n(.*?)<!-- end of probes -->", text, re.DOTALL)
-    assert found is not None
-    assert table(reports) == found[1]
+    assert between_markers((INFRA / "PROVIDERS.md").read_text(), "probes") == table_of(reports)
 
 
 def test_those_that_keep_conditions_are_safe_and_differ_in_facts_that_are_used(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -164,6 +165,15 @@ def test_a_maintainer_collects_prunes_and_repairs(account: Account) -> None:
         repaired = repair(plan_repair(repo, "kept"))
         assert any(one.quarantined for one in repaired.repaired)
         collect(plan_collect(repo))
+
+
+def test_a_reader_backs_up_to_a_directory(account: Account, tmp_path: Path) -> None:
+    with account.opened("writer") as repo:
+        fill(repo, "trip")
+    with account.opened("reader") as here, SnapshotRepository.open(f"file:{tmp_path / 'backup'}") as backup:
+        report = copy(plan_copy(here, backup))
+        assert {one.error for one in report.sessions} == {None}
+        assert [one for one in verify_copy(here, backup) if isinstance(one, Difference)] == []
 
 
 def test_a_copier_copies_and_moves_away(account: Account) -> None:

@@ -19,14 +19,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
 
+from infra.permissions import HEADER, REQUESTS_TABLE
+from infra.policies.roles import Row
 from snapshots.layout import kind_of
 from storage.errors import InvalidKeyError
 from storage.observed import Listener, Operation, Request
 from tests.architecture.rules import matches
 
 ROOT = Path(__file__).resolve().parents[2]
-TABLE = ROOT / "infra" / "requests.csv"
-HEADER = ("operation", "request", "kind")
 OURS = (str(ROOT / "snapshots"), str(ROOT / "storage"))
 DOORS = (
     "snapshots.cli.*",
@@ -56,7 +56,6 @@ DOORS = (
     "snapshots.usage.reading",
     "snapshots.writer",
 )
-Row = tuple[str, str, str]
 
 
 class Recorder(Listener):
@@ -113,15 +112,7 @@ def _is_ours(frame: FrameType) -> bool:
     return frame.f_code.co_filename.startswith(OURS)
 
 
-def read_table() -> set[Row]:
-    """Return the rows of the committed table."""
-    with TABLE.open(newline="") as file:
-        header, *rows = csv.reader(file)
-    assert tuple(header) == HEADER
-    return {(operation, request, kind) for operation, request, kind in rows}
-
-
 def write_table(rows: Iterable[Row]) -> None:
     """Write the table anew."""
-    with TABLE.open("w", newline="") as file:
+    with REQUESTS_TABLE.open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([HEADER, *sorted(rows)])

@@ -79,6 +79,17 @@ def test_without_a_stream_the_programs_own_handlers_have_the_lines(caplog: pytes
     assert (logger.level, logger.propagate, list(logger.handlers)) == before
 
 
+def test_several_logs_have_every_line_once_each_until_it_is_ended() -> None:
+    one, other = io.StringIO(), io.StringIO()
+    stop_one, stop_other = log_operations(one), log_operations(other)
+    with SnapshotRepository(MemoryStore()) as repo:
+        stop_one()
+        repo.commit(new_session(SESSION, "one"))
+    stop_other()
+    assert [line["operation"] for line in lines_of(one)] == ["create", "open"]
+    assert [line["operation"] for line in lines_of(other)] == ["create", "open", "commit"]
+
+
 def test_with_a_stream_the_programs_own_handlers_hear_nothing(caplog: pytest.LogCaptureFixture) -> None:
     stop = log_operations(io.StringIO())
     with caplog.at_level(logging.DEBUG), SnapshotRepository(MemoryStore()) as repo:
