@@ -6,7 +6,8 @@ Rules:
 2. A server that would lose work is refused. If it is only conditions that it does not keep, its store may allow it for
    one writer at a time (`OneWriterStore`); then each opening says so.
 3. Who may not ask, as credentials of readers may not, reads, and writes nothing.
-4. A process asks a server once; `probe_server` asks again.
+4. A process asks a server once whether it is safe for many, and then only whether it is still the same one;
+   `probe_server` asks again.
 
     opened = open_store_object(environment, create=True, url="s3://bucket")
 """
@@ -204,20 +205,32 @@ def _report(environment: Environment) -> ProbeReport:
     return probe(environment.store, PROBE_PREFIX, environment.clock)
 
 
+@operation("probe", "environment")
+def _is_still(environment: Environment, verdict: Verdict) -> bool:
+    from storage.probe import is_still
+
+    return is_still(environment.store, PROBE_PREFIX, environment.clock, verdict)
+
+
 class _Asked:
-    """The verdicts of this process, by endpoint (rule 4)."""
+    """The good verdicts of this process, by endpoint (rule 4)."""
 
     def __init__(self) -> None:
         self._verdicts: dict[str, Verdict] = {}
 
     def __call__(self, environment: Environment) -> Verdict:
-        endpoint = endpoint_of(environment.store)
-        if endpoint not in self._verdicts:
-            self._verdicts[endpoint] = _report(environment).verdict
-        return self._verdicts[endpoint]
+        known = self._verdicts.get(endpoint_of(environment.store))
+        if known is not None and _is_still(environment, known):
+            return known
+        verdict = _report(environment).verdict
+        self.learn(verdict)
+        return verdict
 
     def learn(self, verdict: Verdict) -> None:
-        self._verdicts[verdict.endpoint] = verdict
+        """Keep a verdict if it is good; a server that was mended is not refused by memory."""
+        self._verdicts.pop(verdict.endpoint, None)
+        if verdict.is_safe:
+            self._verdicts[verdict.endpoint] = verdict
 
 
 _asked = _Asked()

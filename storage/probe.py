@@ -25,7 +25,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Literal
@@ -90,20 +90,55 @@ def probe(store: ObjectStore, prefix: str, clock: Clock) -> ProbeReport:
         NotFoundError: There is no such bucket.
         UnavailableError: The server did not answer; nothing is known. Try again.
     """
-    probing = _Probing(store, f"{prefix}{clock.new_id()}/", clock)
-    try:
+    with _probing(store, prefix, clock) as probing:
         checks = tuple(probing.checks())
-    except BaseException:
-        with suppress(StorageError):  # the error of the block is the one to tell; what is left disturbs no later probe
-            probing.clear()
-        raise
-    probing.clear()
     findings = tuple(f"{check.name}: {check.seen}" for check in checks if check.meaning == "wrong")
     reading = any(check.is_of_readers for check in checks if check.meaning == "wrong")
     writing = any(not check.is_of_readers for check in checks if check.meaning == "wrong")
     facts = replace(probing.facts, keeps_conditions=not writing, reads_right=not reading)
     adapt(store, facts)
     return ProbeReport(checks, Verdict(endpoint_of(store), clock.now(), findings, facts))
+
+
+def is_still(store: ObjectStore, prefix: str, clock: Clock, verdict: Verdict) -> bool:
+    """Look whether a server is the one that a probe found safe, by what a single writer sees: some 20 small requests.
+
+    Behind one endpoint there may be several, by bucket or by time. The store is told the verdict's facts if it is.
+
+    Args:
+        store: Any.
+        prefix: As for `probe`.
+        clock: As for `probe`.
+        verdict: Of an earlier probe.
+
+    Raises:
+        PermissionDeniedError, NotFoundError, UnavailableError: As `probe`.
+    """
+    with _probing(store, prefix, clock) as probing:
+        found = tuple(probing.alone())
+    seen = replace(
+        verdict.facts,
+        quoted=probing.facts.quoted,
+        absent_status=probing.facts.absent_status,
+        same_versions=probing.facts.same_versions,
+    )
+    if any(check.meaning == "wrong" for check in found) or seen != verdict.facts:
+        return False
+    adapt(store, verdict.facts)
+    return True
+
+
+@contextmanager
+def _probing(store: ObjectStore, prefix: str, clock: Clock) -> Iterator[_Probing]:
+    """Give what tries a server; what it wrote is removed at the end."""
+    probing = _Probing(store, f"{prefix}{clock.new_id()}/", clock)
+    try:
+        yield probing
+    except BaseException:
+        with suppress(StorageError):  # the error of the block is the one to tell; what is left disturbs no later probe
+            probing.clear()
+        raise
+    probing.clear()
 
 
 class _Probing:
@@ -117,6 +152,15 @@ class _Probing:
         self._keys: set[str] = set()  # that may have been written
 
     def checks(self) -> Iterator[Check]:
+        """Try everything."""
+        yield from self.alone()
+        if isinstance(self._anew, Create):
+            yield from self._crowds()
+        yield from (replace(check, is_of_readers=True) for check in self._reading())
+        yield from self._bodies()
+
+    def alone(self) -> Iterator[Check]:
+        """Try what one writer sees of conditions."""
         adapt(self._store, self.facts)  # whatever it was told before
         created = self._expect("create", "stored", self._key("create"), b"first", Create())
         yield created
@@ -124,11 +168,8 @@ class _Probing:
             yield from self._creating()
             yield from self._how_conditions_are_written()
             yield from self._replacing()
-            yield from self._crowds()
         else:
             self._anew = Overwrite()
-        yield from (replace(check, is_of_readers=True) for check in self._reading())
-        yield from self._bodies()
 
     def clear(self) -> None:
         """Remove what was written. Raises what keeps the first of it from being removed."""

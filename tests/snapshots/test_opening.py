@@ -71,14 +71,41 @@ def test_a_store_that_is_opened_again_is_told_the_facts_and_asks_nothing() -> No
     assert metered.metrics.snapshot().total_requests == 1
 
 
-def test_a_process_asks_a_server_once() -> None:
+def test_a_process_asks_a_server_once_and_then_looks_whether_it_is_the_same() -> None:
     server = GoodServer()
     SnapshotRepository(server)
     server.delete(STORE_KEY)  # another bucket, say
     metered = MeteredStore(server)
     SnapshotRepository(metered)
-    assert puts(metered) == 1
+    assert metered.metrics.snapshot().total_requests < 30
     assert stored(server).verdict_at(server.endpoint) is not None
+    assert not list(server.list(PROBE_PREFIX))
+
+
+@pytest.mark.parametrize("kind", [IgnoresCreate, IgnoresReplace, KnowsNoReplace])
+def test_another_server_behind_the_same_endpoint_is_not_believed(kind: type[GoodServer]) -> None:
+    good, other = GoodServer(), kind()
+    SnapshotRepository(good)
+    other._endpoint = good.endpoint
+    with pytest.raises(UnsupportedServerError):
+        SnapshotRepository(other)
+    assert list(other.list("")) == []
+
+
+def test_a_server_that_wants_versions_written_otherwise_by_now_is_probed_anew() -> None:
+    former, now = GoodServer(), GoodServer(frozenset({Variant.QUOTED}))
+    SnapshotRepository(former)
+    now._endpoint = former.endpoint
+    SnapshotRepository(now).commit(PersistedSessionState(session_id="s1"))
+    assert stored(now).verdicts[0].facts.quoted
+
+
+def test_a_server_that_was_mended_is_not_refused_by_memory() -> None:
+    bad, mended = IgnoresReplace(), GoodServer()
+    mended._endpoint = bad.endpoint
+    with pytest.raises(UnsupportedServerError):
+        SnapshotRepository(bad)
+    SnapshotRepository(mended)
 
 
 def test_a_store_that_is_reached_at_another_endpoint_has_that_probed_and_remembers_both() -> None:
