@@ -75,7 +75,7 @@ PRICES: Mapping[str, Price] = {
         retrieval=0.0006,
         gigabyte=GIB,
         sources=(
-            "https://txtdot.deep-swarm.xyz/get?url=https%3A%2F%2Faws.amazon.com%2Fs3%2Ffaqs%2F",
+            "https://aws.amazon.com/s3/faqs/ (in a mirror)",
             "https://docs.aws.amazon.com/AmazonS3/latest/userguide/s3-express-differences.html",
         ),
         remark="for comparison alone: its listings are in no order, which collections and copies rely on",

@@ -115,11 +115,11 @@ def open_store_object(environment: Environment, *, create: bool, url: str) -> Op
     else:
         try:
             verdict = _asked(environment)
-            facts = _recorded(_guarded(environment, verdict), verdict)
+            facts = _recorded(environment, verdict)
         except PermissionDeniedError as error:
             if verdict is not None:  # found, but may not be written down
                 _check(environment, verdict)
-            logger.info("%s is open for reading only: %s (%s)", url, _NOT_PROBED, error)
+            logger.warning("%s is open for reading only: %s (%s)", url, _NOT_PROBED, error.reason)
             return Opened(facts, ReadOnlyStore(environment.store, f"{_NOT_PROBED} ({error.reason})", remedy=_PROBE_IT))
         _check(environment, verdict)
     if not verdict.is_safe:
@@ -147,7 +147,7 @@ def probe_server(store: ObjectStore, *, create: bool = False, clock: Clock | Non
     guarded = _guarded(environment, verdict)
     known = (verdict,) if verdict.endpoint else ()
     try:
-        _recorded(guarded, *known)
+        _recorded(environment, *known)
     except NotFoundError:
         if not create or not is_admitted(store, verdict):
             return Probed(report, is_recorded=False, is_made=False, is_there=False)
@@ -177,7 +177,11 @@ def _made(environment: Environment) -> StoreFacts:
 
 @operation("probe", "environment")
 def _recorded(environment: Environment, *verdicts: Verdict) -> StoreFacts:
-    return store_object.record(environment, *verdicts)
+    """Write verdicts down, with whatever conditions the server keeps: others may write the store object as well."""
+    try:
+        return store_object.record(environment, *verdicts)
+    except UnsupportedServerError:  # it knows no conditions; so look instead
+        return store_object.record(_looking(environment, verdicts[0]), *verdicts)
 
 
 @operation("create", "environment")
@@ -193,7 +197,14 @@ def _check(environment: Environment, verdict: Verdict, *, remedy: str = "") -> N
 def _guarded(environment: Environment, verdict: Verdict) -> Environment:
     """Return an environment whose store knows its server, and keeps conditions, if only for one writer at a time."""
     is_guarded = verdict.is_safe or allows_one_writer(environment.store)
-    store = environment.store if is_guarded else OneWriterStore(environment.store)
+    if not is_guarded:
+        return _looking(environment, verdict)
+    adapt(environment.store, verdict.facts)
+    return environment
+
+
+def _looking(environment: Environment, verdict: Verdict) -> Environment:
+    store = OneWriterStore(environment.store)
     adapt(store, verdict.facts)
     return replace(environment, store=store)
 

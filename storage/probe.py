@@ -44,6 +44,7 @@ from storage.store import ByteRange, Create, ObjectStore, Overwrite, PutMode, Re
 
 ACTORS = 16  # in a crowd
 ROUNDS = 4  # of each crowd: what is kept by luck fails in one of a few
+TOGETHER_SECONDS = 60.0  # for all to stand at the line; threads that cannot be started keep nobody waiting
 READS_MAX = 4  # of what a crowd left
 OBJECTS = 8  # listed after they were written
 _BUSY = frozenset({408, 425, 429, 503})  # says nothing of the request
@@ -301,7 +302,7 @@ class _Probing:
 
     def _round(self, actors: ThreadPoolExecutor, key: str, mode: PutMode) -> _Crowd:
         """Let all send at once; return how it went. Raises UnavailableError if it cannot be told."""
-        together = threading.Barrier(ACTORS)
+        together = threading.Barrier(ACTORS, timeout=TOGETHER_SECONDS)
 
         def act(number: int) -> str:
             together.wait()

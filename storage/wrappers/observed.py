@@ -2,8 +2,8 @@
 
 Rules:
 1. A request is told once it was answered or given up, also if it failed; a listing page by page of 1,000 keys, when the
-   page is asked for. `delete_many` is one request "delete" for every 1,000 keys or part, told when the first of them
-   is asked for, and never as failed.
+   page is asked for. `delete_many` is one request "delete" for every 1,000 keys or part, told under the first of them when all
+   were answered; as failed, if one of its keys was given back.
 2. A write that a store takes in several requests (`PARTS_BYTES`) is one "put-parts".
 3. While nobody listens it only passes on.
 
@@ -114,7 +114,22 @@ class ObservedStore(ServerWithin):
 
     def delete_many(self, keys: Iterable[str]) -> tuple[DeleteFailure, ...]:
         """Remove many objects; return those that could not be removed."""
-        return self._store.delete_many(_batched(keys) if LISTENERS else keys)
+        if not LISTENERS:
+            return self._store.delete_many(keys)
+        sent: list[list[str]] = []
+        failures: tuple[DeleteFailure, ...] = ()
+        failure = ""
+        try:
+            failures = self._store.delete_many(_batched(keys, sent))
+        except Exception as error:
+            failure = type(error).__name__
+            raise
+        finally:
+            failed = {one.key: type(one.error).__name__ for one in failures}
+            for batch in sent:
+                told = failure or next((failed[key] for key in batch if key in failed), "")
+                requested(Request("delete", batch[0], failure=told))
+        return failures
 
 
 class _ObservedKeeper(ObservedStore):
@@ -176,8 +191,10 @@ def _paged(rows: Iterator[Row], name: str, prefix: str) -> Iterator[Row]:
         yield row
 
 
-def _batched(keys: Iterable[str]) -> Iterator[str]:
+def _batched(keys: Iterable[str], sent: list[list[str]]) -> Iterator[str]:
+    """Yield keys on their way into requests of LIST_PAGE_KEYS each, and note in `sent` which go together."""
     for index, key in enumerate(keys):
         if index % LIST_PAGE_KEYS == 0:
-            requested(Request("delete", key))
+            sent.append([])
+        sent[-1].append(key)
         yield key

@@ -127,6 +127,15 @@ def test_a_listing_is_told_page_by_page(ears: Ears, keys: int, pages: int) -> No
     assert len(ears.requests) - pages == -(-keys // LIST_PAGE_KEYS)
 
 
+def test_a_batch_of_deletes_that_fails_is_told_so(ears: Ears) -> None:
+    store = ObservedStore(FaultyStore(MemoryStore(), FaultPlan().on("delete_many", fault=FailBefore())))
+    operation = begin("try", {}, lambda: 0.0)
+    with operation.under_way():
+        assert [failure.key for failure in store.delete_many(["a", "b"])] == ["a", "b"]
+    assert operation.unavailable == 1
+    assert ears.requests == [("try", "delete", "a")]
+
+
 def test_a_request_that_fails_is_told_too(ears: Ears) -> None:
     store = ObservedStore(FaultyStore(MemoryStore(), FaultPlan().on("get", fault=FailBefore())))
     operation = begin("try", {}, lambda: 0.0)
