@@ -2,8 +2,8 @@
 
 Rules:
 1. A request is told once it was answered or given up, also if it failed; a listing page by page of 1,000 keys, when the
-   page is asked for. `delete_many` is one request "delete" for every 1,000 keys or part, told under the first of them when all
-   were answered; as failed, if one of its keys was given back.
+   page is asked for. `delete_many` is one request "delete" for every 1,000 keys or part, told under the first of them
+   when all were answered; as failed, if one of its keys was given back.
 2. A write that a store takes in several requests (`PARTS_BYTES`) is one "put-parts".
 3. While nobody listens it only passes on.
 
