@@ -79,10 +79,17 @@ class RevisionNotFoundError(_MissingError):
 class StoreNotFoundError(_MissingError):
     """There is no store at this place. Remedy: check the URL, or open it with `create=True`."""
 
-    def __init__(self, url: str, reason: str = "there is no store here") -> None:
+    def __init__(
+        self,
+        url: str,
+        reason: str = "there is no store here",
+        *,
+        remedy: str = "check the URL, or create one (create=True, `snapshots probe --create`)",
+    ) -> None:
         self.url = url
         self.reason = reason
-        super().__init__(f"{url}: {reason}; check the URL, or create one (create=True, `snapshots demo`)")
+        self.remedy = remedy
+        super().__init__(f"{url}: {reason}; {remedy}")
 
 
 class SessionExistsError(SnapshotError):

@@ -106,7 +106,8 @@ def open_store_object(environment: Environment, *, create: bool, url: str) -> Op
         try:
             facts = _made(environment)
         except NotFoundError as missing:
-            raise StoreNotFoundError(url, missing.message) from missing
+            reason = f"no store can be made here ({missing.message})"
+            raise StoreNotFoundError(url, reason, remedy="check the URL") from missing
     if not endpoint:
         return Opened(facts, environment.store)
     verdict = facts.verdict_at(endpoint)

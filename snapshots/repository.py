@@ -153,7 +153,9 @@ class SnapshotRepository:
         try:
             store = open_store(url)
         except NotFoundError as error:  # an archive, which is opened here
-            raise StoreNotFoundError(url, f"there is no store here ({error.message})") from error
+            raise StoreNotFoundError(
+                url, f"there is no store here ({error.message})", remedy="check the URL"
+            ) from error
         return cls(store, tenant=tenant, create=create, url=url, inline_limit_bytes=inline_limit_bytes)
 
     @property

@@ -238,7 +238,7 @@ def _check_some(run: Invocation, report: CopyReport, path: Path) -> None:
     if report.copied:
         return
     if not report.not_copied:
-        raise StoreNotFoundError(run.store, "there are no sessions to export")
+        raise StoreNotFoundError(run.store, "there are no sessions to export", remedy="check the URL and the tenant")
     for line in _failures(report.not_copied, "copied"):
         run.output.line(line)
     run.output.note(f"{path} was not written")

@@ -91,9 +91,9 @@ class Invocation:
     def command(self, *words: str) -> str:
         """Return a command on this store and tenant, to be typed as it stands."""
         options = []
-        if self.store not in (DEFAULT_STORE, os.environ.get("SNAPSHOTS_STORE")):
+        if self.store != (os.environ.get("SNAPSHOTS_STORE") or DEFAULT_STORE):
             options += ["--store", self.store]
-        if self.tenant not in (DEFAULT_TENANT, os.environ.get("SNAPSHOTS_TENANT")):
+        if self.tenant != (os.environ.get("SNAPSHOTS_TENANT") or DEFAULT_TENANT):
             options += ["--tenant", self.tenant]
         return shlex.join(["snapshots", *options, *words])
 

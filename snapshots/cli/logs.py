@@ -26,7 +26,7 @@ def log_to(place: str) -> Callable[[], None]:
     try:
         file = Path(place).open("a", encoding="utf-8")  # noqa: SIM115  closed by what is returned
     except OSError as error:
-        raise UsageError(f"cannot write the log {place!r:.200}: {error.strerror}") from error
+        raise UsageError(f"cannot write the log {place!r:.200}: {error.strerror}", see="snapshots --help") from error
     stop = log_operations(file)
 
     def end() -> None:

@@ -86,9 +86,10 @@ class NoAnswer:
 
 @dataclass(frozen=True, slots=True)
 class NoCredentials:
-    """The request was not made: credentials are missing, half or stale."""
+    """The request was not made: credentials are missing, half or stale; `remedy` says what to set."""
 
     reason: str
+    remedy: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +105,7 @@ Failure = Refused | NoAnswer | NoCredentials | NotConfigured
 
 def storage_error(call: Call, failure: Failure) -> StorageError:
     """Return the error that tells the caller what to do next."""
-    if isinstance(failure, NoCredentials):
-        return PermissionDeniedError(call.key, failure.reason)
-    if isinstance(failure, NotConfigured):
+    if isinstance(failure, NoCredentials | NotConfigured):
         return PermissionDeniedError(call.key, failure.reason, remedy=failure.remedy)
     if isinstance(failure, NoAnswer):
         return UnavailableError(call.key, failure.reason, applied=_applied(call, failure.sent))

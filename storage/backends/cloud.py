@@ -89,6 +89,9 @@ _CODE = re.compile(r"<Code>(\w+)</Code>")
 _KIND = re.compile(r"HttpError \{\s+kind: (\w+)")
 _CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(\w+)")
 _TRUST = "name the certificate of its authority in SSL_CERT_FILE; or mend the server's, or its name here"
+_GIVE = (
+    "give them by the environment (AZURE_STORAGE_ACCOUNT_KEY, GOOGLE_SERVICE_ACCOUNT), or an identity of the machine"
+)
 _FIRST_ATTEMPT = re.compile(r"\bretries: 0,")
 _ANY_FAILURE = (BaseError, FileNotFoundError)
 # What Azure says where S3 says something else.
@@ -356,7 +359,7 @@ def _failure(error: Exception, place: str) -> Failure:
     """Read from obstore's words what happened."""
     words = str(error)
     if "token request" in words:
-        return NoCredentials("no usable credentials")
+        return NoCredentials("no usable credentials", _GIVE)
     if status := _STATUS.search(words):
         if int(status[1] or status[2]) == PROXY_REFUSES:
             return proxy_refusal(PROXY_REFUSES, proxy_of(place))

@@ -21,6 +21,7 @@ from urllib.request import getproxies, proxy_bypass
 from storage.backends.answers import Failure, NoAnswer, NotConfigured
 
 PROXY_REFUSES = 407
+GIVE = "give them whole: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile (AWS_PROFILE), or a role"
 MEND = "mend the profile, its files and the programs that it names (AWS_PROFILE, AWS_CONFIG_FILE)"
 _TRUST = "name the certificate of its authority in AWS_CA_BUNDLE, or as ca_bundle of the profile"
 _READABLE = "name a file of certificates (PEM) that can be read in AWS_CA_BUNDLE, or as ca_bundle of the profile"
@@ -30,6 +31,8 @@ _SIGN_IN = "check user, password and rights at the proxy that HTTP_PROXY or HTTP
 _TIMES = frozenset({9, 10})  # not yet valid, expired
 _HOSTS = frozenset({62, 64})  # another host name, another address
 _NO_CERTIFICATES = frozenset({"NO_CERTIFICATE_OR_CRL_FOUND", "PEM_LIB", "BAD_BASE64_DECODE", "NO_START_LINE"})
+_NO_TLS = "WRONG_VERSION_NUMBER"  # what OpenSSL makes of an answer in plain text
+_PLAIN = ": is it a server of http://, without TLS?"
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
 
 
@@ -43,7 +46,10 @@ def tls_failure(error: BaseException, place: str) -> Failure:
         unread = isinstance(cause, FileNotFoundError | IsADirectoryError | PermissionError)
         if unread or (isinstance(cause, ssl.SSLError) and cause.reason in _NO_CERTIFICATES):
             return NotConfigured(f"the file of trusted certificates cannot be used ({told(cause)})", _READABLE)
-    return NoAnswer(f"no usable answer from {place} ({told(error)})", sent=True)
+    hint = (
+        _PLAIN if any(isinstance(cause, ssl.SSLError) and cause.reason == _NO_TLS for cause in _causes(error)) else ""
+    )
+    return NoAnswer(f"no usable answer from {place} ({told(error)}{hint})", sent=True)
 
 
 def proxy_failure(error: BaseException, place: str, proxy: str) -> Failure:

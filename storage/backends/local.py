@@ -57,6 +57,7 @@ from storage.unfinished import UnfinishedWrite
 _TRAILER_HEAD = (0x184D2A50).to_bytes(4, "little") + VERSION_BYTES.to_bytes(4, "little")
 TRAILER_BYTES = len(_TRAILER_HEAD) + VERSION_BYTES
 DIRECTORIES_TRUSTED_MAX = 65_536  # bounds memory; a forgotten directory costs one sync of its parent
+OWNED = "check owner and mode of the directory and of what lies in it"
 _TEMPORARY_NAME = re.compile(r"[0-9a-f]{32}")
 
 
@@ -329,7 +330,7 @@ def _storage_error(error: OSError, key: str, applied: Applied) -> StorageError:
     if applied == "unknown":
         return UnavailableError(key, reason, applied=applied)
     if error.errno in DENIED:
-        return PermissionDeniedError(key, reason)
+        return PermissionDeniedError(key, reason, remedy=OWNED)
     if isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError) or error.errno == errno.ENAMETOOLONG:
         return InvalidKeyError(key, f"{reason}; a key cannot also be the directory of others, nor too long for a file")
     return UnavailableError(key, reason, applied=applied)

@@ -43,7 +43,16 @@ from botocore.utils import determine_content_length
 from urllib3.exceptions import HTTPError
 
 from storage.backends.answers import Call, Failure, NoAnswer, NoCredentials, Refused, storage_error
-from storage.backends.connections import MEND, PROXY_REFUSES, proxy_failure, proxy_of, proxy_refusal, tls_failure, told
+from storage.backends.connections import (
+    GIVE,
+    MEND,
+    PROXY_REFUSES,
+    proxy_failure,
+    proxy_of,
+    proxy_refusal,
+    tls_failure,
+    told,
+)
 from storage.backends.limits import check_order, check_put, is_key, read_up_to
 from storage.errors import InvalidKeyError, PermissionDeniedError, UnavailableError, UnsupportedServerError
 from storage.keys import check_key, check_prefix
@@ -437,7 +446,8 @@ def _configured(bucket: str, region: str | None) -> Iterator[None]:
     except bce.InvalidRegionError as error:
         raise InvalidKeyError(region or "", "not a region") from error
     except _CREDENTIALS as error:
-        raise PermissionDeniedError(bucket, f"no usable credentials ({type(error).__name__})") from None  # rule 7
+        reason = f"no usable credentials ({type(error).__name__})"
+        raise PermissionDeniedError(bucket, reason, remedy=GIVE) from None  # rule 7
     except (*_SETTINGS, OSError) as error:  # OSError: a program that gives credentials is missing
         raise PermissionDeniedError(bucket, f"no usable configuration ({type(error).__name__})", remedy=MEND) from None
 
@@ -474,9 +484,9 @@ def _failure(error: Exception, place: str) -> Failure:
     if isinstance(error, RuntimeError):
         if _STALE not in str(error):
             raise error
-        return NoCredentials("the credentials were renewed and have expired all the same")
+        return NoCredentials("the credentials were renewed and have expired all the same", MEND)
     if isinstance(error, _CREDENTIALS):
-        return NoCredentials(f"no usable credentials ({type(error).__name__})")
+        return NoCredentials(f"no usable credentials ({type(error).__name__})", GIVE)
     if isinstance(error, bce.SSLError):
         return tls_failure(error, place)
     if isinstance(error, bce.ProxyConnectionError):

@@ -36,6 +36,22 @@ def test_a_directory_is_tried_too(cli: Command, tmp_path: Path) -> None:
     assert "no store remembers it" not in again
 
 
+def test_a_store_that_could_not_be_made_is_not_to_be_made_by_the_same_command(cli: Command, ministack_url: str) -> None:
+    said = cli("--store", ministack_url.replace("s3://", "s3://not-there-"), "demo", code=3).err.strip()
+    assert said.endswith("does not exist; create it or check its name); check the URL")
+
+
+def test_what_leads_on_is_typed_for_the_store_that_was_meant(
+    cli: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where the default of --store is another store than the environment's
+    missing = cli("--store", "file:.snapshots", "--tenant", "default", "probe")
+    assert "snapshots --store file:.snapshots probe --create" in " ".join(missing.out.split())
+    monkeypatch.setenv("SNAPSHOTS_TENANT", "acme")
+    made = cli("--store", "file:.snapshots", "--tenant", "default", "demo")
+    assert "snapshots --store file:.snapshots --tenant default ls" in made.out
+
+
 @pytest.mark.parametrize(("server", "reason"), [("rclone", "stored all the same"), ("swift", "501 NotImplemented")])
 def test_a_server_that_would_lose_work_is_refused_until_the_switch(
     cli: Command, server: str, reason: str, request: pytest.FixtureRequest

@@ -126,6 +126,21 @@ def test_the_prune_job_prunes_every_session(tmp_path: Path, monkeypatch: pytest.
     assert [row.revision for row in retained] == [10, 11]
 
 
+def test_the_set_up_of_opentelemetry_makes_spans_and_metrics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["--store", "file:live", "--quiet", "demo"]) == 0
+    _, _, block = (INFRA / "ALARMS.md").read_text().partition("<!-- traces -->\n```python\n")
+    code = compile(block.partition("```")[0], "the set up of OpenTelemetry", "exec")
+    capsys.readouterr()
+    exec(code, {})
+    printed = capsys.readouterr().out
+    assert printed.startswith("11\n")
+    for name in ("snapshots.open", "snapshots.load", "snapshots.operation.duration"):
+        assert f'"name": "{name}"' in printed
+
+
 def _loads(repo: SnapshotRepository, revision: int) -> bool:
     try:
         repo.load("marshmallow-1867", revision)

@@ -200,7 +200,7 @@ def test_a_failed_put_says_whether_it_landed(
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
 def test_a_refused_put_is_a_matter_of_permission(tmp_path: Path, call: str, number: int) -> None:
     store = failing(tmp_path, call, number)
-    with pytest.raises(PermissionDeniedError, match=os.strerror(number)):
+    with pytest.raises(PermissionDeniedError, match=f"{os.strerror(number)}; check owner and mode"):
         store.put("a/b", b"new", Overwrite())
     assert now_in(tmp_path) == {"a/b": b"old"}
 

@@ -284,7 +284,7 @@ def test_missing_credentials_are_a_matter_of_permission(
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     store = S3Store("bucket", endpoint_url=ministack_endpoint, session=boto3.session.Session())
-    with pytest.raises(PermissionDeniedError, match="NoCredentialsError"):
+    with pytest.raises(PermissionDeniedError, match=r"NoCredentialsError\); give them whole: AWS_ACCESS_KEY_ID and"):
         store.get("a")
     store.close()
 

@@ -66,4 +66,4 @@ def _tenant(store: ObjectStore, path: Path) -> str:
         if says_tenant(row.key):
             record = codec.decode(codec.unguarded(store.get(row.key).data, key=row.key), key=row.key)
             return Fields(record, key=row.key, record="record").text("tenant")
-    raise StoreNotFoundError(f"archive:{path}", "there are no sessions in it")
+    raise StoreNotFoundError(f"archive:{path}", "there are no sessions in it", remedy="check the file")
