@@ -1,8 +1,8 @@
 """What it costs: commits, forks, resumes, collections and copies in US dollars, and an estimate of a month.
 
 Rules:
-1. Requests and bytes are measured (`infra/costs_measured.json`) or follow from a model that was (`infra.model`); prices
-   were read somewhere public (`infra.prices`). Nothing else goes into a figure.
+1. Requests and bytes are measured (`infra/costs_measured.json`) or follow from a model that was (`infra.sizing.model`);
+   prices were read somewhere public (`infra.sizing.prices`). Nothing else goes into a figure.
 2. What machines and people cost is not in it, nor what leaves the region, unless `--out-share` says so.
 3. `infra/COSTS.md` holds what this program prints; `--write` puts it there, `--measure` measures again.
 
@@ -19,13 +19,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from infra.counts import Counts
-from infra.fleets import Fleet
-from infra.measuring import Measured, fleet_of
-from infra.model import predicted
-from infra.prices import PRICES, READ_AT, Price, bill, month_of
+from infra.sizing.counts import Counts
+from infra.sizing.fleets import Fleet
+from infra.sizing.measuring import Measured, fleet_of
+from infra.sizing.model import predicted
+from infra.sizing.prices import PRICES, READ_AT, Price, bill, month_of
+from infra.sizing.workloads import WORKLOADS, Session, measured
 from infra.tables import dollars, number, replaced, size, table
-from infra.workloads import WORKLOADS, Session, measured
 
 HERE = Path(__file__).parent
 MEASURED, SCALE_MEASURED, DOCUMENT = HERE / "costs_measured.json", HERE / "scale_measured.json", HERE / "COSTS.md"

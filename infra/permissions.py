@@ -185,9 +185,10 @@ def tables(permissions: Permissions) -> str:
     names = SHOWN
     sent = [[kind, *(_marks(permissions, name, _ON_KINDS, kind) for name in names)] for kind in KINDS]
     sent.append(["the bucket", *(_marks(permissions, name, ("list-uploads",), "tenant") for name in names)])
-    asked = (*((action, "bucket") for action in ON_BUCKET), *((action, "heads") for action in ON_OBJECTS))
+    asked = [(action, "bucket") for action in ON_BUCKET]
+    asked += [(action, kind) for action in ON_OBJECTS for kind in ("heads", "packs")]
     never = [
-        [f"`{what}`", *("yes" if permissions.answers[name, what, kind] else "–" for name in names)]
+        [f"`{what}`, {kind}", *("yes" if permissions.answers[name, what, kind] else "–" for name in names)]
         for what, kind in asked
     ]
     return f"{table(('', *names), sent)}\n\n{table(('never sent', *names), never)}"

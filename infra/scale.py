@@ -1,7 +1,7 @@
 """How far it goes: the request model beside what was measured, and what follows from it for large stores.
 
 Rules:
-1. Predicted counts equal measured ones (`infra.model`). What was measured at 10^2 to 10^5 sessions lies in
+1. Predicted counts equal measured ones (`infra.sizing.model`). What was measured at 10^2 to 10^5 sessions lies in
    `infra/scale_measured.json`; a test measures 10^2 and 10^3 again.
 2. Times are waits at a latency, or the CPU of the requests if that is more; the latency is an assumption that can be
    given, the CPU was measured.
@@ -24,12 +24,16 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from infra.client import request_cpu
-from infra.contending import DELAY_SECONDS, contended, waited
 from infra.costs import sessions_measured
-from infra.counts import Counts, pages
-from infra.fleets import Fleet
-from infra.limits import (
+from infra.sizing.contention import DELAY_SECONDS, contended, waited
+from infra.sizing.counts import Counts, pages
+from infra.sizing.fleet_work import OPERATIONS
+from infra.sizing.fleets import Fleet
+from infra.sizing.measuring import Measured, fleet_of, measured_apart
+from infra.sizing.model import Way, collection, predicted, seconds, waits
+from infra.sizing.prices import PRICES, bill
+from infra.sizing.request_cpu import request_cpu
+from infra.sizing.server_limits import (
     LATENCY_SECONDS,
     S3_READS_PER_SECOND,
     S3_WRITES_PER_SECOND,
@@ -37,12 +41,8 @@ from infra.limits import (
     hottest_share,
     partitions_for,
 )
-from infra.measuring import Measured, fleet_of, measured_apart
-from infra.model import Way, collection, predicted, seconds, waits
-from infra.operations import OPERATIONS
-from infra.prices import PRICES, bill
+from infra.sizing.workloads import WORKLOADS
 from infra.tables import dollars, duration, number, replaced, size, table
-from infra.workloads import WORKLOADS
 from snapshots.benchmarks.machine import machine
 from snapshots.layout import Layout
 from snapshots.maintenance.marks import MARK_BYTES, ROW_BYTES, ROWS_BYTES_MAX

@@ -72,7 +72,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("snapshots.maintenance.*",),
     ("snapshots.adapters.*", "snapshots.benchmarks.*", "snapshots.testing.*"),
     ("snapshots.cli.*",),
-    ("infra.policies.*", "infra.servers.*"),
+    ("infra.policies.*", "infra.servers.*", "infra.sizing.*", "infra.tables"),
     ("infra.*",),
 )
 
@@ -128,10 +128,10 @@ PURE_EXCEPTIONS: Mapping[tuple[str, str], str] = {
 }
 PURE = frozenset(
     (
-        "infra.limits",
         "infra.policies.evaluator",
         "infra.policies.requests",
         "infra.policies.roles",
+        "infra.sizing.server_limits",
         "infra.tables",
         "storage.archives",
         "storage.cuts",

@@ -10,9 +10,9 @@ import pytest
 
 from infra import costs
 from infra.costs import Use, month, sessions_measured
-from infra.counts import Counts
-from infra.prices import GIB, PRICES, bill, month_of
-from infra.workloads import WORKLOADS, Session, measured
+from infra.sizing.counts import Counts
+from infra.sizing.prices import GIB, PRICES, bill, month_of
+from infra.sizing.workloads import WORKLOADS, Session, measured
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results.json"
 BYTES_APART = 0.05  # ids are random, and compress by chance

@@ -8,14 +8,14 @@ from collections.abc import Iterable
 import pytest
 
 from infra import scale
-from infra.client import request_cpu
-from infra.contending import DELAY_SECONDS, contended, waited
-from infra.counts import Counts, pages
-from infra.fleets import Fleet, fill
-from infra.limits import S3_WRITES_PER_SECOND, attempts_at, hottest_share, partitions_for
-from infra.measuring import Measured, fleet_of, measured_apart, measured_here
-from infra.model import Store, Way, collection, executed, marks_cached, predicted, waits
-from infra.operations import OPERATIONS, Done, counting
+from infra.sizing.contention import DELAY_SECONDS, contended, waited
+from infra.sizing.counts import Counts, pages
+from infra.sizing.fleet_work import OPERATIONS, Done, counting
+from infra.sizing.fleets import Fleet, fill
+from infra.sizing.measuring import Measured, fleet_of, measured_apart, measured_here
+from infra.sizing.model import Store, Way, collection, executed, marks_cached, predicted, waits
+from infra.sizing.request_cpu import request_cpu
+from infra.sizing.server_limits import S3_WRITES_PER_SECOND, attempts_at, hottest_share, partitions_for
 from infra.tables import MissingMarkersError, replaced
 from snapshots.benchmarks.places import MEMORY, Place
 from snapshots.maintenance import collect

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from infra.counts import Counts
+from infra.sizing.counts import Counts
 
 READ_AT = "2026-11-22"  # the day on which all of these were looked up; a page may have been older
 GIB, GB = 1 << 30, 10**9

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from infra.counts import Counts
-from infra.fleets import Fleet, go_on, session_id
+from infra.sizing.counts import Counts
+from infra.sizing.fleets import Fleet, go_on, session_id
 from snapshots import SnapshotRepository
 from snapshots.benchmarks.places import Place
 from snapshots.maintenance import collect, prune, upgrade

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from infra.counts import Counts
-from infra.operations import counting
+from infra.sizing.counts import Counts
+from infra.sizing.fleet_work import counting
 from snapshots import PersistedSessionState
 from snapshots.benchmarks.agent_turns import AgentTurns
 from snapshots.benchmarks.chat_turns import ChatTurns

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from infra.delayed import DelayedStore
-from infra.fleets import Fleet, fill
-from infra.operations import OPERATIONS, done
+from infra.sizing.delayed import DelayedStore
+from infra.sizing.fleet_work import OPERATIONS, done
+from infra.sizing.fleets import Fleet, fill
 from snapshots.benchmarks.contention import READY_SECONDS, Contender, Outcome, bare, by_verb, ours
 from snapshots.benchmarks.meters import metering_process
 from snapshots.benchmarks.places import MEMORY, Place

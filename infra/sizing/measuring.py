@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from infra.counts import Counts
-from infra.fleets import Fleet, fill
-from infra.operations import GOES_ON_BEFORE, OPERATIONS, Done, done, prepare
+from infra.sizing.counts import Counts
+from infra.sizing.fleet_work import GOES_ON_BEFORE, OPERATIONS, Done, done, prepare
+from infra.sizing.fleets import Fleet, fill
 from snapshots.benchmarks.alone import alone
 from snapshots.benchmarks.meters import metering_process, peak_bytes
 from snapshots.benchmarks.places import MEMORY, Place, new_place, new_shared_place, place_at

@@ -1,10 +1,10 @@
 """The request model: what each operation on a whole fleet costs, from what the fleet has.
 
 Rules:
-1. A prediction is exact: for the fleets that it speaks of (`infra.fleets`) the measured counts are equal to it, at a
-   hundred sessions and at a hundred thousand. `python -m infra.scale --measure N` prints both.
+1. A prediction is exact: for the fleets that it speaks of (`infra.sizing.fleets`) the measured counts are equal to it,
+   at a hundred sessions and at a hundred thousand. `python -m infra.scale --measure N` prints both.
 2. It holds for sessions whose manifests lie in their heads and whose packs were never carried into one another: young
-   ones. What long sessions cost beyond that is measured, one of each kind (`infra.workloads`).
+   ones. What long sessions cost beyond that is measured, one of each kind (`infra.sizing.workloads`).
 3. Waits are requests that nobody could send sooner: what runs side by side, THREADS at a time, waits once together.
 
     cost = predicted("collect", Fleet(100_000, deleted=1000))
@@ -16,9 +16,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from infra.counts import Counts, pages
-from infra.fleets import Fleet
-from infra.operations import Done
+from infra.sizing.counts import Counts, pages
+from infra.sizing.fleet_work import Done
+from infra.sizing.fleets import Fleet
 from snapshots.maintenance.collect import BATCH_PACKS
 from snapshots.maintenance.marks import MARK_BYTES, ROW_BYTES, ROWS_BYTES_MAX
 from snapshots.maintenance.raising import READS_KEPT_MAX
