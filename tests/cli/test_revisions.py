@@ -12,6 +12,7 @@ from snapshots.cli import output
 from snapshots.cli.exits import UsageError
 from snapshots.cli.invocation import revision_named, session_at
 from snapshots.errors import RevisionNotFoundError, SessionDeletedError
+from storage.backends.memory import MemoryStore
 from storage.testing.clock import ManualClock
 from tests.cli.conftest import Command
 from tests.cli.test_use import DEMO
@@ -27,7 +28,7 @@ WENT_BACK = ["session_id", "revision", "content_of", "checkpoint_ref", "commit_i
 def repo() -> Iterator[SnapshotRepository]:
     """Give a repository with sessions whose ids could be those of others with a revision."""
     clock = ManualClock()
-    with SnapshotRepository.open("memory:") as raw, SnapshotRepository(raw.environment.store, clock=clock) as opened:
+    with SnapshotRepository(MemoryStore(), clock=clock) as opened:
         for session_id in ("s", "s@good", "s@2", "s@id", "s@dead", "@", "a@b@c", "dead"):
             state = new_session(session_id)
             for number in range(3):
