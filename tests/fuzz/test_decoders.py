@@ -86,12 +86,13 @@ def outcome(decoder: Decoder, data: bytes) -> str:
 
 @contextmanager
 def traced() -> Iterator[None]:
-    gc.collect()
+    gc.freeze()  # what the whole suite made is not gone through now, and not collected meanwhile
     tracemalloc.start()
     try:
         yield
     finally:
         tracemalloc.stop()
+        gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

@@ -86,6 +86,9 @@ class Recorder(Listener):
 
 
 RECORDER = Recorder()
+OBSERVING = frozenset(
+    ("_paged", *(f"ObservedStore.{verb}" for verb in ("get", "put", "stat", "attempt", "delete", "delete_many")))
+)
 
 
 def door_of(frame: FrameType | None) -> str:
@@ -98,10 +101,13 @@ def door_of(frame: FrameType | None) -> str:
         return ""
     while frame is not None and not _is_ours(frame):
         frame = frame.f_back
-    first = None
+    first, observing = None, 0
     while frame is not None and (_is_ours(frame) or "/lib/python" in frame.f_code.co_filename):
         first = frame if _is_ours(frame) else first
+        observing += frame.f_code.co_qualname in OBSERVING
         frame = frame.f_back
+    if observing > 1:  # a test's repository around the store of another: the outer one has told it
+        return ""
     if first is None or first.f_code.co_varnames[:1] == ("environment",):
         return ""
     module = first.f_globals["__name__"]
