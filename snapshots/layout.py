@@ -224,6 +224,7 @@ _KINDS = {
     "realtime": "realtime-records",
     "quarantine": "quarantine",
 }
+_KINDS_WITH_TENANT = frozenset({"heads", "records", "metadata", "usage-index", "realtime-state"})
 _KINDS_OF_LAST = {("usage", "index"): "usage-index", ("realtime", "state"): "realtime-state"}
 
 
@@ -256,10 +257,10 @@ def kind_of(key: str) -> str:
 
 def says_tenant(key: str) -> bool:
     """Say whether the record under a key, of whatever tenant, is a guarded one that says whose it is in `tenant`."""
-    parts = key.split("/")
-    if len(parts) == 4:
-        return parts[1] in ("heads", "records", "metadata")
-    return len(parts) == 5 and (parts[1], parts[4]) in (("usage", "index"), ("realtime", "state"))
+    try:
+        return kind_of(key) in _KINDS_WITH_TENANT
+    except InvalidKeyError:
+        return False
 
 
 def pack_name(commit_id: str, random_id: str) -> str:

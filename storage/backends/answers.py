@@ -85,27 +85,19 @@ class NoAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class NoCredentials:
-    """The request was not made: credentials are missing, half or stale; `remedy` says what to set."""
-
-    reason: str
-    remedy: str
-
-
-@dataclass(frozen=True, slots=True)
 class NotConfigured:
-    """The request was not made: what lies between us and the server must be set up first; `remedy` says how."""
+    """The request was not made: credentials, or the way to the server, must be set up first; `remedy` says how."""
 
     reason: str
     remedy: str
 
 
-Failure = Refused | NoAnswer | NoCredentials | NotConfigured
+Failure = Refused | NoAnswer | NotConfigured
 
 
 def storage_error(call: Call, failure: Failure) -> StorageError:
     """Return the error that tells the caller what to do next."""
-    if isinstance(failure, NoCredentials | NotConfigured):
+    if isinstance(failure, NotConfigured):
         return PermissionDeniedError(call.key, failure.reason, remedy=failure.remedy)
     if isinstance(failure, NoAnswer):
         return UnavailableError(call.key, failure.reason, applied=_applied(call, failure.sent))

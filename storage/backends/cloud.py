@@ -35,7 +35,7 @@ from urllib.parse import urlsplit
 from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PreconditionError
 from obstore.store import AzureStore, GCSStore
 
-from storage.backends.answers import Call, Failure, NoAnswer, NoCredentials, NotConfigured, Refused, storage_error
+from storage.backends.answers import Call, Failure, NoAnswer, NotConfigured, Refused, storage_error
 from storage.backends.connections import PROXY_REFUSES, proxy_of, proxy_refusal
 from storage.backends.limits import check_order, check_put, is_key, read_up_to
 from storage.errors import (
@@ -359,7 +359,7 @@ def _failure(error: Exception, place: str) -> Failure:
     """Read from obstore's words what happened."""
     words = str(error)
     if "token request" in words:
-        return NoCredentials("no usable credentials", _GIVE)
+        return NotConfigured("no usable credentials", _GIVE)
     if status := _STATUS.search(words):
         if int(status[1] or status[2]) == PROXY_REFUSES:
             return proxy_refusal(PROXY_REFUSES, proxy_of(place))

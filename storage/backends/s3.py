@@ -42,7 +42,7 @@ from botocore.parsers import ResponseParserError
 from botocore.utils import determine_content_length
 from urllib3.exceptions import HTTPError
 
-from storage.backends.answers import Call, Failure, NoAnswer, NoCredentials, Refused, storage_error
+from storage.backends.answers import Call, Failure, NoAnswer, NotConfigured, Refused, storage_error
 from storage.backends.connections import (
     GIVE,
     MEND,
@@ -484,9 +484,9 @@ def _failure(error: Exception, place: str) -> Failure:
     if isinstance(error, RuntimeError):
         if _STALE not in str(error):
             raise error
-        return NoCredentials("the credentials were renewed and have expired all the same", MEND)
+        return NotConfigured("the credentials were renewed and have expired all the same", MEND)
     if isinstance(error, _CREDENTIALS):
-        return NoCredentials(f"no usable credentials ({type(error).__name__})", GIVE)
+        return NotConfigured(f"no usable credentials ({type(error).__name__})", GIVE)
     if isinstance(error, bce.SSLError):
         return tls_failure(error, place)
     if isinstance(error, bce.ProxyConnectionError):

@@ -210,8 +210,10 @@ def test_no_failure_shows_a_secret(
     capsys: pytest.CaptureFixture[str],
     logged: Callable[[], str],
 ) -> None:
+    def server(name: str) -> str:
+        return str(request.getfixturevalue(f"{name}_endpoint"))
+
     with ExitStack() as until_the_end:
-        server = lambda name: str(request.getfixturevalue(f"{name}_endpoint"))  # noqa: E731  one line, used once
         url = WAYS[way](World(server, until_the_end, known, tmp_path))
         told = [told_of(error) for error in failures(url)]
         assert told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from storage import Create, Overwrite, PutMode, Replace, Version
-from storage.backends.answers import Call, Failure, NoAnswer, NoCredentials, NotConfigured, Refused, storage_error
+from storage.backends.answers import Call, Failure, NoAnswer, NotConfigured, Refused, storage_error
 from storage.errors import (
     CorruptObjectError,
     NotFoundError,
@@ -69,7 +69,7 @@ def test_what_the_server_said_has_its_class(
         Refused(400, "ExpiredToken"),
         Refused(400, "AuthorizationHeaderMalformed"),
         Refused(301, "PermanentRedirect"),
-        NoCredentials("no usable credentials (NoCredentialsError)", "give them"),
+        NotConfigured("no usable credentials (NoCredentialsError)", "give them"),
     ],
 )
 def test_credentials_and_policy_are_the_remedy(verb: str, failure: Failure) -> None:
